@@ -1,0 +1,72 @@
+"""The collector that `convert.py` modules check a request's shape with."""
+
+from collections.abc import Collection
+from uuid import UUID
+
+from minion_errors.tree import InvalidArgument, Violation
+
+
+class Violations:
+    """Collects every fault of a request, then raises them together.
+
+    Each check returns the value it was given (or a harmless stand-in of the right type), so that a conversion reads
+    straight through; nothing converted may be used before `raise_if_any`.
+    """
+
+    def __init__(self) -> None:
+        self._found: list[Violation] = []
+
+    def add(self, field: str, description: str) -> None:
+        """Records one fault at the path `field`."""
+        self._found.append(Violation(field, description))
+
+    def require(self, field: str, value: str) -> str:
+        """Records a fault when the text is empty."""
+        if not value:
+            self.add(field, "is required")
+        return value
+
+    def length(self, field: str, value: str, *, maximum: int, minimum: int = 0) -> str:
+        """Records a fault when the text has fewer or more characters than allowed."""
+        if not minimum <= len(value) <= maximum:
+            self.add(field, f"must have {minimum} to {maximum} characters, has {len(value)}")
+        return value
+
+    def between(self, field: str, value: float, *, minimum: float, maximum: float) -> None:
+        """Records a fault when the number is out of its range (or NaN)."""
+        if not minimum <= value <= maximum:
+            self.add(field, f"must be between {minimum} and {maximum}, is {value}")
+
+    def count(self, field: str, values: Collection[object], *, maximum: int, minimum: int = 0) -> None:
+        """Records a fault when a repeated field has too few or too many items."""
+        if not minimum <= len(values) <= maximum:
+            self.add(field, f"must have {minimum} to {maximum} items, has {len(values)}")
+
+    def identifier(self, field: str, value: str) -> UUID:
+        """Parses a required UUID; anything else is a fault."""
+        if not value:
+            self.add(field, "is required")
+            return UUID(int=0)
+        return self._uuid(field, value) or UUID(int=0)
+
+    def optional_identifier(self, field: str, value: str) -> UUID | None:
+        """Parses a UUID where one is given; empty is None."""
+        return self._uuid(field, value) if value else None
+
+    def raise_if_any(self) -> None:
+        """Raises InvalidArgument with all faults found, if any was."""
+        if self._found:
+            listed = "; ".join(f"{fault.field} {fault.description}" for fault in self._found[:5])
+            more = f" (and {len(self._found) - 5} more)" if len(self._found) > 5 else ""
+            raise InvalidArgument(f"The request is malformed: {listed}{more}.", violations=self._found)
+
+    def _uuid(self, field: str, value: str) -> UUID | None:
+        # UUID() also takes braces, "urn:uuid:" and missing hyphens; the contract takes the canonical form alone.
+        try:
+            parsed = UUID(value)
+        except ValueError:
+            parsed = None
+        if parsed is None or str(parsed) != value.lower():
+            self.add(field, "must be a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057")
+            return None
+        return parsed
