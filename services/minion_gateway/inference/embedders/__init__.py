@@ -1,0 +1,1 @@
+"""Embedding models: one runs here, one is asked over the network."""

@@ -1,0 +1,1 @@
+"""Chat providers: each speaks its own protocol outwards and `inference.domain` inwards."""

@@ -1,0 +1,109 @@
+"""A TCP proxy that fails on command: it stands between two processes and cuts, stalls, delays or refuses."""
+
+import asyncio
+import enum
+from contextlib import suppress
+from typing import Self
+
+
+class Mode(enum.Enum):
+    """What happens to bytes and to new connections."""
+
+    PASS = "pass"
+    STALL = "stall"  # connections stay open and carry nothing until the mode changes
+    REFUSE = "refuse"  # new connections are reset
+
+
+class FaultProxy:
+    """Listens on a free loopback port and carries bytes to the target, as `mode` allows.
+
+    `delay` seconds are added to each piece in each direction. Bytes held back by STALL are delivered afterwards.
+    """
+
+    def __init__(self, host: str, port: int, *, listen_port: int = 0) -> None:
+        self.delay = 0.0
+        self.accepted = 0
+        self._target = (host, port)
+        self._port = listen_port
+        self._mode = Mode.PASS
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._port
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as `127.0.0.1:<port>`."""
+        return f"127.0.0.1:{self._port}"
+
+    @property
+    def open_connections(self) -> int:
+        """Connections it carries now."""
+        return len(self._tasks)
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._server.close()
+        self.cut()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def set_mode(self, mode: Mode) -> None:
+        """Changes what happens from now on; open connections stay."""
+        self._mode = mode
+        if mode is Mode.STALL:
+            self._flowing.clear()
+        else:
+            self._flowing.set()
+
+    def cut(self) -> None:
+        """Resets every open connection; new ones are taken as the mode says."""
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._mode is Mode.REFUSE:
+            writer.transport.abort()
+            return
+        self.accepted += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self._writers.add(writer)
+        target_writer: asyncio.StreamWriter | None = None
+        try:
+            with suppress(OSError):
+                target_reader, target_writer = await asyncio.open_connection(*self._target)
+                self._writers.add(target_writer)
+                await asyncio.gather(self._pump(reader, target_writer), self._pump(target_reader, writer))
+        except asyncio.CancelledError:
+            # Only the proxy's own end cancels; asyncio's server callback would report it as a fault.
+            return
+        finally:
+            for used in (writer, target_writer):
+                if used is not None:
+                    self._writers.discard(used)
+                    used.transport.abort()
+            self._tasks.discard(task)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(64 * 1024):
+            if self.delay:
+                await asyncio.sleep(self.delay)
+            await self._flowing.wait()
+            writer.write(data)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
