@@ -1,0 +1,71 @@
+"""The contract keeps its own conventions, and every RPC of it has a test."""
+
+import re
+
+import pytest
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+
+from tests.architecture.contract import ROOT, methods, reasons
+
+_READS = ("Get", "List", "Search", "Resolve", "Watch", "Verify", "Validate")
+# Mutations that take no request_id, and why they are safe to retry without one.
+_KEYED_OTHERWISE = {
+    "RecordActivities": "each activity_id is its own key",
+    "BeginTurn": "its source (run and step) is its key, for ever",
+    "EndTurn": "releasing what isn't held changes nothing",
+    "Complete": "stores nothing; a retry asks and pays again, as its comment says",
+    "StreamComplete": "stores nothing; a retry asks and pays again, as its comment says",
+    "Embed": "stores nothing",
+}
+
+
+def _tests_text() -> str:
+    return "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+
+
+@pytest.mark.parametrize("method", methods(), ids=lambda method: method.full_name)
+def test_every_rpc_has_requests_and_responses_of_its_own(method: MethodDescriptor) -> None:
+    assert method.input_type.name == f"{method.name}Request"
+    assert method.output_type.name == f"{method.name}Response"
+
+
+@pytest.mark.parametrize("method", methods(), ids=lambda method: method.full_name)
+def test_every_mutation_takes_a_request_id(method: MethodDescriptor) -> None:
+    if method.name.startswith(_READS) or method.name in _KEYED_OTHERWISE:
+        return
+    assert "request_id" in method.input_type.fields_by_name
+
+
+@pytest.mark.parametrize(
+    "method", [method for method in methods() if method.name.startswith("List")], ids=lambda method: method.full_name
+)
+def test_every_list_is_paged(method: MethodDescriptor) -> None:
+    assert {"page_size", "page_token"} <= set(method.input_type.fields_by_name)
+    first = method.output_type.fields[0]
+    assert first.is_repeated
+    assert "next_page_token" in method.output_type.fields_by_name
+
+
+@pytest.mark.parametrize("method", methods(), ids=lambda method: method.full_name)
+def test_no_request_names_the_tenant(method: MethodDescriptor) -> None:
+    fields: list[FieldDescriptor] = list(method.input_type.fields)
+    assert not [field.name for field in fields if field.name == "tenant_id"]
+
+
+def test_every_rpc_is_called_by_a_test() -> None:
+    text = _tests_text()
+    untested = [method.full_name for method in methods() if not re.search(rf"\.{method.name}\(", text)]
+    assert untested == []
+
+
+def test_every_reason_raised_stands_in_the_contract() -> None:
+    known = reasons()
+    raised: dict[str, str] = {}
+    for source in ("services", "shared"):
+        for path in (ROOT / source).rglob("*.py"):
+            if "minion" in path.relative_to(ROOT / source).parts[:1]:
+                continue
+            for reason in re.findall(r"reason=\"([A-Z][A-Z_]+)\"", path.read_text()):
+                raised[reason] = str(path.relative_to(ROOT))
+    assert {reason: path for reason, path in raised.items() if reason not in known} == {}
+    assert raised
