@@ -73,14 +73,6 @@ class ToolSpec:
     parameters: Mapping[str, Any]
 
 
-class ToolChoice(enum.Enum):
-    """Whether the model may, must or must not call a tool."""
-
-    AUTO = "auto"
-    NONE = "none"
-    REQUIRED = "required"
-
-
 @dataclass(frozen=True, slots=True)
 class CompletionRequest:
     """One question to a model.
@@ -92,10 +84,8 @@ class CompletionRequest:
     model: str
     messages: tuple[ChatMessage, ...]
     tools: tuple[ToolSpec, ...] = ()
-    tool_choice: ToolChoice = ToolChoice.AUTO
     temperature: float | None = None
     maximum_output_tokens: int | None = None
-    stop: tuple[str, ...] = ()
     response_schema: Mapping[str, Any] | None = None
     attempt: str = ""
 
@@ -196,19 +186,17 @@ class ModelKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that this deployment offers.
+    """A model that this deployment offers, by its full name.
 
-    `dimensions` is 0 for chat models. Prices are nano-units of USD per token, None where unknown.
+    `dimensions` is 0 for chat models. `stand_in` marks the one that follows rules and understands nothing.
     """
 
     name: str
     provider: str
     kind: ModelKind
-    default: bool = False
     dimensions: int = 0
-    input_nanos_per_token: float | None = None
-    output_nanos_per_token: float | None = None
-    description: str = ""
+    stand_in: bool = False
+    default: bool = False
 
 
 class Provider(Protocol):

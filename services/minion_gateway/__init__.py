@@ -1,0 +1,1 @@
+"""The gateway service: runs, and every call to a model or a tool."""

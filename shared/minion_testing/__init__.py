@@ -1,0 +1,1 @@
+"""What tests and benchmarks stand on: real servers, a fake provider at the wire, faults on command."""
