@@ -1,0 +1,24 @@
+"""Who calls, and what they may: API keys, service tokens, operators, and the table of permissions."""
+
+from minion_auth.api_keys import ApiKeySecret
+from minion_auth.authenticator import Authenticator, CredentialVerifier, VerifiedKey
+from minion_auth.identity import CallerKind, Identity, acting_as, caller, tenant
+from minion_auth.permissions import RULES, Rule
+from minion_auth.service_tokens import ServiceTokens
+from minion_auth.settings import AuthSettings
+
+__all__ = [
+    "RULES",
+    "ApiKeySecret",
+    "AuthSettings",
+    "Authenticator",
+    "CallerKind",
+    "CredentialVerifier",
+    "Identity",
+    "Rule",
+    "ServiceTokens",
+    "VerifiedKey",
+    "acting_as",
+    "caller",
+    "tenant",
+]

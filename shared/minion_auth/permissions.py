@@ -1,0 +1,100 @@
+"""Who may call what: one row for each RPC of the contract, and what has no row is denied."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from minion_auth.identity import CallerKind
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What calling a method means (`permission`), and which kinds of callers may."""
+
+    permission: str
+    callers: frozenset[CallerKind]
+
+
+# Tenants for themselves, services that act for one, operators that name one.
+_ANYBODY = frozenset(CallerKind)
+_SERVICES = frozenset({CallerKind.SERVICE})
+_OPERATORS = frozenset({CallerKind.OPERATOR})
+_TENANTS_AND_OPERATORS = frozenset({CallerKind.TENANT, CallerKind.OPERATOR})
+
+_TABLE: Mapping[str, tuple[tuple[str, str, frozenset[CallerKind]], ...]] = {
+    "minion.registry.v1.AgentService": (
+        ("CreateAgent", "agents.write", _ANYBODY),
+        ("GetAgent", "agents.read", _ANYBODY),
+        ("ListAgents", "agents.read", _ANYBODY),
+        ("UpdateAgent", "agents.write", _ANYBODY),
+        ("DeleteAgent", "agents.write", _ANYBODY),
+        ("ActivateAgent", "agents.write", _ANYBODY),
+        ("DeactivateAgent", "agents.write", _ANYBODY),
+        ("ArchiveAgent", "agents.write", _ANYBODY),
+        ("ListAgentRevisions", "agents.read", _ANYBODY),
+        ("BindTool", "agents.write", _ANYBODY),
+        ("UnbindTool", "agents.write", _ANYBODY),
+        ("ListAgentTools", "agents.read", _ANYBODY),
+        ("ResolveAgent", "agents.read", _ANYBODY),
+        ("WatchAgents", "agents.read", _ANYBODY),
+    ),
+    "minion.registry.v1.ToolService": (
+        ("RegisterTool", "tools.write", _ANYBODY),
+        ("GetTool", "tools.read", _ANYBODY),
+        ("ListTools", "tools.read", _ANYBODY),
+    ),
+    "minion.registry.v1.TenantService": (("CreateTenant", "tenants.admin", _OPERATORS),),
+    "minion.registry.v1.ApiKeyService": (
+        ("CreateApiKey", "keys.admin", _TENANTS_AND_OPERATORS),
+        ("RevokeApiKey", "keys.admin", _TENANTS_AND_OPERATORS),
+        ("VerifyCredential", "keys.verify", _SERVICES),
+    ),
+    "minion.session.v1.SessionService": (
+        ("CreateSession", "sessions.write", _ANYBODY),
+        ("GetSession", "sessions.read", _ANYBODY),
+        ("ListSessions", "sessions.read", _ANYBODY),
+        ("CloseSession", "sessions.write", _ANYBODY),
+        ("AppendMessages", "sessions.write", _ANYBODY),
+        ("ListMessages", "sessions.read", _ANYBODY),
+        ("BeginTurn", "sessions.write", _SERVICES),
+        ("EndTurn", "sessions.write", _SERVICES),
+        ("GetWorkspace", "sessions.read", _ANYBODY),
+        ("SetWorkspaceEntries", "sessions.write", _ANYBODY),
+        ("DeleteWorkspaceEntries", "sessions.write", _ANYBODY),
+    ),
+    "minion.memory.v1.MemoryService": (
+        ("StoreMemories", "memories.write", _ANYBODY),
+        ("GetMemory", "memories.read", _ANYBODY),
+        ("ListMemories", "memories.read", _ANYBODY),
+        ("DeleteMemory", "memories.write", _ANYBODY),
+        ("SearchMemories", "memories.read", _ANYBODY),
+    ),
+    "minion.activity.v1.ActivityService": (
+        ("RecordActivities", "activities.write", _ANYBODY),
+        ("GetActivity", "activities.read", _ANYBODY),
+        ("ListActivities", "activities.read", _ANYBODY),
+        ("GetAgentStats", "activities.read", _ANYBODY),
+    ),
+    "minion.gateway.v1.RunService": (
+        ("CreateRun", "runs.write", _ANYBODY),
+        ("StreamRun", "runs.write", _ANYBODY),
+        ("GetRun", "runs.read", _ANYBODY),
+        ("ListRuns", "runs.read", _ANYBODY),
+        ("WatchRun", "runs.read", _ANYBODY),
+    ),
+    "minion.gateway.v1.InferenceService": (
+        ("Complete", "inference.use", _ANYBODY),
+        ("StreamComplete", "inference.use", _ANYBODY),
+        ("Embed", "inference.use", _ANYBODY),
+        ("ListModels", "inference.use", _ANYBODY),
+    ),
+}
+
+
+def _rules() -> Iterator[tuple[str, Rule]]:
+    for service, rows in _TABLE.items():
+        for method, permission, callers in rows:
+            yield f"/{service}/{method}", Rule(permission, callers)
+
+
+# By full method name, as it stands on the wire: `/minion.session.v1.SessionService/GetSession`.
+RULES: Mapping[str, Rule] = dict(_rules())

@@ -1,0 +1,83 @@
+"""The server's one interceptor: finds a call's method and lets `call.Method` serve it.
+
+OpenTelemetry's aio interceptor is not used: it takes every streaming handler for an async generator (which breaks
+`Health.Watch`), leaves the status of cancelled spans open, records each abort as an exception, and costs as much as all
+of this together. The spans made here carry the same names and attributes.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc
+
+from minion_grpc.call import Method, Surroundings
+from minion_grpc.metrics import RpcMetrics
+
+# Probes and reflection need no credential and are neither traced nor logged nor counted.
+EXEMPT_PREFIXES = ("/grpc.health.v1.", "/grpc.reflection.")
+
+_Handler = grpc.RpcMethodHandler[Any, Any]
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps each method of the server once; a method that the server doesn't have is left to gRPC: UNIMPLEMENTED."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        metrics: RpcMetrics,
+        default_deadline: float,
+        deadlines: Mapping[str, float | None],
+    ) -> None:
+        self._around = around
+        self._metrics = metrics
+        self._default_deadline = default_deadline
+        self._deadlines = deadlines
+        self._handlers: dict[str, _Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> _Handler | None:
+        """Gives the method's wrapped handler."""
+        name = handler_call_details.method
+        wrapped = self._handlers.get(name)
+        if wrapped is not None:
+            return wrapped
+        handler = await continuation(handler_call_details)
+        # Unknown names are not remembered, and never become metrics: there is no end of them.
+        if handler is None or name.startswith(EXEMPT_PREFIXES):
+            return handler
+        wrapped = self._handlers[name] = self._wrap(name, handler)
+        return wrapped
+
+    def _wrap(self, name: str, handler: _Handler) -> _Handler:
+        service, _, method_name = name[1:].partition("/")
+        kind = {
+            (False, False): "unary",
+            (False, True): "server_stream",
+            (True, False): "client_stream",
+            (True, True): "bidi_stream",
+        }[handler.request_streaming, handler.response_streaming]
+        default = None if handler.response_streaming else self._default_deadline
+        method = Method(
+            name,
+            handler,
+            self._around,
+            self._metrics.method(kind, service, method_name),
+            self._deadlines.get(name, default),
+        )
+        # The handler's style is kept: gRPC iterates generators and awaits coroutines.
+        generates = handler.response_streaming and inspect.isasyncgenfunction(method.behaviour)
+        make: Any = {
+            "unary": grpc.unary_unary_rpc_method_handler,
+            "server_stream": grpc.unary_stream_rpc_method_handler,
+            "client_stream": grpc.stream_unary_rpc_method_handler,
+            "bidi_stream": grpc.stream_stream_rpc_method_handler,
+        }[kind]
+        wrapped: _Handler = make(
+            method.stream if generates else method.respond, method.deserialize, handler.response_serializer
+        )
+        return wrapped

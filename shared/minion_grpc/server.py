@@ -1,0 +1,200 @@
+"""One service's gRPC server: its life from the first port to the last call."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.internal import api_implementation
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection
+from minion_auth import Authenticator
+from minion_errors import Unavailable
+from minion_telemetry import Telemetry
+from prometheus_client import CollectorRegistry
+
+from minion_grpc.call import Surroundings
+from minion_grpc.interceptor import CallInterceptor
+from minion_grpc.metrics import RpcMetrics
+from minion_grpc.settings import ServerSettings
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+# Beyond the limit that we answer for, gRPC refuses by itself, before it reads the message.
+_HARD_LIMIT_FACTOR = 2
+_HOOK_SECONDS = 5.0
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 30.0
+
+
+class Server:
+    """Serves the servicers of one service, with health, reflection, and every call through one interceptor.
+
+    `deadlines` gives single methods (full names) a default deadline of their own, in seconds; None means none.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: ServerSettings,
+        telemetry: Telemetry,
+        authenticator: Authenticator,
+        *,
+        deadlines: Mapping[str, float | None] | None = None,
+    ) -> None:
+        if api_implementation.Type() != "upb":
+            raise RuntimeError("protobuf's upb backend is missing: the pure Python one is slower by an order")
+        self.name = name
+        self._settings = settings
+        self._log = structlog.get_logger()
+        self._around = Surroundings(name, telemetry, authenticator, settings.max_message_bytes)
+        # Metrics that are off are counted where nobody looks.
+        registry = telemetry.registry if telemetry.metrics_enabled else CollectorRegistry()
+        interceptor = CallInterceptor(
+            self._around, RpcMetrics(registry), settings.default_deadline_seconds, deadlines or {}
+        )
+        self._server = grpc.aio.server(
+            interceptors=[interceptor],
+            options=_options(settings),
+            maximum_concurrent_rpcs=settings.maximum_concurrent_rpcs,
+        )
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._services: list[str] = []
+        self._drain_hooks: list[Callable[[], Awaitable[object]]] = []
+        self._workers: list[tuple[str, Callable[[], Awaitable[object]]]] = []
+        self._running: list[asyncio.Task[None]] = []
+        self._serving = False
+        self._stopped: asyncio.Event | None = None
+        self._port: int | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether calls are taken; safe to read from another thread."""
+        return self._serving
+
+    @property
+    def port(self) -> int:
+        """The bound port, once started."""
+        if self._port is None:
+            raise RuntimeError("the server has not started")
+        return self._port
+
+    @property
+    def address(self) -> str:
+        """Where clients on this machine reach the server, as `host:port`."""
+        host = self._settings.host
+        return f"{'127.0.0.1' if host in ('0.0.0.0', '[::]', '::') else host}:{self.port}"  # noqa: S104 - compared, not bound
+
+    def add(
+        self, register: Callable[[Any, grpc.aio.Server], None], servicer: object, service: ServiceDescriptor
+    ) -> None:
+        """Adds a servicer by its generated `add_XServicer_to_server`, and its service to health and reflection."""
+        register(servicer, self._server)
+        self._services.append(service.full_name)
+
+    def background(self, worker: Callable[[], Awaitable[object]], *, name: str | None = None) -> None:
+        """Runs `worker()` while the server serves; one that fails is logged and started again after a growing pause."""
+        self._workers.append((name or str(getattr(worker, "__qualname__", worker)), worker))
+
+    def on_drain(self, hook: Callable[[], Awaitable[object]]) -> None:
+        """Calls `hook()` when the server begins to stop, before it refuses calls: to release leases. 5 s at most."""
+        self._drain_hooks.append(hook)
+
+    async def start(self) -> int:
+        """Binds the port, begins to serve and to work, and gives the bound port.
+
+        Raises:
+            Unavailable: the port is taken or not allowed (`PORT_UNAVAILABLE`).
+        """
+        wanted = f"{self._settings.host}:{self._settings.port}"
+        if self._settings.reflection:
+            reflection.enable_server_reflection(
+                [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+            )
+        try:
+            self._port = self._server.add_insecure_port(wanted)
+        except RuntimeError as fault:
+            raise Unavailable(
+                f"The port {wanted} of the service {self.name} can't be opened: it is in use, or not allowed.",
+                reason="PORT_UNAVAILABLE",
+                metadata={"address": wanted},
+            ) from fault
+        for service in self._services:
+            await self._health.set(service, _SERVING)
+        await self._server.start()
+        self._stopped = asyncio.Event()
+        self._running = [
+            asyncio.create_task(self._supervise(name, worker), name=name) for name, worker in self._workers
+        ]
+        self._serving = True
+        self._log.info("serving", service=self.name, address=self.address)
+        return self._port
+
+    async def drain_and_stop(self) -> None:
+        """Stops without losing a call: NOT_SERVING, hooks, calls in hand, workers; safe to call twice."""
+        if self._stopped is None:
+            await self._server.stop(None)
+            return
+        if not self._serving:
+            await self._stopped.wait()
+            return
+        self._serving = False
+        self._log.info("draining", service=self.name)
+        await self._health.enter_graceful_shutdown()
+        for hook in self._drain_hooks:
+            await self._call(hook)
+        await asyncio.sleep(self._settings.drain_notice_seconds)
+        # Watches never end by themselves: they are told to go elsewhere, or each drain would take its whole time.
+        self._around.draining = True
+        for watcher in list(self._around.watchers):
+            watcher.cancel()
+        await self._server.stop(self._settings.drain_seconds)
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        self._stopped.set()
+        self._log.info("stopped", service=self.name)
+
+    async def _call(self, hook: Callable[[], Awaitable[object]]) -> None:
+        try:
+            async with asyncio.timeout(_HOOK_SECONDS):
+                await hook()
+        except Exception:  # noqa: BLE001 - whatever a hook does, the drain goes on
+            self._log.exception("drain hook failed", service=self.name)
+
+    async def _supervise(self, name: str, worker: Callable[[], Awaitable[object]]) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        clock = asyncio.get_running_loop().time
+        while True:
+            started = clock()
+            try:
+                await worker()
+            except Exception:  # noqa: BLE001 - a worker's crash must not end the service, whatever it was
+                self._log.exception("worker failed", service=self.name, worker=name)
+            else:
+                return
+            # One that worked for long before it fell starts from a short pause again.
+            pause = _FIRST_PAUSE_SECONDS if clock() - started > _LONGEST_PAUSE_SECONDS else pause
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+    return [
+        # Linux would let a second server share the port, and each would get half of the calls.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", settings.max_message_bytes * _HARD_LIMIT_FACTOR),
+        ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        # Connections age, so that clients behind round robin find new replicas; gRPC adds ± 10 % by itself.
+        ("grpc.max_connection_age_ms", 300_000),
+        ("grpc.max_connection_age_grace_ms", 70_000),
+    ]

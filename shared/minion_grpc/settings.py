@@ -1,0 +1,72 @@
+"""What a deployment decides about serving."""
+
+import ipaddress
+from collections.abc import Iterator
+from typing import Literal
+
+from minion_auth.settings import AuthSettings
+from minion_settings import Fault
+from minion_telemetry.settings import TelemetrySettings
+from pydantic import Field
+
+
+class ServerSettings(AuthSettings, TelemetrySettings):
+    """The gRPC server of a service."""
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address that the gRPC server listens on.")
+    port: int = Field(default=0, ge=0, le=65_535, description="Port of the gRPC server; 0 picks a free one.")
+    operations_host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address that /metrics, /healthz and /readyz listen on."
+    )
+    operations_port: int = Field(
+        default=0, ge=0, le=65_535, description="Port of /metrics, /healthz and /readyz; 0 picks a free one."
+    )
+    default_deadline_seconds: float = Field(
+        default=30.0, gt=0, le=3_600, description="Deadline of a call that brings none. Streams have none by default."
+    )
+    drain_notice_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=60,
+        description="How long a stopping service still takes calls after it reports NOT_SERVING, so that balancers "
+        "look away first.",
+    )
+    drain_seconds: float = Field(
+        default=20.0, ge=0, le=600, description="How long a stopping service waits for the calls in hand."
+    )
+    max_message_bytes: int = Field(
+        default=4 * 1024 * 1024, ge=65_536, le=64 * 1024 * 1024, description="Largest request message, in bytes."
+    )
+    maximum_concurrent_rpcs: int = Field(
+        default=1_000, ge=1, description="Calls served at once; further ones are refused with RESOURCE_EXHAUSTED."
+    )
+    reflection: bool = Field(
+        default=True, description="Whether clients such as grpcurl can list the services by reflection."
+    )
+    event_loop: Literal["uvloop", "asyncio"] = Field(
+        default="uvloop", description="Event loop of the process: uvloop (faster) or asyncio (the standard library's)."
+    )
+    parent_pipe: int | None = Field(
+        default=None,
+        ge=3,
+        description="File descriptor of a pipe from the parent process; when it closes, the service stops.",
+    )
+
+    def relations(self) -> Iterator[Fault]:
+        """Yields what doesn't go together: open doors off the loopback, `required` with nothing to check by."""
+        yield from super().relations()
+        if self.auth_mode == "disabled" and not _is_loopback(self.host):
+            yield Fault(
+                self.variable("auth_mode"), f"may be disabled on a loopback host only (the host is {self.host!r})"
+            )
+        if self.auth_mode == "required" and self.service_key is None:
+            yield Fault(self.variable("service_key"), "is required where the auth mode is required")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,46 @@
+"""API keys verified by asking the registry."""
+
+from datetime import UTC
+from uuid import UUID
+
+import grpc
+from minion.registry.v1 import api_key_service_pb2 as pb
+from minion.registry.v1 import api_key_service_pb2_grpc
+from minion_auth import ServiceTokens, VerifiedKey
+from minion_errors import Unavailable
+
+from minion_grpc import deadline, peer_errors
+
+_TIMEOUT_SECONDS = 2.0
+
+# What `connect` may try again for this channel's user.
+RETRYABLE = ("/minion.registry.v1.ApiKeyService/VerifyCredential",)
+
+
+class RegistryVerifier:
+    """Verifies keys by `registry.VerifyCredential`, as this service and for no tenant."""
+
+    def __init__(self, channel: grpc.aio.Channel, tokens: ServiceTokens) -> None:
+        self._stub = api_key_service_pb2_grpc.ApiKeyServiceStub(channel)
+        self._tokens = tokens
+
+    async def verify(self, digest: bytes) -> VerifiedKey | None:
+        """Gives the key, or None when it is unknown, revoked or expired.
+
+        Raises:
+            Unavailable: the registry can't be asked now.
+        """
+        metadata = (("authorization", f"Bearer {self._tokens.mint()}"),)
+        try:
+            # Calls with the same key share the answer: it may not hang on the deadline of the one that came first.
+            with deadline.within(_TIMEOUT_SECONDS):
+                answer = await self._stub.VerifyCredential(pb.VerifyCredentialRequest(digest=digest), metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED and peer_errors.blames_the_key(error):
+                return None
+            raise Unavailable("The registry can't be asked.", reason="IDENTITY_UNAVAILABLE") from error
+        return VerifiedKey(
+            key_id=UUID(answer.api_key_id),
+            tenant_id=UUID(answer.tenant_id),
+            expire_time=answer.expire_time.ToDatetime(UTC) if answer.HasField("expire_time") else None,
+        )

@@ -1,0 +1,148 @@
+"""Between the contract's types and Python's: times, spans, ids, structures, masks, digests."""
+
+import hashlib
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+from minion_errors import Violations
+
+MAXIMUM_STRUCT_DEPTH = 32
+# Whole numbers beyond it lose digits as a double, which is what a Struct holds.
+_EXACT_INTEGER = 2**53
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def to_timestamp(moment: datetime) -> Timestamp:
+    """Converts an aware datetime; microseconds are kept."""
+    since = moment - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
+
+
+def to_optional_timestamp(moment: datetime | None) -> Timestamp | None:
+    """Converts a datetime where there is one; None leaves the field unset when given to a message's constructor."""
+    return None if moment is None else to_timestamp(moment)
+
+
+def from_timestamp(timestamp: Timestamp, field: str, violations: Violations) -> datetime:
+    """Converts to an aware UTC datetime; nanoseconds are cut. A moment outside of years 1 to 9999 is a fault."""
+    try:
+        return _EPOCH + timedelta(seconds=timestamp.seconds, microseconds=timestamp.nanos // 1_000)
+    except OverflowError:
+        violations.add(field, "must lie in the years 1 to 9999")
+        return _EPOCH
+
+
+def to_duration(span: timedelta) -> Duration:
+    """Converts a span of time."""
+    duration = Duration()
+    duration.FromTimedelta(span)
+    return duration
+
+
+def from_duration(duration: Duration, field: str, violations: Violations) -> timedelta:
+    """Converts a span of time; nanoseconds are cut. One that Python can't hold is a fault."""
+    try:
+        return timedelta(seconds=duration.seconds, microseconds=duration.nanos / 1_000)
+    except OverflowError:
+        violations.add(field, "must lie within ±10,000 years")
+        return timedelta()
+
+
+def to_struct(values: Mapping[str, Any]) -> Struct:
+    """Converts a JSON object."""
+    struct = Struct()
+    for name, value in values.items():
+        _set(struct.fields[name], value)
+    return struct
+
+
+def from_struct(struct: Struct, field: str, violations: Violations) -> dict[str, Any]:
+    """Converts to a JSON object; whole numbers become ints.
+
+    One nested deeper than 32 levels, or with a number that JSON has no name for (NaN, infinity), is a fault.
+    """
+    return {name: _plain(value, f"{field}.{name}", violations, 1) for name, value in struct.fields.items()}
+
+
+def optional_text(value: UUID | None) -> str:
+    """Writes an id where there is one, else the empty text that stands for none."""
+    return "" if value is None else str(value)
+
+
+def mask_paths(mask: FieldMask, allowed: Collection[str], field: str, violations: Violations) -> frozenset[str]:
+    """Reads an update mask's paths; an empty mask means all that is allowed, an unknown path is a fault."""
+    paths = frozenset(mask.paths)
+    for path in sorted(paths - frozenset(allowed)):
+        violations.add(field, f"has the unknown or immutable path {path[:100]!r}")
+    return paths or frozenset(allowed)
+
+
+def request_digest(message: Message) -> bytes:
+    """Gives the SHA-256 by which a replay is told from another request: of all fields but `request_id`.
+
+    It covers the message's type, so that one request_id can't serve two methods.
+    """
+    copied = type(message)()
+    copied.CopyFrom(message)
+    copied.ClearField("request_id")
+    digest = hashlib.sha256(message.DESCRIPTOR.full_name.encode())
+    digest.update(b"\0")
+    digest.update(copied.SerializeToString(deterministic=True))
+    return digest.digest()
+
+
+def _set(target: Value, value: Any) -> None:
+    match value:
+        case None:
+            target.null_value = 0  # type: ignore[assignment]  # NULL_VALUE, the one value of its enum
+        case bool():
+            target.bool_value = value
+        case int() | float():
+            target.number_value = float(value)
+        case str():
+            target.string_value = value
+        case Mapping():
+            target.struct_value.CopyFrom(to_struct(value))
+        case list() | tuple():
+            items = ListValue()
+            for item in value:
+                _set(items.values.add(), item)
+            target.list_value.CopyFrom(items)
+        case _:
+            raise TypeError(f"a {type(value).__name__} is no JSON value")
+
+
+def _plain(value: Value, field: str, violations: Violations, depth: int) -> Any:
+    if depth > MAXIMUM_STRUCT_DEPTH:
+        violations.add(field[:200], f"is nested deeper than {MAXIMUM_STRUCT_DEPTH} levels")
+        return None
+    match value.WhichOneof("kind"):
+        case "number_value":
+            return _number(value.number_value, field, violations)
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            fields = value.struct_value.fields.items()
+            return {name: _plain(item, f"{field}.{name}", violations, depth + 1) for name, item in fields}
+        case "list_value":
+            items = enumerate(value.list_value.values)
+            return [_plain(item, f"{field}[{index}]", violations, depth + 1) for index, item in items]
+        case _:
+            return None
+
+
+def _number(number: float, field: str, violations: Violations) -> int | float:
+    if number - number != 0:  # NaN or infinite
+        violations.add(field[:200], "must be a finite number")
+        return 0
+    whole = int(number)
+    return whole if whole == number and abs(whole) <= _EXACT_INTEGER else number

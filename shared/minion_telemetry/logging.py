@@ -1,0 +1,147 @@
+"""Structured logs: one JSON object a line, with the call's context, its trace, and nothing personal.
+
+`configure_logging` is called once a process; everything else takes loggers by `structlog.get_logger()`. What
+`structlog.contextvars` holds is on every line of the task. The standard library's loggers come out in the same shape.
+"""
+
+import logging
+import sys
+from collections.abc import Mapping, MutableMapping
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
+
+import orjson
+import structlog
+from opentelemetry import trace
+
+from minion_telemetry import masking
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+# Made by us, from fixed words or ids: masking them would only cost time.
+_KNOWN_CLEAN = frozenset(
+    {
+        "timestamp",
+        "level",
+        "trace_id",
+        "span_id",
+        "service",
+        "method",
+        "code",
+        "tenant_id",
+        "principal",
+        "request_id",
+        "duration_ms",
+    }
+)
+
+
+def configure_logging(level: str = "info", format: str = "json", *, stream: BinaryIO | None = None) -> None:
+    """Sets the process's logs up; a second call replaces the first one's settings.
+
+    Args:
+        level: `debug`, `info`, `warning` or `error`.
+        format: `json`, or `console` for people.
+        stream: where the lines go; the process's standard error (as it is when a line is written) when None.
+    """
+    number = _LEVELS[level]
+    render = _render_json if format == "json" else structlog.dev.ConsoleRenderer(colors=False)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            _add_level_and_time,
+            _add_trace,
+            structlog.processors.StackInfoRenderer(),
+            structlog.processors.format_exc_info,
+            _mask,
+            render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=_WriterFactory(stream),
+        # Services of one process share the settings, and tests change them: a cached logger would keep the old ones.
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    for handler in [found for found in root.handlers if isinstance(found, _ToStructlog)]:
+        root.removeHandler(handler)
+    root.addHandler(_ToStructlog())
+    # Libraries speak from warnings up; their chatter at lower levels is asked for by `debug` alone.
+    root.setLevel(number if number <= logging.DEBUG else max(number, logging.WARNING))
+
+
+class _Writer:
+    """Writes finished lines; looks standard error up each time, so that whoever replaces it gets the lines."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: BinaryIO | None) -> None:
+        self._stream = stream
+
+    def msg(self, line: bytes | str) -> None:
+        data = line if isinstance(line, bytes) else line.encode()
+        stream = self._stream or getattr(sys.stderr, "buffer", None)
+        if stream is None:
+            sys.stderr.write(f"{data.decode()}\n")
+            return
+        # One write a line, so that lines of several threads don't mix.
+        stream.write(data + b"\n")
+        stream.flush()
+
+    debug = info = warning = error = critical = exception = log = msg
+
+
+class _WriterFactory:
+    __slots__ = ("_writer",)
+
+    def __init__(self, stream: BinaryIO | None) -> None:
+        self._writer = _Writer(stream)
+
+    def __call__(self, *_: object) -> _Writer:
+        return self._writer
+
+
+class _ToStructlog(logging.Handler):
+    """Hands records of the standard library's loggers to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            event = record.getMessage()
+        except (TypeError, ValueError):
+            event = str(record.msg)
+        logger = structlog.get_logger()
+        logger.log(record.levelno, event, logger=record.name, exc_info=record.exc_info or None)
+
+
+def _add_level_and_time(_: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    event["level"] = "warning" if method == "warn" else "error" if method == "exception" else method
+    event["timestamp"] = _now()
+    return event
+
+
+def _add_trace(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event.setdefault("trace_id", f"{context.trace_id:032x}")
+        event.setdefault("span_id", f"{context.span_id:016x}")
+    return event
+
+
+def _mask(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name, value in event.items():
+        if name in _KNOWN_CLEAN:
+            continue
+        if masking.is_secret_name(name):
+            event[name] = "[SECRET]"
+        elif value.__class__ is str:
+            event[name] = masking.mask(value)
+        elif value.__class__ not in (int, float, bool):
+            event[name] = masking.mask_value(value)
+    return event
+
+
+def _render_json(_: object, __: str, event: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
