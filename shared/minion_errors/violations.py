@@ -27,9 +27,11 @@ class Violations:
         return value
 
     def length(self, field: str, value: str, *, maximum: int, minimum: int = 0) -> str:
-        """Records a fault when the text has fewer or more characters than allowed."""
+        """Records a fault when the text has fewer or more characters than allowed, or U+0000, which Postgres refuses."""
         if not minimum <= len(value) <= maximum:
             self.add(field, f"must have {minimum} to {maximum} characters, has {len(value)}")
+        if "\x00" in value:
+            self.add(field, "must not hold the character U+0000")
         return value
 
     def between(self, field: str, value: float, *, minimum: float, maximum: float) -> None:

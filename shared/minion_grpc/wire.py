@@ -66,9 +66,22 @@ def to_struct(values: Mapping[str, Any]) -> Struct:
 def from_struct(struct: Struct, field: str, violations: Violations) -> dict[str, Any]:
     """Converts to a JSON object; whole numbers become ints.
 
-    One nested deeper than 32 levels, or with a number that JSON has no name for (NaN, infinity), is a fault.
+    One nested deeper than 32 levels, with a number that JSON has no name for (NaN, infinity), or with U+0000 in a text
+    or name (Postgres refuses it) is a fault.
     """
-    return {name: _plain(value, f"{field}.{name}", violations, 1) for name, value in struct.fields.items()}
+    return _plain_fields(struct, field, violations, 1)
+
+
+def from_value(value: Value, field: str, violations: Violations) -> Any:
+    """Converts to a JSON value under the rules of `from_struct`; unset is None."""
+    return _plain(value, field, violations, 1)
+
+
+def to_value(value: Any) -> Value:
+    """Converts a JSON value."""
+    converted = Value()
+    _set(converted, value)
+    return converted
 
 
 def optional_text(value: UUID | None) -> str:
@@ -127,17 +140,29 @@ def _plain(value: Value, field: str, violations: Violations, depth: int) -> Any:
         case "number_value":
             return _number(value.number_value, field, violations)
         case "string_value":
-            return value.string_value
+            return _text(value.string_value, field, violations)
         case "bool_value":
             return value.bool_value
         case "struct_value":
-            fields = value.struct_value.fields.items()
-            return {name: _plain(item, f"{field}.{name}", violations, depth + 1) for name, item in fields}
+            return _plain_fields(value.struct_value, field, violations, depth + 1)
         case "list_value":
             items = enumerate(value.list_value.values)
             return [_plain(item, f"{field}[{index}]", violations, depth + 1) for index, item in items]
         case _:
             return None
+
+
+def _plain_fields(struct: Struct, field: str, violations: Violations, depth: int) -> dict[str, Any]:
+    return {
+        _text(name, field, violations): _plain(value, f"{field}.{name}", violations, depth)
+        for name, value in struct.fields.items()
+    }
+
+
+def _text(text: str, field: str, violations: Violations) -> str:
+    if "\x00" in text:
+        violations.add(field[:200], "must not hold the character U+0000")
+    return text
 
 
 def _number(number: float, field: str, violations: Violations) -> int | float:
