@@ -7,7 +7,7 @@ of this together. The spans made here carry the same names and attributes.
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -17,7 +17,8 @@ from minion_grpc.metrics import RpcMetrics
 # Probes and reflection need no credential and are neither traced nor logged nor counted.
 EXEMPT_PREFIXES = ("/grpc.health.v1.", "/grpc.reflection.")
 
-_Handler = grpc.RpcMethodHandler[Any, Any]
+# A string, because the class is generic to type checkers alone.
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -38,9 +39,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler | None:
+    ) -> Any:
         """Gives the method's wrapped handler."""
         name = handler_call_details.method
         wrapped = self._handlers.get(name)

@@ -9,8 +9,7 @@ import grpc
 import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.internal import api_implementation
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from minion_auth import Authenticator
 from minion_errors import Unavailable
@@ -61,7 +60,7 @@ class Server:
             options=_options(settings),
             maximum_concurrent_rpcs=settings.maximum_concurrent_rpcs,
         )
-        self._health = health.HealthServicer()
+        self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._services: list[str] = []
         self._drain_hooks: list[Callable[[], Awaitable[object]]] = []
