@@ -1,0 +1,297 @@
+"""A service's connections: one-round-trip statements, and transactions in a tenant."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+import asyncpg
+import orjson
+from minion_errors import MinionError
+from minion_telemetry import Telemetry
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, get_current_span
+
+from minion_postgres import dsn as dsns
+from minion_postgres import faults
+from minion_postgres.driver import Connection, Pool, PooledConnection, Record
+from minion_postgres.settings import DatabaseSettings
+
+# Seconds by which asyncpg waits longer than the server's own limit: the server's answer is the better one.
+_SERVER_FIRST = 1.0
+_JSONB_VERSION = b"\x01"
+
+
+class Transaction:
+    """An open transaction in one tenant; made by `Database.transaction`.
+
+    Await nothing else while it is open: the server ends a transaction that idles for a second.
+    """
+
+    __slots__ = ("_connection", "_database", "tenant_id")
+
+    def __init__(self, database: "Database", connection: PooledConnection, tenant_id: UUID | None) -> None:
+        self._database = database
+        self._connection = connection
+        self.tenant_id = tenant_id
+
+    async def fetch(self, sql: str, *args: object) -> list[Record]:
+        """Runs a query and returns its rows."""
+        with self._database.statement(sql, self._connection):
+            return await self._connection.fetch(sql, *args)
+
+    async def fetch_one(self, sql: str, *args: object) -> Record | None:
+        """Runs a query and returns its first row, if there is one."""
+        with self._database.statement(sql, self._connection):
+            return await self._connection.fetchrow(sql, *args)
+
+    async def fetch_value(self, sql: str, *args: object) -> Any:
+        """Runs a query and returns the first column of its first row; None if there is none."""
+        with self._database.statement(sql, self._connection):
+            return await self._connection.fetchval(sql, *args)
+
+    async def execute(self, sql: str, *args: object) -> int:
+        """Runs a statement and returns how many rows it touched."""
+        with self._database.statement(sql, self._connection):
+            return _touched(await self._connection.execute(sql, *args))
+
+
+class Database:
+    """A service's pool of connections; one a service and process.
+
+    `fetch`, `fetch_one`, `fetch_value`, `execute` are one round trip each and commit by themselves; they are for SQL
+    functions that set the tenant inside. Row-level security shows them nothing otherwise.
+
+    Every method raises Unavailable (DATABASE_UNAVAILABLE) when the database can't be reached or the connection is
+    lost, DeadlineExceeded (DATABASE_TIMEOUT) when a statement runs out of time, Aborted (TRANSACTION_CONFLICT) on a
+    deadlock, and the domain errors that SQL raises (see `faults`). Constraint violations pass as asyncpg's own.
+    """
+
+    def __init__(self, pool: Pool, *, schema: str, place: str, acquire_seconds: float, tracer: Tracer) -> None:
+        self._pool = pool
+        self._schema = schema
+        self._place = place
+        self._acquire_seconds = acquire_seconds
+        self._tracer = tracer
+        self._is_replica = False
+
+    @classmethod
+    async def connect(
+        cls,
+        dsn: str,
+        *,
+        schema: str,
+        settings: DatabaseSettings,
+        telemetry: Telemetry,
+        on_connect: Callable[[Connection], Awaitable[None]] | None = None,
+    ) -> Self:
+        """Opens the pool and its minimum of connections.
+
+        `on_connect` prepares each new connection (type codecs). Raises Unavailable when the database is down, refuses
+        the role, or does not exist; the message says where, never the password.
+        """
+
+        async def prepare(connection: Connection) -> None:
+            await _speak_json(connection)
+            if on_connect is not None:
+                await on_connect(connection)
+
+        place = dsns.parse(dsn).place
+        pool = asyncpg.create_pool(
+            dsn,
+            min_size=min(settings.pool_min_size, settings.pool_max_size),
+            max_size=settings.pool_max_size,
+            max_inactive_connection_lifetime=settings.pool_idle_seconds,
+            command_timeout=settings.statement_seconds + _SERVER_FIRST,
+            timeout=settings.pool_acquire_seconds,
+            init=prepare,
+            reset=_keep_as_it_is,
+            server_settings={
+                "application_name": f"minion-{schema}",
+                "statement_timeout": str(math.ceil(settings.statement_seconds * 1000)),
+                "idle_in_transaction_session_timeout": "1s",
+                # Short statements: compiling them costs more than it gives.
+                "jit": "off",
+            },
+        )
+        database = cls(
+            pool,
+            schema=schema,
+            place=place,
+            acquire_seconds=settings.pool_acquire_seconds,
+            tracer=telemetry.tracer,
+        )
+        with database._connecting():
+            await pool
+        return database
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def fetch(self, sql: str, *args: object) -> list[Record]:
+        """Runs a query in a round trip of its own and returns its rows."""
+        async with self._connection() as connection:
+            with self.statement(sql, connection, commits=True):
+                return await connection.fetch(sql, *args)
+
+    async def fetch_one(self, sql: str, *args: object) -> Record | None:
+        """Runs a query in a round trip of its own and returns its first row, if there is one."""
+        async with self._connection() as connection:
+            with self.statement(sql, connection, commits=True):
+                return await connection.fetchrow(sql, *args)
+
+    async def fetch_value(self, sql: str, *args: object) -> Any:
+        """Runs a query in a round trip of its own and returns the first column of its first row."""
+        async with self._connection() as connection:
+            with self.statement(sql, connection, commits=True):
+                return await connection.fetchval(sql, *args)
+
+    async def execute(self, sql: str, *args: object) -> int:
+        """Runs a statement in a round trip of its own and returns how many rows it touched."""
+        async with self._connection() as connection:
+            with self.statement(sql, connection, commits=True):
+                return _touched(await connection.execute(sql, *args))
+
+    @asynccontextmanager
+    async def transaction(self, tenant_id: UUID | None) -> AsyncIterator[Transaction]:
+        """Opens a transaction that sees this tenant's rows; commits at the end, rolls back on an exception.
+
+        None is for the owner's maintenance, which is bound to no tenant; an app role then sees no rows. An Unavailable
+        whose metadata says `outcome: unknown` may have committed: read again by key.
+        """
+        async with self._connection() as connection:
+            with self.statement("BEGIN", connection):
+                await connection.execute(_begin(tenant_id))
+            try:
+                yield Transaction(self, connection, tenant_id)
+            except BaseException:
+                await _roll_back(connection)
+                raise
+            with self.statement("COMMIT", connection, commits=True):
+                ended = await connection.execute("COMMIT")
+            if ended != "COMMIT":
+                raise RuntimeError("a statement failed, its error was swallowed, and so nothing was committed")
+
+    async def ping(self) -> None:
+        """Raises Unavailable unless the database answers; for readiness."""
+        await self.fetch_value("SELECT 1")
+
+    async def close(self) -> None:
+        """Waits for the connections in use, then closes all; after ten seconds it cuts them."""
+        try:
+            await asyncio.wait_for(self._pool.close(), 10)
+        except TimeoutError:
+            self._pool.terminate()
+
+    @contextmanager
+    def statement(self, sql: str, connection: PooledConnection, *, commits: bool = False) -> Iterator[None]:
+        """Traces a statement under its query's name and translates what it raises.
+
+        `commits` says that the statement's own success is a commit, which a lost connection leaves unknown.
+        """
+        span = self._span(sql)
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+                # A failover made this server a replica: every connection of the pool leads to the wrong place.
+                self._is_replica = True
+            translated = faults.while_running(error, self._place, closed=connection.is_closed(), commits=commits)
+            if span is not None:
+                _mark(span, translated or error)
+            if translated is None:
+                raise
+            raise translated from error
+        finally:
+            if span is not None:
+                span.end()
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[PooledConnection]:
+        with self._connecting():
+            connection = await self._pool.acquire(timeout=self._acquire_seconds)
+        try:
+            yield connection
+        finally:
+            if self._is_replica:
+                self._is_replica = False
+                await self._pool.expire_connections()
+            # A connection that can't be given back in order is cut by asyncpg; the statement's outcome stands.
+            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await self._pool.release(connection)
+
+    @contextmanager
+    def _connecting(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            translated = faults.while_connecting(error, self._place)
+            if translated is None:
+                raise
+            raise translated from error
+
+    def _span(self, sql: str) -> Span | None:
+        # Only inside a trace that somebody records: workers that poll would fill the collector with nothing.
+        if not get_current_span().is_recording():
+            return None
+        name = getattr(sql, "name", None) or sql.split(None, 1)[0].upper()
+        return self._tracer.start_span(
+            f"{self._schema}.{name}",
+            kind=SpanKind.CLIENT,
+            attributes={"db.system.name": "postgresql", "db.namespace": self._schema, "db.query.summary": name},
+        )
+
+
+def _mark(span: Span, error: Exception) -> None:
+    # The text of a database error can hold values; its type and state can't.
+    span.set_status(StatusCode.ERROR)
+    state = getattr(error, "sqlstate", None)
+    kind = error.reason if isinstance(error, MinionError) else state or type(error).__name__
+    span.set_attribute("error.type", kind)
+
+
+def _begin(tenant_id: UUID | None) -> str:
+    if tenant_id is None:
+        return "BEGIN"
+    # Two statements in one round trip take no parameters; a UUID's text is hexadecimal, whatever it was made of.
+    return f"BEGIN; SELECT set_config('minion.tenant', '{UUID(int=tenant_id.int)}', true)"
+
+
+async def _roll_back(connection: PooledConnection) -> None:
+    try:
+        if not connection.is_closed():
+            await connection.execute("ROLLBACK", timeout=_SERVER_FIRST)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        # The pool must not hand out a connection in an unknown state; the server rolls back what it loses.
+        connection.terminate()
+
+
+async def _speak_json(connection: Connection) -> None:
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        format="binary",
+        encoder=lambda value: _JSONB_VERSION + orjson.dumps(value),
+        decoder=lambda data: orjson.loads(data[1:]),
+    )
+    await connection.set_type_codec(
+        "json", schema="pg_catalog", format="binary", encoder=orjson.dumps, decoder=orjson.loads
+    )
+
+
+async def _keep_as_it_is(connection: Connection) -> None:
+    """Resets nothing: all state of ours is local to its transaction, and asyncpg rolls an open one back by itself."""
+    del connection
+
+
+def _touched(tag: str) -> int:
+    """Reads the count out of a command tag such as `UPDATE 3`; 0 for commands that count nothing."""
+    count = tag.rpartition(" ")[2]
+    return int(count) if count.isdigit() else 0

@@ -1,0 +1,55 @@
+"""Connection strings: who connects where, with which password."""
+
+from dataclasses import dataclass
+from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
+
+_SCHEMES = ("postgresql", "postgres")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a connection string says, apart from its options."""
+
+    user: str | None
+    password: str | None
+    place: str  # "host:port/database" or "/socket/folder/database": for messages, holds no secret
+    database: str | None
+
+
+def parse(dsn: str) -> Target:
+    """Takes a connection string apart. Raises ValueError when it is none."""
+    parts = urlsplit(dsn)
+    if parts.scheme not in _SCHEMES:
+        raise ValueError("must look like postgresql://host:5432/database")
+    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = credentials.partition(":")
+    database = unquote(parts.path.removeprefix("/")) or query.get("database") or query.get("dbname")
+    return Target(
+        user=unquote(user) or query.get("user"),
+        password=unquote(password) or query.get("password"),
+        place=f"{hosts or query.get('host', 'localhost')}/{database or ''}",
+        database=database,
+    )
+
+
+def with_credentials(dsn: str, user: str, password: str | None) -> str:
+    """Fills in the user where the string names none, and the password where it has none."""
+    target = parse(dsn)
+    parts = urlsplit(dsn)
+    user = target.user or user
+    password = target.password or password
+    hosts = parts.netloc.rpartition("@")[2]
+    secret = f":{quote(password, safe='')}" if password else ""
+    return urlunsplit(parts._replace(netloc=f"{quote(user, safe='')}{secret}@{hosts}"))
+
+
+def with_database(dsn: str, database: str) -> str:
+    """Points the string at another database of the same server."""
+    return urlunsplit(urlsplit(dsn)._replace(path="/" + quote(database, safe="")))
+
+
+def as_other_user(dsn: str, user: str, password: str | None) -> str:
+    """Replaces the user; the password that the string holds is not the other user's, so it goes."""
+    hosts = urlsplit(dsn).netloc.rpartition("@")[2]
+    return with_credentials(urlunsplit(urlsplit(dsn)._replace(netloc=hosts)), user, password)
