@@ -1,0 +1,207 @@
+"""`minion agents`: what runs are driven by."""
+
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+import yaml
+from google.protobuf.json_format import ParseDict, ParseError
+from minion.registry.v1 import agent_pb2, agent_service_pb2, tool_pb2, tool_service_pb2
+from uuid_utils.compat import uuid7
+
+from minion_cli import output
+from minion_cli.application import group
+from minion_cli.connection import Services, call
+from minion_cli.output import Column, Format, FormatOption, LimitOption
+from minion_cli.paging import take
+
+app = group("Agents: what runs are driven by.")
+
+AgentArgument = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name or id.")]
+EtagOption = Annotated[str, typer.Option("--etag", help="Only if the agent is still as it was read with this etag.")]
+
+_COLUMNS = (
+    Column("NAME", lambda agent: agent.name),
+    Column("STATUS", lambda agent: output.enum_text(agent_pb2.AgentStatus, agent.status)),
+    Column("REVISION", lambda agent: str(agent.revision), right=True),
+    Column("BEHAVIOR", lambda agent: agent.behavior_type),
+    Column("MODEL", lambda agent: agent.llm.model or "(default)"),
+    Column("AGENT ID", lambda agent: agent.agent_id),
+    Column("UPDATED (UTC)", lambda agent: output.time_text(agent.update_time)),
+)
+_TOOL_COLUMNS = (
+    Column("NAME", lambda bound: bound.tool.name),
+    Column("TRANSPORT", lambda bound: output.enum_text(tool_pb2.ToolTransport, bound.tool.transport)),
+    Column("EFFECT", lambda bound: output.enum_text(tool_pb2.ToolEffect, bound.tool.effect)),
+    Column("TOOL ID", lambda bound: bound.tool.tool_id),
+    Column("DESCRIPTION", lambda bound: bound.tool.description, wide=True),
+)
+
+
+@app.command("list")
+def list_(
+    status: Annotated[str | None, typer.Option(help="Only these: draft, active, inactive or archived.")] = None,
+    behavior: Annotated[str, typer.Option(help="Only agents of this behaviour type.")] = "",
+    capability: Annotated[str, typer.Option(help="Only agents that name this capability.")] = "",
+    label: Annotated[list[str] | None, typer.Option(help="Only agents with this key=value label; repeatable.")] = None,
+    limit: LimitOption = 50,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """List agents, newest first."""
+    request = agent_service_pb2.ListAgentsRequest(
+        status=output.enum_value(agent_pb2.AgentStatus, status, "--status"),
+        behavior_type=behavior,
+        capability=capability,
+        labels=_labels(label or []),
+    )
+    agents = call(lambda services: take(services.agents.ListAgents, request, "agents", agent_pb2.Agent, limit))
+    output.show_list(agents, _COLUMNS, form)
+
+
+@app.command()
+def get(
+    agent: AgentArgument,
+    revision: Annotated[int, typer.Option(help="An earlier revision; 0 is the current one.", min=0)] = 0,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Show an agent."""
+    output.show_one(call(lambda services: find_agent(services, agent, revision)), form)
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="The agent's name, unique in the tenant.")] = "",
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="The agent as YAML or JSON, with the contract's field names.")
+    ] = None,
+    behavior: Annotated[str, typer.Option(help="conversational (no tools) or tool_use.")] = "",
+    instructions: Annotated[str, typer.Option(help="The system prompt.")] = "",
+    model: Annotated[str, typer.Option(help="provider/model; empty is the gateway's default.")] = "",
+    tool: Annotated[list[str] | None, typer.Option(help="A registered tool that it may call; repeatable.")] = None,
+    recall: Annotated[bool, typer.Option(help="Whether memories of the user are recalled for each turn.")] = True,
+    activate: Annotated[bool, typer.Option("--activate", help="Let it take turns at once.")] = False,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Create an agent as a draft."""
+    agent = _from_file(file) if file is not None else agent_pb2.Agent()
+    if file is None:
+        agent.behavior.memory.recall = recall
+    agent.name = name or agent.name
+    agent.behavior_type = behavior or agent.behavior_type or ("tool_use" if tool else "conversational")
+    agent.instructions = instructions or agent.instructions
+    agent.llm.model = model or agent.llm.model
+    if not agent.name:
+        raise typer.BadParameter("Give a name, or a file that holds one.", param_hint="NAME")
+
+    async def work(services: Services) -> agent_pb2.Agent:
+        bindings = [(await services.tools.GetTool(_tool_named(found))).tool for found in tool or []]
+        created = (
+            await services.agents.CreateAgent(
+                agent_service_pb2.CreateAgentRequest(agent=agent, request_id=str(uuid7()))
+            )
+        ).agent
+        for bound in bindings:
+            await services.agents.BindTool(
+                agent_service_pb2.BindToolRequest(
+                    agent_id=created.agent_id, tool_id=bound.tool_id, request_id=str(uuid7())
+                )
+            )
+        if activate:
+            return await _activate(services, created.agent_id, "")
+        return await find_agent(services, created.agent_id)
+
+    output.show_one(call(work), form)
+
+
+@app.command()
+def activate(agent: AgentArgument, etag: EtagOption = "", form: FormatOption = Format.TABLE) -> None:
+    """Let an agent take turns."""
+
+    async def work(services: Services) -> agent_pb2.Agent:
+        return await _activate(services, (await find_agent(services, agent)).agent_id, etag)
+
+    output.show_one(call(work), form)
+
+
+@app.command()
+def deactivate(agent: AgentArgument, etag: EtagOption = "", form: FormatOption = Format.TABLE) -> None:
+    """Pause an agent: runs that were accepted finish, new ones are refused."""
+
+    async def work(services: Services) -> agent_pb2.Agent:
+        found = await find_agent(services, agent)
+        request = agent_service_pb2.DeactivateAgentRequest(agent_id=found.agent_id, etag=etag, request_id=str(uuid7()))
+        return (await services.agents.DeactivateAgent(request)).agent
+
+    output.show_one(call(work), form)
+
+
+@app.command()
+def archive(agent: AgentArgument, etag: EtagOption = "", form: FormatOption = Format.TABLE) -> None:
+    """Put an agent away for good; it stays readable."""
+
+    async def work(services: Services) -> agent_pb2.Agent:
+        found = await find_agent(services, agent)
+        request = agent_service_pb2.ArchiveAgentRequest(agent_id=found.agent_id, etag=etag, request_id=str(uuid7()))
+        return (await services.agents.ArchiveAgent(request)).agent
+
+    output.show_one(call(work), form)
+
+
+@app.command()
+def tools(agent: AgentArgument, limit: LimitOption = 128, form: FormatOption = Format.TABLE) -> None:
+    """List the tools that an agent may call."""
+
+    async def work(services: Services) -> list[agent_pb2.AgentTool]:
+        found = await find_agent(services, agent)
+        request = agent_service_pb2.ListAgentToolsRequest(agent_id=found.agent_id)
+        return await take(services.agents.ListAgentTools, request, "agent_tools", agent_pb2.AgentTool, limit)
+
+    output.show_list(call(work), _TOOL_COLUMNS, form)
+
+
+async def find_agent(services: Services, name_or_id: str, revision: int = 0) -> agent_pb2.Agent:
+    """Gets an agent by whichever of name and id is given; a UUID is an id, anything else a name."""
+    request = agent_service_pb2.GetAgentRequest(revision=revision)
+    if is_id(name_or_id):
+        request.agent_id = name_or_id
+    else:
+        request.name = name_or_id
+    return (await services.agents.GetAgent(request)).agent
+
+
+def is_id(text: str) -> bool:
+    """Tells an id from a name; a name can't have the form of a UUID that starts with a digit, and few others do."""
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return len(text) == 36
+
+
+async def _activate(services: Services, agent_id: str, etag: str) -> agent_pb2.Agent:
+    request = agent_service_pb2.ActivateAgentRequest(agent_id=agent_id, etag=etag, request_id=str(uuid7()))
+    return (await services.agents.ActivateAgent(request)).agent
+
+
+def _tool_named(text: str) -> tool_service_pb2.GetToolRequest:
+    return tool_service_pb2.GetToolRequest(**{"tool_id" if is_id(text) else "name": text})
+
+
+def _labels(pairs: list[str]) -> dict[str, str]:
+    labels = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{pair!r} is not key=value.", param_hint="--label")
+        labels[key] = value
+    return labels
+
+
+def _from_file(path: Path) -> agent_pb2.Agent:
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        agent = ParseDict(content, agent_pb2.Agent())
+    except (OSError, yaml.YAMLError, ParseError, AttributeError, UnicodeDecodeError) as fault:
+        raise typer.BadParameter(f"{path} holds no agent: {output.one_line(str(fault))}", param_hint="--file") from None
+    return agent
