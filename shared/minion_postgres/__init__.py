@@ -47,7 +47,7 @@ from minion_postgres.bootstrap import BootstrapError, ServiceAccess, bootstrap
 from minion_postgres.database import Database, Transaction
 from minion_postgres.driver import Connection, Record
 from minion_postgres.embedded import EmbeddedPostgres, EmbeddedPostgresInUseError
-from minion_postgres.feed import Change, ChangeFeed
+from minion_postgres.feed import Change, ChangeFeed, Synced
 from minion_postgres.idempotency import Idempotent, Key
 from minion_postgres.migrations import MigrationError, Migrations, MigrationStatus
 from minion_postgres.queries import Queries, Query
@@ -75,6 +75,7 @@ __all__ = [
     "Record",
     "Roles",
     "ServiceAccess",
+    "Synced",
     "Transaction",
     "bootstrap",
     "roles",

@@ -13,6 +13,8 @@ CREATE TABLE {schema}.{feed} (
     create_time timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant_id, xid, id)
 );
+CREATE INDEX {feed}_order ON {schema}.{feed} (xid, id) INCLUDE (tenant_id);
+CREATE INDEX {feed}_create_time ON {schema}.{feed} USING brin (create_time);
 ALTER TABLE {schema}.{feed} ENABLE ROW LEVEL SECURITY;
 ALTER TABLE {schema}.{feed} FORCE ROW LEVEL SECURITY;
 CREATE POLICY owner ON {schema}.{feed} TO minion_{schema}_owner USING (true);
@@ -35,6 +37,17 @@ BEGIN
        AND c.xid < pg_snapshot_xmin(pg_current_snapshot())
      ORDER BY c.xid, c.id LIMIT most;
 END $$;
+
+-- The changes of all tenants after a cursor, for services that keep something about every tenant: ids and kinds alone.
+CREATE OR REPLACE FUNCTION {schema}.read_all_{feed}(after_xid xid8, after_id bigint, most integer)
+RETURNS TABLE (tenant_id uuid, xid xid8, id bigint, resource_id uuid, kind text, create_time timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT c.tenant_id, c.xid, c.id, c.resource_id, c.kind, c.create_time
+      FROM {schema}.{feed} c
+     WHERE (c.xid, c.id) > (after_xid, after_id)
+       AND c.xid < pg_snapshot_xmin(pg_current_snapshot())
+     ORDER BY c.xid, c.id LIMIT most;
+$$;
 
 -- Deletes changes older than an age, of all tenants, at most so many at once; returns how many went. A watcher that
 -- was away for longer than that age lists again.
