@@ -27,7 +27,7 @@ class Violations:
         return value
 
     def length(self, field: str, value: str, *, maximum: int, minimum: int = 0) -> str:
-        """Records a fault when the text has fewer or more characters than allowed, or U+0000, which Postgres refuses."""
+        """Records a fault when the text has fewer or more characters than allowed, or U+0000 (Postgres refuses it)."""
         if not minimum <= len(value) <= maximum:
             self.add(field, f"must have {minimum} to {maximum} characters, has {len(value)}")
         if "\x00" in value:
