@@ -51,6 +51,14 @@ class CredentialVerifier(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """How many keys an authenticator remembers as good and as none."""
+
+    known: int
+    unknown: int
+
+
 @dataclass(slots=True)
 class _Known:
     identity: Identity
@@ -102,6 +110,9 @@ class Authenticator:
         named_tenant: str | bytes | None = None
         for key, value in metadata:
             if key == "authorization":
+                if credential is not None:
+                    # Two credentials: whichever were taken, a proxy before us may have looked at the other.
+                    raise _invalid()
                 credential = value
             elif key == TENANT_METADATA:
                 named_tenant = value
@@ -118,6 +129,11 @@ class Authenticator:
         if named_tenant is not None:
             return _naming_tenant(identity, named_tenant)
         return identity
+
+    @property
+    def remembered(self) -> Remembered:
+        """How many keys are remembered now."""
+        return Remembered(known=len(self._known), unknown=len(self._unknown))
 
     def forget(self) -> None:
         """Drops every remembered key, so that the next calls ask anew."""

@@ -28,7 +28,6 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _PROPAGATOR = TraceContextTextMapPropagator()
 _TRACE_KEYS = frozenset({"traceparent", "tracestate"})
 _OK = grpc.StatusCode.OK
-_CODES: dict[object, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 # Codes that are the service's fault, after which its span is marked as failed (semantic conventions for gRPC servers).
 _FAULTS = frozenset(
     {
@@ -215,7 +214,8 @@ class Method:
             return error_table.row_of(fault).code, fault
         if isinstance(fault, grpc.aio.AbortError):
             # The handler aborted by itself, and the status is on its way.
-            return _CODES.get(context.code(), grpc.StatusCode.UNKNOWN), None
+            found: object = context.code()
+            return found if isinstance(found, grpc.StatusCode) else grpc.StatusCode.UNKNOWN, None
         if isinstance(fault, grpc.aio.AioRpcError):
             translated = peer_errors.translate(fault, "peer")
             return error_table.row_of(translated).code, translated

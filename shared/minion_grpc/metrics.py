@@ -61,5 +61,6 @@ class MethodMetrics:
 
 
 def _spelled(code: grpc.StatusCode) -> str:
-    # As Go spells them: NotFound, not NOT_FOUND; OK stays.
-    return "OK" if code is grpc.StatusCode.OK else code.name.title().replace("_", "")
+    # As Go spells them: NotFound, not NOT_FOUND, and two that follow no rule.
+    special = {grpc.StatusCode.OK: "OK", grpc.StatusCode.CANCELLED: "Canceled"}
+    return special.get(code) or code.name.title().replace("_", "")

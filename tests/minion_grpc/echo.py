@@ -21,9 +21,7 @@ def _describe() -> Any:
     request = file.message_type.add(name="EchoRequest")
     request.field.add(name="text", number=1, type=_STRING, label=_SINGLE)
     request.field.add(name="request_id", number=2, type=_STRING, label=_SINGLE)
-    request.field.add(
-        name="child", number=3, type=_MESSAGE, label=_SINGLE, type_name=".minion.test.v1.EchoRequest"
-    )
+    request.field.add(name="child", number=3, type=_MESSAGE, label=_SINGLE, type_name=".minion.test.v1.EchoRequest")
     file.message_type.add(name="EchoResponse").field.add(name="text", number=1, type=_STRING, label=_SINGLE)
     service = file.service.add(name="EchoService")
     for name, streams_in, streams_out in (

@@ -8,10 +8,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from minion_auth import CallerKind, Identity, acting_as, caller, tenant
 from minion_grpc import connect
-
-from tests.minion_grpc.echo import SERVICE, EchoRequest, EchoServicer
 from minion_testing.errors import refused
 
+from tests.minion_grpc.echo import SERVICE, EchoRequest, EchoServicer
 from tests.minion_grpc.stage import OPERATOR_KEY, serving, stub
 
 
@@ -93,7 +92,10 @@ async def test_a_method_of_operators_is_denied_to_tenants_and_names_the_permissi
 
 
 @pytest.mark.parametrize("authorization", [None, "Bearer mnk_nobody"])
-@pytest.mark.parametrize("path", [f"/{SERVICE}/Nothing", "/nobody.v1.Nobody/Nothing", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"])
+@pytest.mark.parametrize(
+    "path",
+    [f"/{SERVICE}/Nothing", "/nobody.v1.Nobody/Nothing", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"],
+)
 async def test_an_unknown_method_is_unimplemented_whoever_asks_and_makes_no_label(
     path: str, authorization: str | None
 ) -> None:

@@ -1,0 +1,178 @@
+"""Time and cancellation travel: what the client no longer wants, nobody goes on doing."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
+import grpc
+import pytest
+from minion_errors import DeadlineExceeded
+from minion_grpc import connect, deadline
+from minion_grpc.outgoing import Outgoing
+from minion_testing.errors import refused
+from opentelemetry.instrumentation.grpc import aio_client_interceptors
+
+from tests.minion_grpc.echo import SERVICE, EchoRequest, EchoServicer
+from tests.minion_grpc.stage import Served, serving, stub
+
+
+class Leaf:
+    """A handler that never answers, and notes how it ended."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.remaining: float | None = None
+
+    async def __call__(self, _request: Any, _context: Any) -> str:
+        self.remaining = deadline.remaining()
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended.set()
+        return "never"
+
+
+def forwarding(channel: grpc.aio.Channel) -> EchoServicer:
+    async def forward(request: Any, _context: Any) -> str:
+        return str((await stub(channel).Echo(request)).text)
+
+    return EchoServicer(forward)
+
+
+async def chain(stack: AsyncExitStack, leaf: Leaf, *, opentelemetry: bool) -> Served:
+    """Runs three servers, each of which calls the next, and gives the first."""
+    served = await stack.enter_async_context(serving(EchoServicer(leaf)))
+    for _ in range(2):
+        channel = connect(served.server.address, telemetry=served.telemetry, tokens=served.tokens)
+        if opentelemetry:
+            ours = Outgoing(served.telemetry, served.tokens, None).interceptors()
+            channel = grpc.aio.insecure_channel(
+                served.server.address,
+                interceptors=[*aio_client_interceptors(tracer_provider=served.telemetry.tracer_provider), *ours],
+            )
+        await stack.enter_async_context(channel)
+        served = await stack.enter_async_context(serving(forwarding(channel)))
+    return served
+
+
+@pytest.mark.parametrize("opentelemetry", [False, True], ids=["ours", "inside OpenTelemetry's"])
+async def test_cancelling_the_first_of_three_calls_stops_the_last(opentelemetry: bool) -> None:
+    leaf = Leaf()
+    async with AsyncExitStack() as stack:
+        first = await chain(stack, leaf, opentelemetry=opentelemetry)
+        channel = await stack.enter_async_context(first.channel())
+        call = stub(channel).Echo(EchoRequest())
+        task = asyncio.ensure_future(asyncio.wait_for(call, 10))
+        await asyncio.wait_for(leaf.begun.wait(), 5)
+        task.cancel()
+        await asyncio.wait_for(leaf.ended.wait(), 2)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_a_deadline_reaches_the_third_server_and_stops_it() -> None:
+    leaf = Leaf()
+    async with AsyncExitStack() as stack:
+        first = await chain(stack, leaf, opentelemetry=False)
+        channel = await stack.enter_async_context(first.channel())
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await stub(channel).Echo(EchoRequest(), timeout=0.5)
+        assert refusal.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert leaf.remaining is not None
+        assert 0 < leaf.remaining < 0.5 - 1.9 * deadline.MARGIN_SECONDS
+        await asyncio.wait_for(leaf.ended.wait(), 2)
+
+
+async def test_a_shorter_timeout_of_ones_own_is_kept() -> None:
+    leaf = Leaf()
+    async with serving(EchoServicer(leaf)) as served, served.channel() as channel:
+        with deadline.within(10), pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await stub(channel).Echo(EchoRequest(), timeout=0.2)
+        assert refusal.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert leaf.remaining is not None
+        assert leaf.remaining <= 0.2
+
+
+async def test_no_call_goes_out_when_no_time_is_left() -> None:
+    leaf = Leaf()
+    async with serving(EchoServicer(leaf)) as served, served.channel() as channel:
+        with deadline.within(0.001), pytest.raises(DeadlineExceeded):
+            await stub(channel).Echo(EchoRequest())
+        assert not leaf.begun.is_set()
+
+
+async def test_a_call_without_a_deadline_gets_the_default_one() -> None:
+    leaf = Leaf()
+    async with serving(EchoServicer(leaf), default_deadline_seconds=0.2) as served, served.channel() as channel:
+        async with refused(grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"):
+            await stub(channel).Echo(EchoRequest())
+        assert leaf.ended.is_set()
+        assert leaf.remaining is not None
+        assert leaf.remaining <= 0.2
+
+
+async def test_a_method_may_have_a_default_of_its_own_and_streams_have_none() -> None:
+    async def left(_request: Any, _context: Any) -> str:
+        return str(deadline.remaining())
+
+    deadlines = {f"/{SERVICE}/Echo": 100.0}
+    async with serving(EchoServicer(left), deadlines=deadlines) as served, served.channel() as channel:
+        assert 99 < float((await stub(channel).Echo(EchoRequest())).text) <= 100
+        assert [answer.text async for answer in stub(channel).Split(EchoRequest())] == ["None"]
+
+
+async def test_a_timeout_of_the_handlers_own_is_not_taken_for_the_calls() -> None:
+    async def slow(_request: Any, _context: Any) -> str:
+        async with asyncio.timeout(0.01):
+            await asyncio.Event().wait()
+        return "never"
+
+    async with serving(EchoServicer(slow)) as served, served.channel() as channel:
+        async with refused(grpc.StatusCode.INTERNAL, "INTERNAL"):
+            await stub(channel).Echo(EchoRequest())
+
+
+async def test_work_in_tasks_of_a_call_knows_its_deadline() -> None:
+    async def fan_out(_request: Any, _context: Any) -> str:
+        async def part() -> float | None:
+            return deadline.remaining()
+
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(part())
+        return str(task.result())
+
+    async with serving(EchoServicer(fan_out)) as served, served.channel() as channel:
+        assert 0 < float((await stub(channel).Echo(EchoRequest(), timeout=5)).text) <= 5
+
+
+@pytest.mark.parametrize("method", ["Split", "WatchEcho"])
+async def test_a_cancelled_stream_ends_its_generator(method: str) -> None:
+    leaf = Leaf()
+    async with serving(EchoServicer(leaf)) as served, served.channel() as channel:
+        call = getattr(stub(channel), method)(EchoRequest())
+        await asyncio.wait_for(leaf.begun.wait(), 5)
+        call.cancel()
+        await asyncio.wait_for(leaf.ended.wait(), 2)
+        await _until(lambda: served.servicer.ended == [method])
+        await _until(lambda: 'grpc_code="Canceled"' in served.metrics())
+
+
+async def test_a_cancelled_call_is_counted_and_its_span_says_so() -> None:
+    leaf = Leaf()
+    async with serving(EchoServicer(leaf)) as served, served.channel() as channel:
+        call = stub(channel).Echo(EchoRequest())
+        await asyncio.wait_for(leaf.begun.wait(), 5)
+        call.cancel()
+        await _until(lambda: any(span.kind.name == "SERVER" for span in served.spans()))
+        [span] = [span for span in served.spans() if span.kind.name == "SERVER"]
+        assert span.attributes is not None
+        assert span.attributes["rpc.grpc.status_code"] == grpc.StatusCode.CANCELLED.value[0]
+        assert span.status.description == "CANCELLED"
+
+
+async def _until(condition: Any, seconds: float = 5) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)

@@ -1,0 +1,134 @@
+"""What a call leaves behind: a span, metrics, one log line."""
+
+import io
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import orjson
+import pytest
+import structlog
+from minion_grpc import connect
+from minion_telemetry import configure_logging
+from opentelemetry import trace
+
+from tests.minion_grpc.echo import SERVICE, EchoRequest, EchoServicer
+from tests.minion_grpc.stage import serving, stub
+
+
+@pytest.fixture
+def log() -> Iterator[io.BytesIO]:
+    """Collects the log lines."""
+    lines = io.BytesIO()
+    configure_logging("info", "json", stream=lines)
+    yield lines
+    structlog.reset_defaults()
+
+
+def written(log: io.BytesIO, event: str) -> list[dict[str, Any]]:
+    return [line for line in map(orjson.loads, log.getvalue().splitlines()) if line["event"] == event]
+
+
+async def test_one_trace_crosses_all_hops_and_the_log_lines_share_its_id(log: io.BytesIO) -> None:
+    async with serving() as leaf:
+        async with connect(leaf.server.address, telemetry=leaf.telemetry, tokens=leaf.tokens) as to_leaf:
+
+            async def forward(request: Any, _context: Any) -> str:
+                return str((await stub(to_leaf).Echo(request)).text)
+
+            async with serving(EchoServicer(forward)) as served, served.channel() as channel:
+                await stub(channel).Echo(EchoRequest(text="hello"))
+                spans = {*served.spans(), *leaf.spans()}
+    assert len({span.context.trace_id for span in spans}) == 1
+    by_id = {span.context.span_id: span for span in spans}
+    depth = 0
+    for span in spans:
+        steps, at = 0, span
+        while at.parent is not None:
+            steps, at = steps + 1, by_id[at.parent.span_id]
+        depth = max(depth, steps)
+    assert depth == 3  # client, server, client, server
+    assert {span.kind.name for span in spans} == {"CLIENT", "SERVER"}
+    lines = written(log, "rpc")
+    assert {line["trace_id"] for line in lines} == {f"{next(iter(spans)).context.trace_id:032x}"}
+    assert len(lines) == 2
+
+
+async def test_the_log_line_says_who_called_what_and_how_it_ended(log: io.BytesIO) -> None:
+    tenant_id = uuid4()
+    async with serving() as served, served.channel(served.keys.issue(tenant_id)) as channel:
+        await stub(channel).Echo(EchoRequest(text="hello"))
+    [line] = written(log, "rpc")
+    assert line["method"] == f"/{SERVICE}/Echo"
+    assert line["code"] == "OK"
+    assert line["tenant_id"] == str(tenant_id)
+    assert line["principal"].startswith("key:")
+    assert line["service"] == "test"
+    assert line["level"] == "info"
+    assert line["duration_ms"] > 0
+
+
+async def test_a_handlers_lines_carry_the_call_and_hide_what_is_personal(log: io.BytesIO) -> None:
+    async def speak(_request: Any, _context: Any) -> str:
+        structlog.get_logger().info("noted", text="write to ann@example.com", parts=[{"to": "bob@example.com"}])
+        return ""
+
+    async with serving(EchoServicer(speak)) as served, served.channel() as channel:
+        await stub(channel).Echo(EchoRequest())
+    [line] = written(log, "noted")
+    assert line["text"] == "write to [EMAIL]"
+    assert line["parts"] == [{"to": "[EMAIL]"}]
+    assert line["trace_id"] == written(log, "rpc")[0]["trace_id"]
+    assert line["tenant_id"] == written(log, "rpc")[0]["tenant_id"]
+
+
+async def test_a_call_leaves_nothing_of_itself_to_the_next(log: io.BytesIO) -> None:
+    async with serving() as served:
+        async with served.channel() as channel:
+            await stub(channel).Echo(EchoRequest())
+        async with grpc.aio.insecure_channel(served.server.address) as channel:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await stub(channel).Echo(EchoRequest())
+    first, second = written(log, "rpc")
+    assert "tenant_id" in first
+    assert "tenant_id" not in second
+    assert first["trace_id"] != second["trace_id"]
+    assert not trace.get_current_span().get_span_context().is_valid
+
+
+async def test_the_metrics_count_rate_errors_and_duration_per_method() -> None:
+    async with serving() as served, served.channel() as channel:
+        for _ in range(3):
+            await stub(channel).Echo(EchoRequest(text="x"))
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stub(channel).Secret(EchoRequest())
+        value = served.telemetry.registry.get_sample_value
+        labels = {"grpc_type": "unary", "grpc_service": SERVICE, "grpc_method": "Echo"}
+        assert value("grpc_server_started_total", labels) == 3
+        assert value("grpc_server_handled_total", {**labels, "grpc_code": "OK"}) == 3
+        assert value("grpc_server_handling_seconds_count", labels) == 3
+        labels["grpc_method"] = "Secret"
+        assert value("grpc_server_handled_total", {**labels, "grpc_code": "PermissionDenied"}) == 1
+
+
+async def test_metrics_that_are_off_are_not_there() -> None:
+    async with serving(metrics_enabled=False) as served, served.channel() as channel:
+        await stub(channel).Echo(EchoRequest(text="x"))
+        assert "grpc_server" not in served.metrics()
+
+
+async def test_a_server_span_carries_names_status_tenant_and_reason() -> None:
+    async with serving() as served, served.channel() as channel:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stub(channel).Secret(EchoRequest())
+        [span] = [span for span in served.spans() if span.kind.name == "SERVER"]
+    assert span.name == f"/{SERVICE}/Secret"
+    assert span.attributes is not None
+    assert span.attributes["rpc.system"] == "grpc"
+    assert span.attributes["rpc.method"] == "Secret"
+    assert span.attributes["rpc.service"] == SERVICE
+    assert span.attributes["rpc.grpc.status_code"] == grpc.StatusCode.PERMISSION_DENIED.value[0]
+    assert span.attributes["minion.error.reason"] == "PERMISSION_MISSING"
+    assert span.status.is_unset  # the client's fault is no failure of the server
+    assert span.resource.attributes["service.name"] == "minion-test"
