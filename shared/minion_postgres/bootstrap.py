@@ -15,7 +15,7 @@ import asyncpg
 
 from minion_postgres import dsn as dsns
 from minion_postgres.driver import Connection, connect
-from minion_postgres.queries import load
+from minion_postgres.queries import Query, load
 from minion_postgres.roles import roles
 
 _QUERIES = load("minion_postgres", "sql/bootstrap.sql")
@@ -51,7 +51,7 @@ async def bootstrap(admin_dsn: str, services: Sequence[ServiceAccess]) -> None:
     connection = await connect(admin_dsn, "minion-bootstrap")
     try:
         async with connection.transaction():
-            await connection.execute(_QUERIES.lock)
+            await connection.execute(_QUERIES.lock.text)
             is_superuser = await _check_server(connection, with_vector=any(a.service == "memory" for a in services))
             for role, password, limits in logins:
                 await _run(connection, _QUERIES.make_role, role)
@@ -102,7 +102,7 @@ def _logins(access: ServiceAccess) -> Sequence[tuple[str, str | None, tuple[str,
 
 async def _check_server(connection: Connection, *, with_vector: bool) -> bool:
     """Refuses a server that is not fit, installs pgvector; returns whether we are a superuser."""
-    server = await connection.fetchrow(_QUERIES.server)
+    server = await connection.fetchrow(_QUERIES.server.text)
     assert server is not None
     if server["version"] < MINIMUM_POSTGRES * 10_000:
         raise BootstrapError(f"Postgres {server['version_text']} is too old: {MINIMUM_POSTGRES} or later is needed")
@@ -130,6 +130,6 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
-async def _run(connection: Connection, maker: str, *args: str) -> None:
+async def _run(connection: Connection, maker: Query, *args: str) -> None:
     """Lets the server write a statement with its names quoted, and runs that."""
-    await connection.execute(await connection.fetchval(maker, *args))
+    await connection.execute(await connection.fetchval(maker.text, *args))

@@ -17,6 +17,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, get_current_
 from minion_postgres import dsn as dsns
 from minion_postgres import faults
 from minion_postgres.driver import Connection, Pool, PooledConnection, Record
+from minion_postgres.queries import Query
 from minion_postgres.settings import DatabaseSettings
 
 # Seconds by which asyncpg waits longer than the server's own limit: the server's answer is the better one.
@@ -40,22 +41,22 @@ class Transaction:
     async def fetch(self, sql: str, *args: object) -> list[Record]:
         """Runs a query and returns its rows."""
         with self._database.statement(sql, self._connection):
-            return await self._connection.fetch(sql, *args)
+            return await self._connection.fetch(_text(sql), *args)
 
     async def fetch_one(self, sql: str, *args: object) -> Record | None:
         """Runs a query and returns its first row, if there is one."""
         with self._database.statement(sql, self._connection):
-            return await self._connection.fetchrow(sql, *args)
+            return await self._connection.fetchrow(_text(sql), *args)
 
     async def fetch_value(self, sql: str, *args: object) -> Any:
         """Runs a query and returns the first column of its first row; None if there is none."""
         with self._database.statement(sql, self._connection):
-            return await self._connection.fetchval(sql, *args)
+            return await self._connection.fetchval(_text(sql), *args)
 
     async def execute(self, sql: str, *args: object) -> int:
         """Runs a statement and returns how many rows it touched."""
         with self._database.statement(sql, self._connection):
-            return _touched(await self._connection.execute(sql, *args))
+            return _touched(await self._connection.execute(_text(sql), *args))
 
 
 class Database:
@@ -139,25 +140,25 @@ class Database:
         """Runs a query in a round trip of its own and returns its rows."""
         async with self._connection() as connection:
             with self.statement(sql, connection, commits=True):
-                return await connection.fetch(sql, *args)
+                return await connection.fetch(_text(sql), *args)
 
     async def fetch_one(self, sql: str, *args: object) -> Record | None:
         """Runs a query in a round trip of its own and returns its first row, if there is one."""
         async with self._connection() as connection:
             with self.statement(sql, connection, commits=True):
-                return await connection.fetchrow(sql, *args)
+                return await connection.fetchrow(_text(sql), *args)
 
     async def fetch_value(self, sql: str, *args: object) -> Any:
         """Runs a query in a round trip of its own and returns the first column of its first row."""
         async with self._connection() as connection:
             with self.statement(sql, connection, commits=True):
-                return await connection.fetchval(sql, *args)
+                return await connection.fetchval(_text(sql), *args)
 
     async def execute(self, sql: str, *args: object) -> int:
         """Runs a statement in a round trip of its own and returns how many rows it touched."""
         async with self._connection() as connection:
             with self.statement(sql, connection, commits=True):
-                return _touched(await connection.execute(sql, *args))
+                return _touched(await connection.execute(_text(sql), *args))
 
     @asynccontextmanager
     async def transaction(self, tenant_id: UUID | None) -> AsyncIterator[Transaction]:
@@ -203,7 +204,7 @@ class Database:
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                 # A failover made this server a replica: every connection of the pool leads to the wrong place.
                 self._is_replica = True
-            translated = faults.while_running(error, self._place, closed=connection.is_closed(), commits=commits)
+            translated = faults.while_running(error, self._place, closed=_is_closed(connection), commits=commits)
             if span is not None:
                 _mark(span, translated or error)
             if translated is None:
@@ -241,7 +242,7 @@ class Database:
         # Only inside a trace that somebody records: workers that poll would fill the collector with nothing.
         if not get_current_span().is_recording():
             return None
-        name = getattr(sql, "name", None) or sql.split(None, 1)[0].upper()
+        name = sql.name if isinstance(sql, Query) else sql.split(None, 1)[0].upper()
         return self._tracer.start_span(
             f"{self._schema}.{name}",
             kind=SpanKind.CLIENT,
@@ -257,6 +258,10 @@ def _mark(span: Span, error: Exception) -> None:
     span.set_attribute("error.type", kind)
 
 
+def _text(sql: str) -> str:
+    return sql.text if isinstance(sql, Query) else sql
+
+
 def _begin(tenant_id: UUID | None) -> str:
     if tenant_id is None:
         return "BEGIN"
@@ -264,13 +269,22 @@ def _begin(tenant_id: UUID | None) -> str:
     return f"BEGIN; SELECT set_config('minion.tenant', '{UUID(int=tenant_id.int)}', true)"
 
 
+def _is_closed(connection: PooledConnection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        # The pool takes a connection back the moment it is lost, and its proxy answers nothing any more.
+        return True
+
+
 async def _roll_back(connection: PooledConnection) -> None:
     try:
-        if not connection.is_closed():
+        if not _is_closed(connection):
             await connection.execute("ROLLBACK", timeout=_SERVER_FIRST)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
         # The pool must not hand out a connection in an unknown state; the server rolls back what it loses.
-        connection.terminate()
+        if not _is_closed(connection):
+            connection.terminate()
 
 
 async def _speak_json(connection: Connection) -> None:

@@ -18,17 +18,22 @@ _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class Query(str):
-    """The text of a query that knows its name, for spans and messages."""
+    """The text of a query that knows its name, for spans and messages.
 
-    __slots__ = ("description", "name")
+    asyncpg takes nothing but an exact str: where it is called directly, give it `text`, as `Database` does.
+    """
+
+    __slots__ = ("description", "name", "text")
 
     name: str
     description: str
+    text: str
 
     def __new__(cls, text: str, *, name: str, description: str) -> "Query":
         query = super().__new__(cls, text)
         query.name = name
         query.description = description
+        query.text = text
         return query
 
 
@@ -68,7 +73,7 @@ def parse(text: str, *, where: str) -> Queries:
     queries: dict[str, Query] = {}
     for mark, following in zip(marks, [*marks[1:], None], strict=True):
         name = mark.group(1)
-        if not _IDENTIFIER.fullmatch(name):
+        if not _IDENTIFIER.fullmatch(name) or hasattr(Queries, name):
             raise ValueError(f"{where}: {name!r} is no name for a query")
         if name in queries:
             raise ValueError(f"{where}: {name} stands twice")

@@ -18,7 +18,7 @@ COUNT = "SELECT count(*) FROM session.notes"
 ADD = "INSERT INTO session.notes (tenant_id, note_id, body) VALUES ($1, $2, $3)"
 
 
-async def add(database: Database, tenant_id: UUID, body: object = None) -> UUID:
+async def add(database: Database, tenant_id: UUID, body: object = "text") -> UUID:
     note_id = uuid4()
     async with database.transaction(tenant_id) as transaction:
         await transaction.execute(ADD, tenant_id, note_id, body)
@@ -234,8 +234,7 @@ async def test_a_wrong_password_and_a_missing_database_are_clear_errors(notes: C
 
 async def test_a_read_only_server_drops_the_pool(notes: ClonedDatabase) -> None:
     async with await notes.connect("session", pool_max_size=2, pool_min_size=2) as database:
-        pids = "SELECT pid FROM pg_stat_activity WHERE datname = $1 AND application_name = 'minion-session'"
-        before = {row["pid"] for row in await administer(notes, pids, notes.name)}
+        before = await both_backends(database)
 
         async def write() -> None:
             async with database.transaction(uuid4()) as transaction:
@@ -245,8 +244,7 @@ async def test_a_read_only_server_drops_the_pool(notes: ClonedDatabase) -> None:
         with pytest.raises(Unavailable) as caught:
             await write()
         assert caught.value.metadata["outcome"] == "none"
-        async with database.transaction(None) as one, database.transaction(None) as two:
-            after = {await held.fetch_value("SELECT pg_backend_pid()") for held in (one, two)}
+        after = await both_backends(database)
         assert len(before) == len(after) == 2
         assert not before & after
 
@@ -305,6 +303,11 @@ async def test_named_queries_are_spans_inside_a_trace_and_silent_outside(notes: 
     assert attributes is not None
     assert attributes["error.type"] == "22012"
     assert not any("inside" in str(value) for span in spans.values() for value in (span.attributes or {}).values())
+
+
+async def both_backends(database: Database) -> set[int]:
+    async with database.transaction(None) as one, database.transaction(None) as two:
+        return {await held.fetch_value("SELECT pg_backend_pid()") for held in (one, two)}
 
 
 async def administer(database: ClonedDatabase, sql: str, *args: object) -> list[asyncpg.Record]:
