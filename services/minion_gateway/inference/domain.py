@@ -7,7 +7,7 @@ Providers and embedders stand behind the two Protocols at the end. Models are na
 import enum
 import json
 from array import array
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -199,6 +199,24 @@ class Model:
     default: bool = False
 
 
+class Operation(enum.Enum):
+    """What a model is asked to do; the values are OpenTelemetry's."""
+
+    CHAT = "chat"
+    EMBEDDINGS = "embeddings"
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceCall:
+    """A call outside of any run, for the audit. `reason` is empty where it succeeded."""
+
+    operation: Operation
+    model: str
+    usage: Usage
+    cost_nanos: int | None
+    reason: str = ""
+
+
 class Provider(Protocol):
     """A service that completes chats, reached by its own protocol."""
 
@@ -209,7 +227,7 @@ class Provider(Protocol):
     async def complete(self, request: CompletionRequest) -> Completion:
         """Returns the whole answer; `request.model` is without the provider's name."""
 
-    def stream(self, request: CompletionRequest) -> AsyncIterator[Delta]:
+    def stream(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
         """Yields the answer's pieces, `Finished` last; anything else is an error, never a silent end."""
 
     async def close(self) -> None:

@@ -7,7 +7,7 @@ answers from their results. The same request always gets the same answer.
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import orjson
@@ -32,52 +32,11 @@ from minion_gateway.inference.providers.stand_in_rules import asks_of_the_user, 
 _NAME = "stand-in"
 _CONFESSION = "I am Minion's local stand-in, not a language model."
 _WORD = re.compile(r"\S+\s*")
-_TOO_COMMON = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "by",
-        "did",
-        "do",
-        "does",
-        "for",
-        "from",
-        "have",
-        "how",
-        "i",
-        "in",
-        "is",
-        "it",
-        "me",
-        "my",
-        "of",
-        "on",
-        "or",
-        "that",
-        "the",
-        "to",
-        "was",
-        "were",
-        "what",
-        "when",
-        "where",
-        "which",
-        "who",
-        "why",
-        "will",
-        "with",
-        "you",
-        "your",
-        "know",
-        "remember",
-        "about",
-    ]
-)
+_COMMON_WORDS = """
+a an and are as at be by did do does for from have how i in is it me my of on or that the to was were what when where
+which who why will with you your know remember about
+"""
+_TOO_COMMON = frozenset(_COMMON_WORDS.split())
 
 
 class StandInProvider:
@@ -89,7 +48,7 @@ class StandInProvider:
         """Returns the answer that the rules give."""
         return _answer(request)
 
-    async def stream(self, request: CompletionRequest) -> AsyncIterator[Delta]:
+    async def stream(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
         """Yields the same answer word by word, each tool call in one piece."""
         completion = _answer(request)
         for word in _WORD.findall(completion.text):

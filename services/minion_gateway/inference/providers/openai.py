@@ -1,7 +1,7 @@
 """Chats by OpenAI's protocol: OpenAI itself, or any server that speaks it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 from minion_gateway.inference.domain import Completion, CompletionRequest, Delta
@@ -28,7 +28,7 @@ class OpenAIProvider:
         content = await self._connection.post(_PATH, body, model=request.model, attempt=request.attempt)
         return completion_from(request, self.name, content)
 
-    async def stream(self, request: CompletionRequest) -> AsyncIterator[Delta]:
+    async def stream(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
         """Yields the answer as it comes.
 
         Closing the iterator, or canceling the task in it, closes the provider's connection at once. A stream that ends

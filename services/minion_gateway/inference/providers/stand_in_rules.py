@@ -130,7 +130,7 @@ def _workspace(text: str, tool: ToolSpec) -> dict[str, Any] | None:
         return None
     if match := _ASSIGNMENT.search(text):
         known: dict[str, Any] = {"key": match["key"], "value": match["value"].strip()}
-        verbs = ("set", "put", "write")
+        verbs: tuple[str, ...] = ("set", "put", "write")
     elif match := _LOOKUP.search(text):
         known, verbs = {"key": match["key"]}, ("get", "read")
     else:

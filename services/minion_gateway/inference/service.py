@@ -1,0 +1,256 @@
+"""Asking models: the name is resolved, the provider asked, the answer priced, measured and traced."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
+
+from minion_errors import InvalidArgument, MinionError
+from minion_telemetry import Telemetry, attributes
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from minion_gateway.inference.domain import (
+    CURRENCY,
+    Completion,
+    CompletionRequest,
+    Delta,
+    Embedder,
+    Embeddings,
+    Finished,
+    InferenceCall,
+    Model,
+    ModelKind,
+    Operation,
+    Provider,
+    Usage,
+)
+from minion_gateway.inference.estimator import TokenEstimator, bound_request
+from minion_gateway.inference.latency import ModelLatency
+from minion_gateway.inference.prices import Prices
+
+Recorder = Callable[[InferenceCall], Awaitable[None]]
+
+
+class Inference:
+    """All models of this deployment behind one face. The run engine calls it directly.
+
+    Models are named `provider/model`; a bare name belongs to the default chat model's provider, and the empty name is
+    the default. An unknown name raises InvalidArgument / MODEL_NOT_FOUND.
+    """
+
+    def __init__(
+        self,
+        *,
+        providers: Sequence[Provider],
+        embedders: Sequence[Embedder],
+        models: Sequence[Model],
+        prices: Prices,
+        telemetry: Telemetry,
+    ) -> None:
+        self.estimator = TokenEstimator()
+        self._providers: Mapping[str, Provider] = {provider.name: provider for provider in providers}
+        self._embedders: Mapping[str, Embedder] = {embedder.model: embedder for embedder in embedders}
+        self._models = tuple(sorted(models, key=lambda model: model.name))
+        self._defaults = {model.kind: model.name for model in self._models if model.default}
+        self._prices = prices
+        self._tracer = telemetry.tracer
+        self._latency = ModelLatency(telemetry.registry, known=[model.name for model in self._models])
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        """Returns the whole answer with its cost. What providers raise is listed in `openai_faults`."""
+        full, provider = self._chat(request.model)
+        with self._observed(Operation.CHAT, full, provider.name, request) as span:
+            completion = await provider.complete(replace(request, model=_bare(full)))
+            return self._settled(request, full, completion, span)
+
+    async def stream(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
+        """Yields the answer as it comes, `Finished` with the cost last.
+
+        Closing the iterator, or canceling the task in it, closes the provider's connection.
+        """
+        full, provider = self._chat(request.model)
+        with self._observed(Operation.CHAT, full, provider.name, request) as span:
+            deltas = provider.stream(replace(request, model=_bare(full)))
+            async with aclosing(deltas):
+                async for delta in deltas:
+                    if isinstance(delta, Finished):
+                        yield Finished(self._settled(request, full, delta.completion, span))
+                    else:
+                        yield delta
+
+    async def embed(self, texts: Sequence[str], model: str = "") -> Embeddings:
+        """Returns one vector a text, in order, with the cost."""
+        full = self.full_name(model, ModelKind.EMBEDDING)
+        embedder = self._embedders.get(full)
+        if embedder is None:
+            raise _not_found(model)
+        with self._observed(Operation.EMBEDDINGS, full, full.partition("/")[0], None) as span:
+            embeddings = await embedder.embed(texts)
+            cost = self._prices.cost_nanos(full, embeddings.usage)
+            _describe_usage(span, embeddings.usage, cost)
+            return embeddings.with_cost(cost)
+
+    def models(self, kind: ModelKind | None = None) -> tuple[Model, ...]:
+        """Returns the models that are offered, by name."""
+        return tuple(model for model in self._models if kind in {None, model.kind})
+
+    def full_name(self, model: str, kind: ModelKind = ModelKind.CHAT) -> str:
+        """Returns `provider/model` for a name that may be bare or empty."""
+        default = self._defaults.get(kind, "")
+        if not model:
+            return default
+        return model if "/" in model else f"{default.partition('/')[0]}/{model}"
+
+    def dimensions(self, model: str = "") -> int:
+        """Returns the length of an embedding model's vectors."""
+        embedder = self._embedders.get(self.full_name(model, ModelKind.EMBEDDING))
+        if embedder is None:
+            raise _not_found(model)
+        return embedder.dimensions
+
+    def worst_case_nanos(self, request: CompletionRequest) -> int | None:
+        """Returns the most that a completion can cost; None where the price is unknown or the output is not limited."""
+        full, _ = self._chat(request.model)
+        if request.maximum_output_tokens is None:
+            return None
+        return self._prices.worst_case_nanos(
+            full, input_tokens=bound_request(request), output_tokens=request.maximum_output_tokens
+        )
+
+    async def close(self) -> None:
+        """Closes every provider and embedder."""
+        for embedder in self._embedders.values():
+            await embedder.close()
+        for provider in self._providers.values():
+            await provider.close()
+
+    def _chat(self, model: str) -> tuple[str, Provider]:
+        full = self.full_name(model)
+        name, _, bare = full.partition("/")
+        provider = self._providers.get(name)
+        if provider is None or not bare or full in self._embedders:
+            raise _not_found(model)
+        # What stands here offers what is listed and no more; others know themselves what they have.
+        if name == "local" and all(full != known.name for known in self._models):
+            raise _not_found(model)
+        return full, provider
+
+    def _settled(self, request: CompletionRequest, full: str, completion: Completion, span: Span) -> Completion:
+        cost = self._prices.cost_nanos(full, completion.usage)
+        self.estimator.observe(replace(request, model=full), completion.usage)
+        span.set_attribute(attributes.GEN_AI_RESPONSE_MODEL, completion.provider_model)
+        span.set_attribute(attributes.GEN_AI_RESPONSE_FINISH_REASONS, [completion.finish_reason.value])
+        _describe_usage(span, completion.usage, cost)
+        return completion.with_cost(cost)
+
+    @contextmanager
+    def _observed(
+        self, operation: Operation, model: str, provider: str, request: CompletionRequest | None
+    ) -> Iterator[Span]:
+        # Started, not made current: a generator's context is its consumer's.
+        span = self._tracer.start_span(
+            f"{operation.value} {model}",
+            kind=SpanKind.CLIENT,
+            attributes={
+                attributes.GEN_AI_OPERATION_NAME: operation.value,
+                attributes.GEN_AI_PROVIDER_NAME: provider,
+                attributes.GEN_AI_REQUEST_MODEL: _bare(model),
+            },
+        )
+        if request is not None:
+            if request.temperature is not None:
+                span.set_attribute(attributes.GEN_AI_REQUEST_TEMPERATURE, request.temperature)
+            if request.maximum_output_tokens is not None:
+                span.set_attribute(attributes.GEN_AI_REQUEST_MAX_TOKENS, request.maximum_output_tokens)
+            if request.attempt:
+                span.set_attribute(attributes.MINION_ATTEMPT, request.attempt)
+        timing = self._latency.start(operation, model, provider)
+        try:
+            yield span
+        except BaseException as error:
+            reason = error.reason if isinstance(error, MinionError) else type(error).__name__
+            span.set_attribute(attributes.ERROR_TYPE, reason)
+            span.set_status(Status(StatusCode.ERROR))
+            timing.end("error" if isinstance(error, Exception) else "canceled")
+            raise
+        else:
+            timing.end("ok")
+        finally:
+            span.end()
+
+
+class RecordedInference:
+    """What clients may ask of the models with no run around it; every call is recorded for the audit.
+
+    `record` is awaited once a call, whatever became of it.
+    """
+
+    def __init__(self, inference: Inference, record: Recorder) -> None:
+        self._inference = inference
+        self._record = record
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        """Returns the whole answer."""
+        full = self._inference.full_name(request.model)
+        try:
+            completion = await self._inference.complete(request)
+        except BaseException as error:
+            await self._record(_failed(Operation.CHAT, full, error))
+            raise
+        await self._record(InferenceCall(Operation.CHAT, full, completion.usage, completion.cost_nanos))
+        return completion
+
+    async def stream(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
+        """Yields the answer as it comes."""
+        full = self._inference.full_name(request.model)
+        finished: Completion | None = None
+        try:
+            async with aclosing(self._inference.stream(request)) as deltas:
+                async for delta in deltas:
+                    if isinstance(delta, Finished):
+                        finished = delta.completion
+                        await self._record(InferenceCall(Operation.CHAT, full, finished.usage, finished.cost_nanos))
+                    yield delta
+        except BaseException as error:
+            if finished is None:
+                await self._record(_failed(Operation.CHAT, full, error))
+            raise
+
+    async def embed(self, texts: Sequence[str], model: str) -> Embeddings:
+        """Returns one vector a text."""
+        full = self._inference.full_name(model, ModelKind.EMBEDDING)
+        try:
+            embeddings = await self._inference.embed(texts, model)
+        except BaseException as error:
+            await self._record(_failed(Operation.EMBEDDINGS, full, error))
+            raise
+        await self._record(InferenceCall(Operation.EMBEDDINGS, full, embeddings.usage, embeddings.cost_nanos))
+        return embeddings
+
+    def models(self, kind: ModelKind | None, *, after: str, limit: int) -> tuple[Model, ...]:
+        """Returns up to `limit` models whose names come after `after`."""
+        return tuple(model for model in self._inference.models(kind) if model.name > after)[:limit]
+
+
+def _bare(full: str) -> str:
+    return full.partition("/")[2]
+
+
+def _failed(operation: Operation, model: str, error: BaseException) -> InferenceCall:
+    reason = error.reason if isinstance(error, MinionError) else "CANCELED"
+    return InferenceCall(operation, model, Usage(), None, reason)
+
+
+def _not_found(model: str) -> InvalidArgument:
+    return InvalidArgument(
+        "No model of this name is configured.",
+        reason="MODEL_NOT_FOUND",
+        metadata={"model": model[:200], "charged": "no"},
+    )
+
+
+def _describe_usage(span: Span, usage: Usage, cost_nanos: int | None) -> None:
+    span.set_attribute(attributes.GEN_AI_USAGE_INPUT_TOKENS, usage.input_tokens)
+    span.set_attribute(attributes.GEN_AI_USAGE_OUTPUT_TOKENS, usage.output_tokens)
+    if cost_nanos is not None:
+        span.set_attribute(attributes.MINION_COST_NANOS, cost_nanos)
+        span.set_attribute(attributes.MINION_COST_CURRENCY, CURRENCY)
