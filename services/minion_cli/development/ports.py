@@ -1,0 +1,87 @@
+"""The ports of a stack: the documented ones, or free ones."""
+
+import errno
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from minion_errors import Unavailable
+from minion_postgres.roles import SCHEMAS
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where one service listens."""
+
+    rpc: int
+    operations: int
+
+
+# The documented ports, by service (docs/architecture.md).
+DOCUMENTED: Mapping[str, Ports] = {
+    "gateway": Ports(50050, 9050),
+    "registry": Ports(50051, 9051),
+    "session": Ports(50052, 9052),
+    "memory": Ports(50053, 9053),
+    "activity": Ports(50054, 9054),
+}
+
+
+def chosen(environ: Mapping[str, str]) -> dict[str, Ports]:
+    """Gives each service's ports: the environment's (`MINION_SESSION_PORT`), else the documented ones."""
+    return {
+        service: Ports(
+            _number(environ, f"MINION_{service.upper()}_PORT", documented.rpc),
+            _number(environ, f"MINION_{service.upper()}_OPERATIONS_PORT", documented.operations),
+        )
+        for service, documented in DOCUMENTED.items()
+    }
+
+
+def free() -> dict[str, Ports]:
+    """Picks ports that nobody uses now; another process may take one before we do, which is then said so."""
+    with ExitStack() as held:
+        numbers = []
+        for _ in range(2 * len(SCHEMAS)):
+            bound = held.enter_context(socket.socket())
+            bound.bind(("127.0.0.1", 0))
+            numbers.append(int(bound.getsockname()[1]))
+    return {service: Ports(numbers[2 * index], numbers[2 * index + 1]) for index, service in enumerate(SCHEMAS)}
+
+
+def check(ports: Mapping[str, Ports]) -> None:
+    """Raises Unavailable that names every port in use, before anything is started."""
+    taken = in_use(ports)
+    if taken:
+        listed = ", ".join(f"{port} ({owner})" for port, owner in taken)
+        raise Unavailable(
+            f"In use already: {'port' if len(taken) == 1 else 'ports'} {listed}. Stop what holds it, or take free "
+            "ports with --free-ports.",
+            reason="PORT_UNAVAILABLE",
+            metadata={"ports": ",".join(str(port) for port, _ in taken)},
+        )
+
+
+def in_use(ports: Mapping[str, Ports]) -> Sequence[tuple[int, str]]:
+    """Lists the ports that can't be bound on the loopback now, each with what it is for."""
+    wanted = [(pair.rpc, service) for service, pair in ports.items()]
+    wanted += [(pair.operations, f"{service}'s operations") for service, pair in ports.items()]
+    return [(port, owner) for port, owner in wanted if not _is_free(port)]
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As the servers do: a port that still waits after a restart is free, one with a listener is not.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as fault:
+            return fault.errno not in (errno.EADDRINUSE, errno.EACCES)
+    return True
+
+
+def _number(environ: Mapping[str, str], variable: str, documented: int) -> int:
+    text = environ.get(variable, "")
+    # What is no number is the settings' to refuse, with all other faults.
+    return int(text) if text.isdecimal() and 0 < int(text) < 65_536 else documented
