@@ -74,7 +74,9 @@ class Message(_message.Message):
     author: _builtins.str
     """Who exactly: an agent's or a person's name, at most 200 characters."""
     token_count: _builtins.int
-    """How many tokens the message takes, 0 to 10,000,000; 0 means that the service estimates it."""
+    """How many tokens the message takes, 0 to 10,000,000; 0 means that the service estimates it: a token for four bytes
+    of its parts (texts as they are, calls and results as JSON), and four for its frame.
+    """
     run_id: _builtins.str
     """The run that appended the message; empty when a client did. Given by the service."""
     @_builtins.property
@@ -111,7 +113,9 @@ Global___Message: _TypeAlias = Message  # noqa: Y015
 
 @_typing.final
 class Part(_message.Message):
-    """A piece of a message."""
+    """A piece of a message. USER and SYSTEM messages hold text, ASSISTANT messages text and tool calls, TOOL messages tool
+    results.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -155,7 +159,7 @@ class ToolCall(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     tool_call_id: _builtins.str
-    """Required. Names the call within the session, at most 128 characters."""
+    """Required. Names the call within the session, and once in its message; at most 128 characters."""
     name: _builtins.str
     """Required. The tool's name, at most 64 characters."""
     @_builtins.property

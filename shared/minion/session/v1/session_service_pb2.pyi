@@ -161,7 +161,7 @@ class ListSessionsRequest(_message.Message):
     status: _session_pb2.SessionStatus.ValueType
     """Only sessions of this status."""
     page_size: _builtins.int
-    """The most sessions to return: 0 means 50, above 500 means 500, negative is refused."""
+    """The most sessions to return: 0 means 50, above 500 means 500, negative is refused. A page ends before 3 MiB."""
     page_token: _builtins.str
     """From the last page's `next_page_token`; the filters must be the same."""
     def __init__(
@@ -276,7 +276,7 @@ class AppendMessagesRequest(_message.Message):
     expected_sequence: _builtins.int
     """The last sequence that the caller has seen. When set, the call succeeds only if nobody has appended since."""
     release_hold: _builtins.bool
-    """True releases the hold of the source's run."""
+    """True releases the hold of the source's run; without a `source` it is refused."""
     request_id: _builtins.str
     """A UUID that makes retries safe: a repeat returns the first result and stores nothing."""
     @_builtins.property
@@ -285,7 +285,7 @@ class AppendMessagesRequest(_message.Message):
 
     @_builtins.property
     def source(self) -> _message_pb2.RunSource:
-        """The step that appends. Services alone may set it."""
+        """The step that appends. Services alone may give it."""
 
     def __init__(
         self,
@@ -353,11 +353,13 @@ class ListMessagesRequest(_message.Message):
     session_id: _builtins.str
     """Required. The session."""
     after_sequence: _builtins.int
-    """Only messages after this sequence (before it when `descending`); 0 starts at the end that the direction starts at."""
+    """Only messages after this sequence (before it when `descending`); 0 starts at the end that the direction starts at,
+    negative is refused.
+    """
     descending: _builtins.bool
     """True lists the newest first."""
     page_size: _builtins.int
-    """The most messages to return: 0 means 100, above 1,000 means 1,000, negative is refused."""
+    """The most messages to return: 0 means 100, above 1,000 means 1,000, negative is refused. A page ends before 3 MiB."""
     page_token: _builtins.str
     """From the last page's `next_page_token`; the filters must be the same."""
     def __init__(
@@ -425,7 +427,7 @@ class BeginTurnRequest(_message.Message):
     """The most messages of context, 1 to 1,000; 0 means 50."""
     @_builtins.property
     def message(self) -> _message_pb2.Message:
-        """Required. The user's message."""
+        """Required. The user's message; its role is USER."""
 
     @_builtins.property
     def source(self) -> _message_pb2.RunSource:
@@ -478,8 +480,8 @@ class BeginTurnResponse(_message.Message):
 
     @_builtins.property
     def context(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
-        """The newest messages that fit the budget, oldest first, the user's message last. A tool call always comes with its
-        result, a result with its call.
+        """The newest messages that fit the budget and 3 MiB, oldest first, the user's message last. A tool call always comes
+        with its result right after it, a result with its call; what is left over of a broken exchange is left out.
         """
 
     def __init__(

@@ -157,6 +157,9 @@ class SessionServiceServicer:
         - ABORTED / SEQUENCE_MOVED: `expected_sequence` is not the session's last.
         - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and `source` names no run that
         holds it.
+        - ALREADY_EXISTS / REQUEST_ID_REUSED: the `request_id` came with another request, or the step of `source` has
+        appended to another session.
+        - PERMISSION_DENIED / PERMISSION_MISSING: the caller gives a `source` and is no service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -177,7 +180,8 @@ class SessionServiceServicer:
         """Appends the user's message, holds the session for the run, and returns the context for the model, in one round
         trip. Services alone may call it.
 
-        Safe to retry for ever with the same `source`: the message is stored once, and the context is that of then.
+        Safe to retry for ever with the same `source`: the message is stored once, the context is that of then, and the hold
+        is renewed if the run still has it.
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
@@ -185,6 +189,7 @@ class SessionServiceServicer:
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired.
         - FAILED_PRECONDITION / SESSION_HELD: another run holds the session.
+        - ALREADY_EXISTS / REQUEST_ID_REUSED: the step of `source` has appended something else.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -222,7 +227,7 @@ class SessionServiceServicer:
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         - ABORTED / WORKSPACE_VERSION_MOVED: an entry isn't at its `expected_version`.
         - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and no run holds it.
-        - RESOURCE_EXHAUSTED / WORKSPACE_FULL: the session has 1,000 entries.
+        - RESOURCE_EXHAUSTED / WORKSPACE_FULL: the session would have more than 1,000 entries, or 2 MiB of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -77,6 +77,9 @@ class SessionServiceStub:
     - ABORTED / SEQUENCE_MOVED: `expected_sequence` is not the session's last.
     - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and `source` names no run that
       holds it.
+    - ALREADY_EXISTS / REQUEST_ID_REUSED: the `request_id` came with another request, or the step of `source` has
+      appended to another session.
+    - PERMISSION_DENIED / PERMISSION_MISSING: the caller gives a `source` and is no service.
     """
     ListMessages: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListMessagesRequest, _session_service_pb2.ListMessagesResponse]
     """Lists messages by sequence, in either direction.
@@ -89,7 +92,8 @@ class SessionServiceStub:
     """Appends the user's message, holds the session for the run, and returns the context for the model, in one round
     trip. Services alone may call it.
 
-    Safe to retry for ever with the same `source`: the message is stored once, and the context is that of then.
+    Safe to retry for ever with the same `source`: the message is stored once, the context is that of then, and the hold
+    is renewed if the run still has it.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
@@ -97,6 +101,7 @@ class SessionServiceStub:
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired.
     - FAILED_PRECONDITION / SESSION_HELD: another run holds the session.
+    - ALREADY_EXISTS / REQUEST_ID_REUSED: the step of `source` has appended something else.
     """
     EndTurn: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.EndTurnRequest, _session_service_pb2.EndTurnResponse]
     """Releases a run's hold on a session. Services alone may call it.
@@ -122,7 +127,7 @@ class SessionServiceStub:
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - ABORTED / WORKSPACE_VERSION_MOVED: an entry isn't at its `expected_version`.
     - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and no run holds it.
-    - RESOURCE_EXHAUSTED / WORKSPACE_FULL: the session has 1,000 entries.
+    - RESOURCE_EXHAUSTED / WORKSPACE_FULL: the session would have more than 1,000 entries, or 2 MiB of them.
     """
     DeleteWorkspaceEntries: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.DeleteWorkspaceEntriesRequest, _session_service_pb2.DeleteWorkspaceEntriesResponse]
     """Deletes entries of a session's working memory; keys that aren't there are passed over.
@@ -184,6 +189,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
     - ABORTED / SEQUENCE_MOVED: `expected_sequence` is not the session's last.
     - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and `source` names no run that
       holds it.
+    - ALREADY_EXISTS / REQUEST_ID_REUSED: the `request_id` came with another request, or the step of `source` has
+      appended to another session.
+    - PERMISSION_DENIED / PERMISSION_MISSING: the caller gives a `source` and is no service.
     """
     ListMessages: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListMessagesRequest, _session_service_pb2.ListMessagesResponse]  # type: ignore[assignment]
     """Lists messages by sequence, in either direction.
@@ -196,7 +204,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Appends the user's message, holds the session for the run, and returns the context for the model, in one round
     trip. Services alone may call it.
 
-    Safe to retry for ever with the same `source`: the message is stored once, and the context is that of then.
+    Safe to retry for ever with the same `source`: the message is stored once, the context is that of then, and the hold
+    is renewed if the run still has it.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
@@ -204,6 +213,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired.
     - FAILED_PRECONDITION / SESSION_HELD: another run holds the session.
+    - ALREADY_EXISTS / REQUEST_ID_REUSED: the step of `source` has appended something else.
     """
     EndTurn: _aio.UnaryUnaryMultiCallable[_session_service_pb2.EndTurnRequest, _session_service_pb2.EndTurnResponse]  # type: ignore[assignment]
     """Releases a run's hold on a session. Services alone may call it.
@@ -229,7 +239,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - ABORTED / WORKSPACE_VERSION_MOVED: an entry isn't at its `expected_version`.
     - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and no run holds it.
-    - RESOURCE_EXHAUSTED / WORKSPACE_FULL: the session has 1,000 entries.
+    - RESOURCE_EXHAUSTED / WORKSPACE_FULL: the session would have more than 1,000 entries, or 2 MiB of them.
     """
     DeleteWorkspaceEntries: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteWorkspaceEntriesRequest, _session_service_pb2.DeleteWorkspaceEntriesResponse]  # type: ignore[assignment]
     """Deletes entries of a session's working memory; keys that aren't there are passed over.
@@ -318,6 +328,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         - ABORTED / SEQUENCE_MOVED: `expected_sequence` is not the session's last.
         - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and `source` names no run that
           holds it.
+        - ALREADY_EXISTS / REQUEST_ID_REUSED: the `request_id` came with another request, or the step of `source` has
+          appended to another session.
+        - PERMISSION_DENIED / PERMISSION_MISSING: the caller gives a `source` and is no service.
         """
 
     @_abc_1.abstractmethod
@@ -342,7 +355,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Appends the user's message, holds the session for the run, and returns the context for the model, in one round
         trip. Services alone may call it.
 
-        Safe to retry for ever with the same `source`: the message is stored once, and the context is that of then.
+        Safe to retry for ever with the same `source`: the message is stored once, the context is that of then, and the hold
+        is renewed if the run still has it.
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
@@ -350,6 +364,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired.
         - FAILED_PRECONDITION / SESSION_HELD: another run holds the session.
+        - ALREADY_EXISTS / REQUEST_ID_REUSED: the step of `source` has appended something else.
         """
 
     @_abc_1.abstractmethod
@@ -393,7 +408,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         - ABORTED / WORKSPACE_VERSION_MOVED: an entry isn't at its `expected_version`.
         - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and no run holds it.
-        - RESOURCE_EXHAUSTED / WORKSPACE_FULL: the session has 1,000 entries.
+        - RESOURCE_EXHAUSTED / WORKSPACE_FULL: the session would have more than 1,000 entries, or 2 MiB of them.
         """
 
     @_abc_1.abstractmethod
