@@ -1,15 +1,19 @@
 """API keys verified by asking the registry."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC
 from uuid import UUID
 
 import grpc
 from minion.registry.v1 import api_key_service_pb2 as pb
 from minion.registry.v1 import api_key_service_pb2_grpc
-from minion_auth import ServiceTokens, VerifiedKey
+from minion_auth import Authenticator, AuthSettings, ServiceTokens, VerifiedKey
 from minion_errors import Unavailable
+from minion_telemetry import Telemetry
 
 from minion_grpc import deadline, peer_errors
+from minion_grpc.channel import connect
 
 _TIMEOUT_SECONDS = 2.0
 
@@ -44,3 +48,23 @@ class RegistryVerifier:
             tenant_id=UUID(answer.tenant_id),
             expire_time=answer.expire_time.ToDatetime(UTC) if answer.HasField("expire_time") else None,
         )
+
+
+class NoKeys:
+    """Knows no key: for a service whose authentication is switched off, and that can ask nobody."""
+
+    async def verify(self, digest: bytes) -> VerifiedKey | None:
+        """Gives None."""
+        del digest
+        return None
+
+
+@asynccontextmanager
+async def authenticating(settings: AuthSettings, telemetry: Telemetry) -> AsyncIterator[Authenticator]:
+    """Gives, for a block, what a service checks its callers with, API keys by asking the registry."""
+    if settings.service_key is None:
+        yield Authenticator(settings, NoKeys(), None)
+        return
+    tokens = ServiceTokens(settings.service_key.get_secret_value(), settings.service)
+    async with connect(settings.registry_address, telemetry=telemetry, retryable=RETRYABLE) as channel:
+        yield Authenticator(settings, RegistryVerifier(channel, tokens), tokens)

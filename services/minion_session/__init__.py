@@ -1,0 +1,1 @@
+"""The session service: what was said, in gapless order, and each session's working memory."""

@@ -1,0 +1,1 @@
+"""Messages: appended, listed, and given to models as context."""

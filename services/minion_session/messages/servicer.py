@@ -1,0 +1,41 @@
+"""The RPCs on messages and turns."""
+
+from typing import Any
+
+import grpc
+from minion.session.v1 import session_service_pb2 as pb
+
+from minion_session.messages import convert
+from minion_session.messages.service import Messages
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class MessageRpcs:
+    """The part of minion.session.v1.SessionService that is about messages."""
+
+    _messages: Messages
+
+    async def AppendMessages(self, request: pb.AppendMessagesRequest, context: Context) -> pb.AppendMessagesResponse:
+        """Appends messages to a session."""
+        append, key = convert.append_from_proto(request)
+        appended = await self._messages.append(append, key)
+        return convert.appended_to_proto(appended)
+
+    async def ListMessages(self, request: pb.ListMessagesRequest, context: Context) -> pb.ListMessagesResponse:
+        """Lists messages by sequence."""
+        wanted = convert.list_from_proto(request)
+        page = await self._messages.list(wanted.query, page_size=wanted.page_size, page_token=wanted.page_token)
+        return convert.page_to_proto(page)
+
+    async def BeginTurn(self, request: pb.BeginTurnRequest, context: Context) -> pb.BeginTurnResponse:
+        """Appends the user's message and returns the context."""
+        turn = convert.turn_from_proto(request)
+        begun = await self._messages.begin_turn(turn)
+        return convert.begun_to_proto(begun)
+
+    async def EndTurn(self, request: pb.EndTurnRequest, context: Context) -> pb.EndTurnResponse:
+        """Releases a run's hold."""
+        session_id, run_id = convert.end_from_proto(request)
+        await self._messages.end_turn(session_id, run_id)
+        return pb.EndTurnResponse()

@@ -1,0 +1,225 @@
+"""Messages in Postgres: each operation is one function and one round trip."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+from minion_errors import Aborted, AlreadyExists, FailedPrecondition
+from minion_postgres import Database, Key, Record, queries
+
+from minion_session.messages.domain import (
+    Append,
+    Appended,
+    Message,
+    MessageQuery,
+    Part,
+    Role,
+    RunSource,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    Turn,
+)
+from minion_session.sessions.domain import Session, SessionStatus, not_active, not_found
+from minion_session.sessions.store import PAGE_BYTES, session_from_row
+
+_QUERIES = queries.load(__package__)
+_ROLES = {role.value: role for role in Role}
+
+
+@dataclass(frozen=True, slots=True)
+class TurnWindow:
+    """What beginning a turn found: the session, the user's message and those before it, newest first."""
+
+    session: Session
+    newest: tuple[Message, ...]
+
+
+class MessageStore:
+    """Reads and writes messages."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def append(self, tenant_id: UUID, append: Append, key: Key | None) -> Appended:
+        """Stores a batch under the next sequences, or gives the first result of a replay.
+
+        Raises:
+            NotFound: there is no such session (`SESSION_NOT_FOUND`).
+            FailedPrecondition: it takes no messages (`SESSION_NOT_ACTIVE`).
+            Aborted: somebody appended since (`SEQUENCE_MOVED`).
+            AlreadyExists: the request_id or the step was used for something else (`REQUEST_ID_REUSED`).
+        """
+        source = append.source
+        messages = append.messages
+        try:
+            row = await self._database.fetch_one(
+                _QUERIES.append_messages,
+                tenant_id,
+                append.session_id,
+                key.request_id if key else None,
+                key.digest if key else None,
+                append.expected_sequence,
+                source.run_id if source else None,
+                source.step_sequence if source else None,
+                append.release_hold,
+                [message.role.value for message in messages],
+                [message.author for message in messages],
+                # JSON as text: asyncpg takes a list of lists for an array of two dimensions.
+                [orjson.dumps([_part_to_json(part) for part in message.parts]).decode() for message in messages],
+                [message.token_count for message in messages],
+                [message.byte_count for message in messages],
+                [orjson.dumps(message.metadata).decode() if message.metadata else None for message in messages],
+            )
+        except asyncpg.UniqueViolationError as error:
+            raise _taken_meanwhile(error, source) from error
+        assert row is not None
+        match row["outcome"]:
+            case "OK":
+                return Appended(row["first_sequence"], row["last_sequence"], row["create_time"])
+            case "SEQUENCE_MOVED":
+                raise Aborted(
+                    "Somebody appended to the session since.",
+                    reason="SEQUENCE_MOVED",
+                    metadata={"last_sequence": str(row["last_sequence"])},
+                )
+            case _:
+                raise _refused(row, append.session_id, source)
+
+    async def list(
+        self, tenant_id: UUID, query: MessageQuery, *, after: int, page_size: int
+    ) -> tuple[tuple[Message, ...], bool]:
+        """Reads a page of messages, less than 3 MiB of them; tells too whether there are more.
+
+        Raises:
+            NotFound: there is no such session (`SESSION_NOT_FOUND`).
+        """
+        rows = await self._database.fetch(
+            _QUERIES.list_messages,
+            tenant_id,
+            query.session_id,
+            after or None,
+            query.descending,
+            page_size,
+            PAGE_BYTES,
+        )
+        if not rows:
+            raise not_found(query.session_id)
+        messages = tuple(_message_from_row(row) for row in rows[1:])
+        if not messages:
+            return messages, False
+        # The sequence has no gaps, so its ends tell what is left.
+        end = messages[-1].sequence
+        return messages, end > 1 if query.descending else end < rows[0]["last_sequence"]
+
+    async def begin_turn(self, tenant_id: UUID, turn: Turn) -> TurnWindow:
+        """Stores the user's message, holds the session, and reads the newest messages within the turn's limits.
+
+        Raises:
+            NotFound: there is no such session (`SESSION_NOT_FOUND`).
+            FailedPrecondition: it takes no messages (`SESSION_NOT_ACTIVE`), or another run holds it (`SESSION_HELD`).
+            AlreadyExists: the step was used for something else (`REQUEST_ID_REUSED`).
+        """
+        message = turn.message
+        try:
+            rows = await self._database.fetch(
+                _QUERIES.begin_turn,
+                tenant_id,
+                turn.session_id,
+                turn.source.run_id,
+                turn.source.step_sequence,
+                message.author,
+                [_part_to_json(part) for part in message.parts],
+                message.token_count,
+                message.byte_count,
+                message.metadata or None,
+                turn.hold,
+                turn.token_budget,
+                turn.max_messages,
+                PAGE_BYTES,
+            )
+        except asyncpg.UniqueViolationError as error:
+            raise _taken_meanwhile(error, turn.source) from error
+        if rows[0]["outcome"] != "OK":
+            raise _refused(rows[0], turn.session_id, turn.source)
+        session = session_from_row(rows[0], metadata="session_metadata", create_time="session_create_time")
+        return TurnWindow(session, tuple(_message_from_row(row) for row in rows[1:]))
+
+    async def end_turn(self, tenant_id: UUID, session_id: UUID, run_id: UUID) -> None:
+        """Releases the run's hold, if it has it.
+
+        Raises:
+            NotFound: there is no such session (`SESSION_NOT_FOUND`).
+        """
+        if not await self._database.fetch_value(_QUERIES.end_turn, tenant_id, session_id, run_id):
+            raise not_found(session_id)
+
+
+def _message_from_row(row: Record) -> Message:
+    return Message(
+        sequence=row["sequence"],
+        role=_ROLES[row["role"]],
+        author=row["author"],
+        parts=tuple(_part_from_json(part) for part in row["parts"]),
+        token_count=row["token_count"],
+        create_time=row["create_time"],
+        run_id=row["run_id"],
+        metadata=row["metadata"] or {},
+    )
+
+
+def _refused(row: Record, session_id: UUID, source: RunSource | None) -> Exception:
+    match row["outcome"]:
+        case "SESSION_NOT_FOUND":
+            return not_found(session_id)
+        case "SESSION_NOT_ACTIVE":
+            return not_active(session_id, SessionStatus(row["status"]))
+        case "SESSION_HELD":
+            return FailedPrecondition(
+                "Another run holds the session.",
+                reason="SESSION_HELD",
+                metadata={"session_id": str(session_id), "run_id": str(row["holder"])},
+            )
+        case "STEP_ELSEWHERE":
+            return _step_taken(source)
+        case outcome:
+            raise ValueError(f"the database answered {outcome!r}, which this release doesn't know")
+
+
+def _taken_meanwhile(error: asyncpg.UniqueViolationError, source: RunSource | None) -> Exception:
+    # Two sessions are not put in order by a lock: of two appends of one step to both, the second fails here.
+    return _step_taken(source) if error.constraint_name == "messages_of_step" else error
+
+
+def _step_taken(source: RunSource | None) -> AlreadyExists:
+    assert source is not None
+    return AlreadyExists(
+        "This step of the run has appended something else.",
+        reason="REQUEST_ID_REUSED",
+        metadata={"run_id": str(source.run_id), "step_sequence": str(source.step_sequence)},
+    )
+
+
+# How a part stands in the database: an object with one name, which says what it is.
+def _part_to_json(part: Part) -> dict[str, Any]:
+    match part:
+        case TextPart(text):
+            return {"text": text}
+        case ToolCallPart(tool_call_id, name, arguments):
+            return {"call": {"id": tool_call_id, "name": name, "arguments": arguments}}
+        case ToolResultPart(tool_call_id, name, output, is_error):
+            result = {"id": tool_call_id, "name": name, "output": output}
+            return {"result": {**result, "error": True} if is_error else result}
+
+
+def _part_from_json(stored: Mapping[str, Any]) -> Part:
+    if "text" in stored:
+        return TextPart(stored["text"])
+    if "call" in stored:
+        call = stored["call"]
+        return ToolCallPart(call["id"], call["name"], call["arguments"])
+    result = stored["result"]
+    return ToolResultPart(result["id"], result["name"], result["output"], result.get("error", False))

@@ -1,0 +1,41 @@
+"""The RPCs on sessions."""
+
+from typing import Any
+
+import grpc
+from minion.session.v1 import session_service_pb2 as pb
+
+from minion_session.sessions import convert
+from minion_session.sessions.service import Sessions
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class SessionRpcs:
+    """The part of minion.session.v1.SessionService that is about sessions."""
+
+    _sessions: Sessions
+
+    async def CreateSession(self, request: pb.CreateSessionRequest, context: Context) -> pb.CreateSessionResponse:
+        """Opens a session."""
+        new, key = convert.create_from_proto(request)
+        session = await self._sessions.create(new, key)
+        return pb.CreateSessionResponse(session=convert.to_proto(session))
+
+    async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
+        """Returns a session."""
+        session_id = convert.get_from_proto(request)
+        session = await self._sessions.get(session_id)
+        return pb.GetSessionResponse(session=convert.to_proto(session))
+
+    async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
+        """Lists sessions, newest first."""
+        wanted = convert.list_from_proto(request)
+        page = await self._sessions.list(wanted.wanted, page_size=wanted.page_size, page_token=wanted.page_token)
+        return convert.page_to_proto(page)
+
+    async def CloseSession(self, request: pb.CloseSessionRequest, context: Context) -> pb.CloseSessionResponse:
+        """Closes a session."""
+        session_id, key = convert.close_from_proto(request)
+        session = await self._sessions.close(session_id, key)
+        return pb.CloseSessionResponse(session=convert.to_proto(session))
