@@ -1,0 +1,1 @@
+"""The memory service: keeps what agents remember of users, and finds it again by meaning."""

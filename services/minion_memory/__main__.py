@@ -1,0 +1,62 @@
+"""Runs the memory service: `python -m minion_memory`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from minion.memory.v1 import memory_service_pb2
+from minion.memory.v1.memory_service_pb2_grpc import add_MemoryServiceServicer_to_server
+from minion_auth import ServiceTokens
+from minion_grpc import Server, connect, run
+from minion_grpc.verification import authenticating
+from minion_postgres import Database
+from minion_telemetry import Telemetry
+
+from minion_memory.memories.peer import RETRYABLE, Gateway
+from minion_memory.memories.service import Memories
+from minion_memory.memories.servicer import MemoryServicer
+from minion_memory.memories.store import EmbeddingModels, MemoryStore, SearchLimits, prepare
+from minion_memory.memories.worker import purge_requests
+from minion_memory.settings import MemorySettings
+
+
+@asynccontextmanager
+async def compose(settings: MemorySettings, telemetry: Telemetry) -> AsyncIterator[Server]:
+    """Builds the service, ready to start; what it holds is let go at the end of the block."""
+    key = settings.service_key
+    tokens = ServiceTokens(key.get_secret_value(), "memory") if key else None
+    async with (
+        authenticating(settings, telemetry) as authenticator,
+        connect(settings.gateway_address, telemetry=telemetry, tokens=tokens, retryable=RETRYABLE) as gateway,
+        await Database.connect(
+            settings.app_dsn, schema="memory", settings=settings, telemetry=telemetry, on_connect=prepare
+        ) as database,
+    ):
+        limits = SearchLimits(
+            exact_search_limit=settings.exact_search_limit,
+            walk_candidates=settings.walk_candidates,
+            walk_limit=settings.walk_limit,
+        )
+        memories = Memories(
+            MemoryStore(database, limits),
+            EmbeddingModels(database),
+            Gateway(gateway),
+            default_model=settings.default_embedding_model,
+        )
+        server = Server("memory", settings, telemetry, authenticator)
+        server.add(
+            add_MemoryServiceServicer_to_server,
+            MemoryServicer(memories),
+            memory_service_pb2.DESCRIPTOR.services_by_name["MemoryService"],
+        )
+        server.background(partial(purge_requests, database), name="purge_requests")
+        yield server
+
+
+def main() -> None:
+    """Runs the service until it is told to stop."""
+    run(MemorySettings, compose)
+
+
+if __name__ == "__main__":
+    main()

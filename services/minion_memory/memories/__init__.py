@@ -1,0 +1,1 @@
+"""Memories: storing, listing, deleting, and searching by vector."""

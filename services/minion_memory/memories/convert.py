@@ -1,0 +1,270 @@
+"""Between the contract's memories and the domain's; checks the shape of requests."""
+
+from array import array
+from typing import Any
+from uuid import UUID
+
+import orjson
+from google.protobuf.struct_pb2 import Struct
+from minion.memory.v1 import memory_pb2, memory_service_pb2
+from minion_errors import Violations
+from minion_grpc import wire
+from minion_postgres import Key
+from uuid_utils.compat import uuid7
+
+from minion_memory.memories.domain import (
+    Embedding,
+    Filters,
+    Found,
+    Memory,
+    MemoryType,
+    NewMemory,
+    Outcome,
+    Page,
+    Plan,
+    Search,
+    Source,
+    Stored,
+    Trust,
+    key_of,
+)
+
+_MOST_JSON_BYTES = 16 * 1024
+_MOST_BATCH_BYTES = 1024 * 1024
+_DEFAULT_PAGE, _LARGEST_PAGE = 50, 500
+_DEFAULT_LIMIT = 10
+_DEFAULT_IMPORTANCE, _DEFAULT_CONFIDENCE = 0.5, 1.0
+
+_TYPES = {getattr(memory_pb2, f"MEMORY_TYPE_{kind.name}"): kind for kind in MemoryType}
+_TYPES_TO_PROTO = {kind: number for number, kind in _TYPES.items()}
+_TRUSTS = {getattr(memory_pb2, f"MEMORY_TRUST_{trust.name}"): trust for trust in Trust}
+_TRUSTS_TO_PROTO = {trust: number for number, trust in _TRUSTS.items()}
+_OUTCOMES_TO_PROTO = {outcome: getattr(memory_pb2, f"STORE_OUTCOME_{outcome.name}") for outcome in Outcome}
+_PLANS_TO_PROTO = {plan: getattr(memory_pb2, f"SEARCH_PLAN_{plan.name}") for plan in Plan}
+
+
+def store_from_proto(request: memory_service_pb2.StoreMemoriesRequest) -> tuple[tuple[NewMemory, ...], Key | None]:
+    """Reads a batch to store, with what makes it repeatable."""
+    violations = Violations()
+    violations.count("memories", request.memories, minimum=1, maximum=100)
+    size = sum(len(new.memory.content.encode()) for new in request.memories)
+    if size > _MOST_BATCH_BYTES:
+        violations.add("memories", f"must have at most {_MOST_BATCH_BYTES} bytes of content together, have {size}")
+    batch = tuple(_new_memory(new, f"memories[{index}]", violations) for index, new in enumerate(request.memories))
+    _check_distinct(batch, violations)
+    key = _key(request, violations)
+    violations.raise_if_any()
+    return batch, key
+
+
+def memory_id_from_proto(
+    request: memory_service_pb2.GetMemoryRequest | memory_service_pb2.DeleteMemoryRequest,
+) -> UUID:
+    """Reads which memory is meant."""
+    violations = Violations()
+    memory_id = violations.identifier("memory_id", request.memory_id)
+    violations.raise_if_any()
+    return memory_id
+
+
+def delete_from_proto(request: memory_service_pb2.DeleteMemoryRequest) -> tuple[UUID, Key | None]:
+    """Reads which memory is to be deleted, with what makes it repeatable."""
+    violations = Violations()
+    memory_id = violations.identifier("memory_id", request.memory_id)
+    key = _key(request, violations)
+    violations.raise_if_any()
+    return memory_id, key
+
+
+def list_from_proto(request: memory_service_pb2.ListMemoriesRequest) -> tuple[Filters, int]:
+    """Reads the filters and the size of a page."""
+    violations = Violations()
+    filters = Filters(
+        agent_id=violations.optional_identifier("agent_id", request.agent_id),
+        user_id=violations.length("user_id", request.user_id, maximum=200) or None,
+        type=_type(request.type, "type", violations) if request.type else None,
+    )
+    if request.page_size < 0:
+        violations.add("page_size", f"must not be negative, is {request.page_size}")
+    violations.raise_if_any()
+    return filters, min(request.page_size or _DEFAULT_PAGE, _LARGEST_PAGE)
+
+
+def search_from_proto(request: memory_service_pb2.SearchMemoriesRequest) -> Search:
+    """Reads what to look for; whether the vector fits its model is the service's to say."""
+    violations = Violations()
+    embedding = _embedding(request.vector, "vector", violations) if request.HasField("vector") else None
+    if not request.query and embedding is None:
+        violations.add("query", "is required where no vector is given")
+    min_score = request.min_score if request.HasField("min_score") else None
+    if min_score is not None:
+        violations.between("min_score", min_score, minimum=-1, maximum=1)
+    if request.limit:
+        violations.between("limit", request.limit, minimum=1, maximum=100)
+    search = Search(
+        agent_id=violations.identifier("agent_id", request.agent_id),
+        user_id=violations.length("user_id", request.user_id, minimum=1, maximum=200),
+        query=violations.length("query", request.query, maximum=8_192),
+        embedding=embedding,
+        types=frozenset(_type(kind, f"types[{index}]", violations) for index, kind in enumerate(request.types)),
+        min_score=min_score,
+        limit=request.limit or _DEFAULT_LIMIT,
+    )
+    violations.raise_if_any()
+    return search
+
+
+def stored_to_proto(stored: tuple[Stored, ...]) -> memory_service_pb2.StoreMemoriesResponse:
+    """Writes what became of a batch."""
+    return memory_service_pb2.StoreMemoriesResponse(
+        results=[
+            memory_service_pb2.StoreResult(memory=memory_to_proto(one.memory), outcome=_OUTCOMES_TO_PROTO[one.outcome])
+            for one in stored
+        ]
+    )
+
+
+def page_to_proto(page: Page, next_page_token: str) -> memory_service_pb2.ListMemoriesResponse:
+    """Writes a page of memories."""
+    return memory_service_pb2.ListMemoriesResponse(
+        memories=[memory_to_proto(memory) for memory in page.memories], next_page_token=next_page_token
+    )
+
+
+def found_to_proto(found: Found) -> memory_service_pb2.SearchMemoriesResponse:
+    """Writes what a search found."""
+    return memory_service_pb2.SearchMemoriesResponse(
+        hits=[memory_pb2.MemoryHit(memory=memory_to_proto(hit.memory), score=hit.score) for hit in found.hits],
+        plan=_PLANS_TO_PROTO[found.plan],
+        scope_count=found.scope_count,
+    )
+
+
+def memory_to_proto(memory: Memory) -> memory_pb2.Memory:
+    """Writes a memory."""
+    source = memory.source
+    return memory_pb2.Memory(
+        memory_id=str(memory.memory_id),
+        agent_id=str(memory.agent_id),
+        user_id=memory.user_id,
+        key=memory.key,
+        type=_TYPES_TO_PROTO[memory.type],
+        content=memory.content,
+        speaker=memory.speaker,
+        importance=memory.importance,
+        confidence=memory.confidence,
+        trust=_TRUSTS_TO_PROTO[memory.trust],
+        labels=memory.labels,
+        metadata=wire.to_struct(memory.metadata) if memory.metadata else None,
+        source=memory_pb2.MemorySource(
+            session_id=wire.optional_text(source.session_id),
+            message_sequences=source.message_sequences,
+            quote=source.quote,
+        )
+        if source != Source()
+        else None,
+        embedding_model=memory.embedding_model,
+        create_time=wire.to_timestamp(memory.create_time),
+        update_time=wire.to_timestamp(memory.update_time),
+    )
+
+
+def _new_memory(new: memory_service_pb2.NewMemory, field: str, violations: Violations) -> NewMemory:
+    memory = new.memory
+    at = f"{field}.memory"
+    violations.length(f"{at}.key", memory.key, maximum=200)
+    content = violations.length(f"{at}.content", memory.content, minimum=1, maximum=32_768)
+    return NewMemory(
+        memory_id=violations.optional_identifier(f"{at}.memory_id", memory.memory_id) or uuid7(),
+        agent_id=violations.identifier(f"{at}.agent_id", memory.agent_id),
+        user_id=violations.length(f"{at}.user_id", memory.user_id, minimum=1, maximum=200),
+        key=memory.key or key_of(content),
+        type=_type(memory.type, f"{at}.type", violations),
+        content=content,
+        speaker=violations.length(f"{at}.speaker", memory.speaker, maximum=200),
+        importance=_share(
+            memory.importance if memory.HasField("importance") else _DEFAULT_IMPORTANCE, f"{at}.importance", violations
+        ),
+        confidence=_share(
+            memory.confidence if memory.HasField("confidence") else _DEFAULT_CONFIDENCE, f"{at}.confidence", violations
+        ),
+        trust=_trust(memory.trust, f"{at}.trust", violations),
+        labels=_labels(memory, f"{at}.labels", violations),
+        metadata=_json_object(memory.metadata, f"{at}.metadata", violations),
+        source=_source(memory.source, f"{at}.source", violations),
+        embedding=_embedding(new.embedding, f"{field}.embedding", violations) if new.HasField("embedding") else None,
+    )
+
+
+def _check_distinct(batch: tuple[NewMemory, ...], violations: Violations) -> None:
+    keys: dict[tuple[UUID, str, str], int] = {}
+    ids: dict[UUID, int] = {}
+    for index, memory in enumerate(batch):
+        first = keys.setdefault((memory.agent_id, memory.user_id, memory.key), index)
+        if first != index:
+            violations.add(f"memories[{index}].memory.key", f"is that of memories[{first}], of the same agent and user")
+        first = ids.setdefault(memory.memory_id, index)
+        if first != index:
+            violations.add(f"memories[{index}].memory.memory_id", f"is that of memories[{first}]")
+
+
+def _type(number: int, field: str, violations: Violations) -> MemoryType:
+    kind = _TYPES.get(number)
+    if kind is None:
+        violations.add(field, "must be FACT, PREFERENCE, CONTEXT or SKILL")
+        return MemoryType.FACT
+    return kind
+
+
+def _trust(number: int, field: str, violations: Violations) -> Trust:
+    if number == memory_pb2.MEMORY_TRUST_UNSPECIFIED:
+        return Trust.ASSERTED
+    trust = _TRUSTS.get(number)
+    if trust is None:
+        violations.add(field, "must be ASSERTED, USER or TOOL")
+        return Trust.ASSERTED
+    return trust
+
+
+def _share(value: float, field: str, violations: Violations) -> float:
+    violations.between(field, value, minimum=0, maximum=1)
+    return value
+
+
+def _labels(memory: memory_pb2.Memory, field: str, violations: Violations) -> dict[str, str]:
+    violations.count(field, memory.labels, maximum=32)
+    for label, value in memory.labels.items():
+        violations.length(f"{field} (key {label[:63]!r})", label, minimum=1, maximum=63)
+        violations.length(f"{field}[{label[:63]!r}]", value, maximum=63)
+    return dict(memory.labels)
+
+
+def _json_object(value: Struct, field: str, violations: Violations) -> dict[str, Any]:
+    plain = wire.from_struct(value, field, violations)
+    size = len(orjson.dumps(plain))
+    if size > _MOST_JSON_BYTES:
+        violations.add(field, f"must have at most {_MOST_JSON_BYTES} bytes as JSON, has {size}")
+    return plain
+
+
+def _source(source: memory_pb2.MemorySource, field: str, violations: Violations) -> Source:
+    violations.count(f"{field}.message_sequences", source.message_sequences, maximum=32)
+    return Source(
+        session_id=violations.optional_identifier(f"{field}.session_id", source.session_id),
+        message_sequences=tuple(source.message_sequences),
+        quote=violations.length(f"{field}.quote", source.quote, maximum=2_000),
+    )
+
+
+def _embedding(embedding: memory_pb2.Embedding, field: str, violations: Violations) -> Embedding:
+    violations.length(f"{field}.model", embedding.model, minimum=1, maximum=200)
+    # A slice makes a plain list, which array() reads faster than protobuf's own container.
+    return Embedding(embedding.model, array("f", embedding.values[:]))
+
+
+def _key(request: Any, violations: Violations) -> Key | None:
+    request_id = violations.optional_identifier("request_id", request.request_id)
+    if request_id is None:
+        return None
+    method = str(request.DESCRIPTOR.name).removesuffix("Request")
+    return Key(method=method, request_id=request_id, digest=wire.request_digest(request))

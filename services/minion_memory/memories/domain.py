@@ -1,0 +1,202 @@
+"""What is remembered, and the rules that need nothing else."""
+
+import enum
+import hashlib
+import math
+import unicodedata
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+# The squares of a vector's numbers are summed in single precision (pgvector's cosine distance): lengths outside of
+# this range would come out as 0 or infinity.
+_SHORTEST, _LONGEST = 1e-15, 1e15
+
+
+class MemoryType(enum.Enum):
+    """What a memory is."""
+
+    FACT = "fact"
+    PREFERENCE = "preference"
+    CONTEXT = "context"
+    SKILL = "skill"
+
+
+class Trust(enum.Enum):
+    """Who vouches for a memory."""
+
+    ASSERTED = "asserted"
+    USER = "user"
+    TOOL = "tool"
+
+
+class Outcome(enum.Enum):
+    """What storing did with a memory."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+
+
+class Plan(enum.Enum):
+    """How a search was carried out."""
+
+    EXACT = "exact"
+    HNSW = "hnsw"
+    HNSW_THEN_EXACT = "hnsw_then_exact"
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingModel:
+    """A model whose vectors can be stored and searched."""
+
+    model_id: int
+    name: str
+    dimension: int
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A text's place in a model's space."""
+
+    model: str
+    values: "array[float]"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a memory was said."""
+
+    session_id: UUID | None = None
+    message_sequences: tuple[int, ...] = ()
+    quote: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    """What a memory says, and of whom."""
+
+    memory_id: UUID
+    agent_id: UUID
+    user_id: str
+    key: str
+    type: MemoryType
+    content: str
+    speaker: str
+    importance: float
+    confidence: float
+    trust: Trust
+    labels: Mapping[str, str]
+    metadata: Mapping[str, Any]
+    source: Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewMemory(Remembered):
+    """A memory to store; with no embedding, its content is to be embedded."""
+
+    embedding: Embedding | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory(Remembered):
+    """A memory that is stored; `embedding_model` is empty while it has no vector."""
+
+    embedding_model: str
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of a memory."""
+
+    memory: Memory
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which memories a list shows; None matches all."""
+
+    agent_id: UUID | None
+    user_id: str | None
+    type: MemoryType | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The last memory of a page."""
+
+    create_time: datetime
+    memory_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some memories, newest first; `more` says whether others follow."""
+
+    memories: tuple[Memory, ...]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What to look for; `embedding` is used where it is given, else `query` is embedded."""
+
+    agent_id: UUID
+    user_id: str
+    query: str
+    embedding: Embedding | None
+    types: frozenset[MemoryType]
+    min_score: float | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A memory found, with its cosine similarity (-1 to 1)."""
+
+    memory: Memory
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found, best first; `scope_count` is how many memories the agent has of the user."""
+
+    hits: tuple[Hit, ...]
+    plan: Plan
+    scope_count: int
+
+
+def key_of(content: str) -> str:
+    """Derives the key of a memory that came without one: 32 hexadecimal digits of its content's SHA-256.
+
+    Compatible forms, case and spacing don't count (Unicode NFKC, case folding), so that the same said twice is one.
+    """
+    normal = " ".join(unicodedata.normalize("NFKC", content).casefold().split())
+    return hashlib.sha256(normal.encode()).hexdigest()[:32]
+
+
+def vector_fault(values: Sequence[float], dimension: int) -> str | None:
+    """Says what is wrong with a vector for a model of this dimension; None when it is right."""
+    if len(values) != dimension:
+        return f"must have {dimension} numbers, has {len(values)}"
+    length = math.hypot(*values)
+    if not math.isfinite(length):
+        return "must hold finite numbers alone"
+    if length == 0:
+        return "must not be all zeros: it would point nowhere"
+    return None
+
+
+def measurable(values: "array[float]") -> "array[float]":
+    """Scales a vector to length 1 where its own would not survive single precision; its direction is what counts."""
+    length = math.hypot(*values)
+    if _SHORTEST <= length <= _LONGEST:
+        return values
+    return array("f", [value / length for value in values])

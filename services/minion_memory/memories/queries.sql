@@ -1,0 +1,27 @@
+-- name: store_memories
+-- Stores a batch of memories with their vectors, all or none; says what became of each.
+SELECT memory.store_memories($1, $2, $3, $4, $5);
+
+-- name: recall_store
+-- The first result of a store, NULL when it is new.
+SELECT memory.recall_store($1, $2, $3);
+
+-- name: get_memory
+-- A memory, or no row.
+SELECT * FROM memory.get_memory($1, $2);
+
+-- name: list_memories
+-- One page of memories, newest first.
+SELECT row_count, (memory).* FROM memory.list_memories($1, $2, $3, $4, $5, $6, $7, $8);
+
+-- name: delete_memory
+-- Deletes a memory; says whether there was one.
+SELECT memory.delete_memory($1, $2, $3, $4);
+
+-- name: search_memories
+-- The memories of a scope nearest to a vector, best first; one row with no memory when there is none.
+SELECT plan, scope_count, score, (memory).* FROM memory.search_memories($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
+
+-- name: list_embedding_models
+-- The models whose vectors can be stored.
+SELECT model_id, name, dimension FROM memory.embedding_models WHERE install_time IS NOT NULL;

@@ -1,0 +1,183 @@
+"""What callers do with memories."""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime
+from uuid import UUID
+
+from minion_auth import tenant
+from minion_errors import InvalidArgument, NotFound, Violation
+from minion_postgres import Key, pages
+
+from minion_memory.memories.domain import (
+    Cursor,
+    Embedding,
+    EmbeddingModel,
+    Filters,
+    Found,
+    Memory,
+    NewMemory,
+    Page,
+    Remembered,
+    Search,
+    Stored,
+    vector_fault,
+)
+from minion_memory.memories.peer import Gateway
+from minion_memory.memories.store import EmbeddingModels, MemoryStore, Placed, Receipt
+
+_SAID = tuple(field.name for field in fields(Remembered))
+
+
+class Memories:
+    """What agents remember, in the caller's tenant."""
+
+    def __init__(self, store: MemoryStore, models: EmbeddingModels, gateway: Gateway, *, default_model: str) -> None:
+        self._store = store
+        self._models = models
+        self._gateway = gateway
+        self._default_model = default_model
+
+    async def store(self, batch: Sequence[NewMemory], key: Key | None) -> tuple[Stored, ...]:
+        """Stores memories, all or none; those that come without a vector are embedded first, with nothing locked.
+
+        Raises:
+            InvalidArgument: a vector has not its model's shape (`VECTOR_INVALID`).
+            NotFound: a vector's model isn't known (`EMBEDDING_MODEL_NOT_FOUND`).
+            AlreadyExists: a proposed id is another memory's (`MEMORY_ID_TAKEN`).
+            Unavailable: texts can't be embedded now (`EMBEDDING_UNAVAILABLE`).
+        """
+        tenant_id = tenant()
+        named = [memory.embedding.model if memory.embedding else self._default_model for memory in batch]
+        models = {name: await self._model(name) for name in sorted(set(named))}
+        _check(
+            {
+                f"memories[{index}].embedding.values": (memory.embedding, models[memory.embedding.model])
+                for index, memory in enumerate(batch)
+                if memory.embedding
+            }
+        )
+        silent = [index for index, memory in enumerate(batch) if memory.embedding is None]
+        vectors: dict[int, array[float]] = {}
+        if silent:
+            receipts = await self._store.recall_store(tenant_id, key) if key else None
+            if receipts is not None:
+                return _stored(batch, named, receipts)
+            model = models[self._default_model]
+            made = await self._gateway.embed(
+                [batch[index].content for index in silent], model=model.name, dimension=model.dimension
+            )
+            vectors = dict(zip(silent, made, strict=True))
+        placed = [
+            Placed(memory, models[name], memory.embedding.values, given=True)
+            if memory.embedding
+            else Placed(memory, models[name], vectors[index], given=False)
+            for index, (memory, name) in enumerate(zip(batch, named, strict=True))
+        ]
+        return _stored(batch, named, await self._store.store(tenant_id, placed, key))
+
+    async def get(self, memory_id: UUID) -> Memory:
+        """Gives a memory.
+
+        Raises:
+            NotFound: there is none (`MEMORY_NOT_FOUND`).
+        """
+        memory = await self._store.get(tenant(), memory_id)
+        if memory is None:
+            raise _not_found(memory_id)
+        return memory
+
+    async def list(self, filters: Filters, *, page_size: int, page_token: str) -> tuple[Page, str]:
+        """Lists memories, newest first, with the token of the next page (empty on the last).
+
+        Raises:
+            InvalidArgument: the token is not of this list (`PAGE_TOKEN_INVALID`).
+        """
+        bound = {
+            "agent_id": str(filters.agent_id) if filters.agent_id else None,
+            "user_id": filters.user_id,
+            "type": filters.type.value if filters.type else None,
+        }
+        after = None
+        if page_token:
+            create_time, memory_id = pages.decode(page_token, bound, (datetime, UUID))
+            assert isinstance(create_time, datetime)
+            assert isinstance(memory_id, UUID)
+            after = Cursor(create_time, memory_id)
+        page = await self._store.list(tenant(), filters, after, page_size)
+        if not page.more:
+            return page, ""
+        last = page.memories[-1]
+        return page, pages.encode((last.create_time, last.memory_id), bound)
+
+    async def delete(self, memory_id: UUID, key: Key | None) -> None:
+        """Deletes a memory.
+
+        Raises:
+            NotFound: there is none (`MEMORY_NOT_FOUND`).
+        """
+        if not await self._store.delete(tenant(), memory_id, key):
+            raise _not_found(memory_id)
+
+    async def search(self, search: Search) -> Found:
+        """Finds the memories of an agent and user that are nearest in meaning.
+
+        Raises:
+            InvalidArgument: the vector has not its model's shape (`VECTOR_INVALID`).
+            NotFound: the vector's model isn't known (`EMBEDDING_MODEL_NOT_FOUND`).
+            Unavailable: the query can't be embedded now (`EMBEDDING_UNAVAILABLE`).
+        """
+        tenant_id = tenant()
+        given = search.embedding
+        model = await self._model(given.model if given else self._default_model)
+        if given:
+            _check({"vector.values": (given, model)})
+            vector = given.values
+        else:
+            vector = (await self._gateway.embed([search.query], model=model.name, dimension=model.dimension))[0]
+        return await self._store.search(tenant_id, search, model, vector)
+
+    async def _model(self, name: str) -> EmbeddingModel:
+        model = await self._models.find(name)
+        if model is None:
+            raise NotFound(
+                f"There is no embedding model {name!r}.",
+                reason="EMBEDDING_MODEL_NOT_FOUND",
+                metadata={"embedding_model": name},
+            )
+        return model
+
+
+def _check(vectors: Mapping[str, tuple[Embedding, EmbeddingModel]]) -> None:
+    found = {
+        field: fault
+        for field, (embedding, model) in vectors.items()
+        if (fault := vector_fault(embedding.values, model.dimension))
+    }
+    if found:
+        raise InvalidArgument(
+            f"{len(found)} of the vectors can't be used.",
+            reason="VECTOR_INVALID",
+            violations=[Violation(field, fault) for field, fault in found.items()],
+        )
+
+
+def _stored(batch: Sequence[NewMemory], models: Sequence[str], receipts: Sequence[Receipt]) -> tuple[Stored, ...]:
+    return tuple(
+        Stored(
+            Memory(
+                **{name: getattr(memory, name) for name in _SAID if name != "memory_id"},
+                memory_id=receipt.memory_id,
+                embedding_model=model,
+                create_time=receipt.create_time,
+                update_time=receipt.update_time,
+            ),
+            receipt.outcome,
+        )
+        for memory, model, receipt in zip(batch, models, receipts, strict=True)
+    )
+
+
+def _not_found(memory_id: UUID) -> NotFound:
+    return NotFound("There is no such memory.", reason="MEMORY_NOT_FOUND", metadata={"memory_id": str(memory_id)})

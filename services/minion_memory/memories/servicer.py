@@ -1,0 +1,45 @@
+"""Serves minion.memory.v1.MemoryService."""
+
+from typing import Any
+
+import grpc
+from minion.memory.v1 import memory_service_pb2 as pb
+from minion.memory.v1 import memory_service_pb2_grpc
+
+from minion_memory.memories import convert
+from minion_memory.memories.service import Memories
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class MemoryServicer(memory_service_pb2_grpc.MemoryServiceServicer):
+    """What agents remember, for clients and the gateway."""
+
+    def __init__(self, memories: Memories) -> None:
+        self._memories = memories
+
+    async def StoreMemories(self, request: pb.StoreMemoriesRequest, context: Context) -> pb.StoreMemoriesResponse:
+        """Stores memories, all or none."""
+        batch, key = convert.store_from_proto(request)
+        return convert.stored_to_proto(await self._memories.store(batch, key))
+
+    async def GetMemory(self, request: pb.GetMemoryRequest, context: Context) -> pb.GetMemoryResponse:
+        """Returns a memory."""
+        memory = await self._memories.get(convert.memory_id_from_proto(request))
+        return pb.GetMemoryResponse(memory=convert.memory_to_proto(memory))
+
+    async def ListMemories(self, request: pb.ListMemoriesRequest, context: Context) -> pb.ListMemoriesResponse:
+        """Lists memories, newest first."""
+        filters, page_size = convert.list_from_proto(request)
+        page, token = await self._memories.list(filters, page_size=page_size, page_token=request.page_token)
+        return convert.page_to_proto(page, token)
+
+    async def DeleteMemory(self, request: pb.DeleteMemoryRequest, context: Context) -> pb.DeleteMemoryResponse:
+        """Deletes a memory."""
+        memory_id, key = convert.delete_from_proto(request)
+        await self._memories.delete(memory_id, key)
+        return pb.DeleteMemoryResponse()
+
+    async def SearchMemories(self, request: pb.SearchMemoriesRequest, context: Context) -> pb.SearchMemoriesResponse:
+        """Finds the memories of an agent and user that are nearest in meaning."""
+        return convert.found_to_proto(await self._memories.search(convert.search_from_proto(request)))

@@ -1,0 +1,231 @@
+"""Memories and their vectors in Postgres."""
+
+import struct
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from minion_errors import AlreadyExists
+from minion_postgres import Connection, Database, Key, Record, queries
+
+from minion_memory.memories.domain import (
+    Cursor,
+    EmbeddingModel,
+    Filters,
+    Found,
+    Hit,
+    Memory,
+    MemoryType,
+    NewMemory,
+    Outcome,
+    Page,
+    Plan,
+    Search,
+    Source,
+    Trust,
+    measurable,
+)
+
+_QUERIES = queries.load(__package__)
+# What a page may weigh, so that a client's 4 MiB hold it.
+_PAGE_BYTES = 3 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SearchLimits:
+    """How searches are planned; see the settings of these names."""
+
+    exact_search_limit: int
+    walk_candidates: int
+    walk_limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A memory to store, with its vector and its model; `given` says that the caller made the vector."""
+
+    memory: NewMemory
+    model: EmbeddingModel
+    vector: "array[float]"
+    given: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of one memory of a batch."""
+
+    memory_id: UUID
+    outcome: Outcome
+    create_time: datetime
+    update_time: datetime
+
+
+async def prepare(connection: Connection) -> None:
+    """Teaches a new connection pgvector's type, whose values pass as the bytes that `_packed` makes."""
+    await connection.set_type_codec("vector", schema="public", format="binary", encoder=_as_it_is, decoder=_as_it_is)
+
+
+class MemoryStore:
+    """Reads and writes memories, each operation in one round trip."""
+
+    def __init__(self, database: Database, limits: SearchLimits) -> None:
+        self._database = database
+        self._limits = limits
+
+    async def store(self, tenant_id: UUID, batch: Sequence[Placed], key: Key | None) -> tuple[Receipt, ...]:
+        """Stores a batch, all or none.
+
+        Raises AlreadyExists (MEMORY_ID_TAKEN) when another memory has a proposed id.
+        """
+        items = [_item(position, placed) for position, placed in enumerate(batch, 1)]
+        vectors = [_packed(placed.vector) for placed in batch]
+        try:
+            stored = await self._database.fetch_value(
+                _QUERIES.store_memories, tenant_id, *_request(key), items, vectors
+            )
+        except asyncpg.UniqueViolationError as error:
+            if error.constraint_name != "memories_pkey":
+                raise
+            raise AlreadyExists("A proposed id is another memory's.", reason="MEMORY_ID_TAKEN") from error
+        return _receipts(stored)
+
+    async def recall_store(self, tenant_id: UUID, key: Key) -> tuple[Receipt, ...] | None:
+        """Gives the first result of a request that was stored before."""
+        stored = await self._database.fetch_value(_QUERIES.recall_store, tenant_id, *_request(key))
+        return None if stored is None else _receipts(stored)
+
+    async def get(self, tenant_id: UUID, memory_id: UUID) -> Memory | None:
+        """Reads a memory."""
+        row = await self._database.fetch_one(_QUERIES.get_memory, tenant_id, memory_id)
+        return None if row is None else _memory(row)
+
+    async def list(self, tenant_id: UUID, filters: Filters, after: Cursor | None, limit: int) -> Page:
+        """Reads a page of at most `limit` memories and about 3 MiB, newest first."""
+        rows = await self._database.fetch(
+            _QUERIES.list_memories,
+            tenant_id,
+            filters.agent_id,
+            filters.user_id,
+            filters.type.value if filters.type else None,
+            after.create_time if after else None,
+            after.memory_id if after else None,
+            limit + 1,
+            _PAGE_BYTES,
+        )
+        memories = tuple(_memory(row) for row in rows[:limit])
+        return Page(memories, more=bool(rows) and rows[0]["row_count"] > len(memories))
+
+    async def delete(self, tenant_id: UUID, memory_id: UUID, key: Key | None) -> bool:
+        """Deletes a memory; false when there is none."""
+        return bool(await self._database.fetch_value(_QUERIES.delete_memory, tenant_id, *_request(key), memory_id))
+
+    async def search(self, tenant_id: UUID, search: Search, model: EmbeddingModel, vector: "array[float]") -> Found:
+        """Finds the memories of a scope nearest to a vector of the model."""
+        rows = await self._database.fetch(
+            _QUERIES.search_memories,
+            tenant_id,
+            search.agent_id,
+            search.user_id,
+            model.model_id,
+            _packed(vector),
+            sorted(kind.value for kind in search.types) or None,
+            search.min_score,
+            search.limit,
+            self._limits.exact_search_limit,
+            self._limits.walk_candidates,
+            self._limits.walk_limit,
+        )
+        hits = tuple(Hit(_memory(row), row["score"]) for row in rows if row["memory_id"] is not None)
+        return Found(hits, Plan(rows[0]["plan"]), rows[0]["scope_count"])
+
+
+class EmbeddingModels:
+    """The models that vectors are stored under. Rows never change, so what was read once is kept."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: dict[str, EmbeddingModel] = {}
+
+    async def find(self, name: str) -> EmbeddingModel | None:
+        """Finds a model by its name, such as `local/all-minilm-l6-v2`."""
+        if name not in self._known:
+            rows = await self._database.fetch(_QUERIES.list_embedding_models)
+            self._known = {row["name"]: EmbeddingModel(row["model_id"], row["name"], row["dimension"]) for row in rows}
+        return self._known.get(name)
+
+
+def _as_it_is(value: bytes) -> bytes:
+    return value
+
+
+def _packed(vector: "array[float]") -> bytes:
+    """Writes a vector as pgvector receives it: dimension and a zero (16 bits each), then floats, all big-endian."""
+    numbers = array("f", measurable(vector))
+    numbers.byteswap()
+    return struct.pack(">HH", len(numbers), 0) + numbers.tobytes()
+
+
+def _request(key: Key | None) -> tuple[UUID | None, bytes | None]:
+    return (None, None) if key is None else (key.request_id, key.digest)
+
+
+def _item(position: int, placed: Placed) -> dict[str, Any]:
+    memory = placed.memory
+    return {
+        "position": position,
+        "memory_id": str(memory.memory_id),
+        "agent_id": str(memory.agent_id),
+        "user_id": memory.user_id,
+        "key": memory.key,
+        "type": memory.type.value,
+        "content": memory.content,
+        "speaker": memory.speaker,
+        "importance": memory.importance,
+        "confidence": memory.confidence,
+        "trust": memory.trust.value,
+        "labels": dict(memory.labels),
+        "metadata": dict(memory.metadata),
+        "source_session": str(memory.source.session_id) if memory.source.session_id else None,
+        "source_sequences": list(memory.source.message_sequences),
+        "source_quote": memory.source.quote,
+        "model_id": placed.model.model_id,
+        "vector": position,
+        "vector_given": placed.given,
+    }
+
+
+def _receipts(stored: Sequence[Mapping[str, str]]) -> tuple[Receipt, ...]:
+    return tuple(
+        Receipt(
+            UUID(item["memory_id"]),
+            Outcome(item["outcome"]),
+            datetime.fromisoformat(item["create_time"]),
+            datetime.fromisoformat(item["update_time"]),
+        )
+        for item in stored
+    )
+
+
+def _memory(row: Record) -> Memory:
+    return Memory(
+        memory_id=row["memory_id"],
+        agent_id=row["agent_id"],
+        user_id=row["user_id"],
+        key=row["key"],
+        type=MemoryType(row["type"]),
+        content=row["content"],
+        speaker=row["speaker"],
+        importance=row["importance"],
+        confidence=row["confidence"],
+        trust=Trust(row["trust"]),
+        labels=row["labels"],
+        metadata=row["metadata"],
+        source=Source(row["source_session"], tuple(row["source_sequences"]), row["source_quote"]),
+        embedding_model=row["embedding_model"],
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+    )

@@ -1,0 +1,151 @@
+-- Memories, their vectors, and how many each agent has of each user.
+
+CREATE FUNCTION memory.set_updated_at() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.updated_at := now();
+    RETURN NEW;
+END $$;
+
+-- The models that vectors are made with; one row for the whole deployment, so there is no tenant in it. A row is a
+-- wish: `install_embedding_models` makes the partition and the index, then sets `install_time`.
+CREATE TABLE memory.embedding_models (
+    model_id     smallint    PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    name         text        NOT NULL UNIQUE CHECK (name <> ''),
+    provider     text        NOT NULL,
+    dimension    integer     NOT NULL CHECK (dimension BETWEEN 1 AND 4000),
+    distance     text        NOT NULL DEFAULT 'cosine' CHECK (distance = 'cosine'),
+    install_time timestamptz,
+    create_time  timestamptz NOT NULL DEFAULT now()
+);
+GRANT SELECT ON memory.embedding_models TO minion_memory_app;
+INSERT INTO memory.embedding_models (name, provider, dimension)
+     VALUES ('local/all-minilm-l6-v2', 'local', 384),
+            ('openai/text-embedding-3-small', 'openai', 1536);
+
+CREATE TABLE memory.memories (
+    tenant_id        uuid             NOT NULL,
+    memory_id        uuid             NOT NULL,
+    agent_id         uuid             NOT NULL,
+    user_id          text             NOT NULL,
+    key              text             NOT NULL,
+    type             text             NOT NULL CHECK (type IN ('fact', 'preference', 'context', 'skill')),
+    content          text             NOT NULL,
+    speaker          text             NOT NULL DEFAULT '',
+    importance       double precision NOT NULL CHECK (importance BETWEEN 0 AND 1),
+    confidence       double precision NOT NULL CHECK (confidence BETWEEN 0 AND 1),
+    trust            text             NOT NULL CHECK (trust IN ('asserted', 'user', 'tool')),
+    labels           jsonb            NOT NULL DEFAULT '{}',
+    metadata         jsonb            NOT NULL DEFAULT '{}',
+    source_session   uuid,
+    source_sequences bigint[]         NOT NULL DEFAULT '{}',
+    source_quote     text             NOT NULL DEFAULT '',
+    model_id         smallint         REFERENCES memory.embedding_models (model_id),
+    create_time      timestamptz      NOT NULL DEFAULT now(),
+    updated_at       timestamptz      NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant_id, memory_id),
+    UNIQUE (tenant_id, agent_id, user_id, key)
+);
+-- One index a combination of ListMemories' filters, newest first; the one by user also serves erasure.
+CREATE INDEX memories_newest ON memory.memories (tenant_id, create_time, memory_id);
+CREATE INDEX memories_newest_of_agent ON memory.memories (tenant_id, agent_id, create_time, memory_id);
+CREATE INDEX memories_newest_of_user ON memory.memories (tenant_id, user_id, create_time, memory_id);
+CREATE INDEX memories_newest_of_scope ON memory.memories (tenant_id, agent_id, user_id, create_time, memory_id);
+CREATE INDEX memories_metadata ON memory.memories USING gin (metadata jsonb_path_ops);
+ALTER TABLE memory.memories ENABLE ROW LEVEL SECURITY;
+ALTER TABLE memory.memories FORCE ROW LEVEL SECURITY;
+CREATE POLICY owner ON memory.memories TO minion_memory_owner USING (true);
+CREATE POLICY app ON memory.memories TO minion_memory_app
+    USING (tenant_id = nullif(current_setting('minion.tenant', true), '')::uuid)
+    WITH CHECK (tenant_id = nullif(current_setting('minion.tenant', true), '')::uuid);
+-- A memory never moves to another agent, user or key: counts and vectors hang on that.
+GRANT SELECT, INSERT, DELETE,
+      UPDATE (type, content, speaker, importance, confidence, trust, labels, metadata,
+              source_session, source_sequences, source_quote, model_id, updated_at)
+   ON memory.memories TO minion_memory_app;
+CREATE TRIGGER memories_updated_at BEFORE UPDATE ON memory.memories
+    FOR EACH ROW EXECUTE FUNCTION memory.set_updated_at();
+
+-- One partition a model, each with an HNSW index over the model's dimension, so the column's type leaves it open. Scope
+-- and type stand here again, so that an index walk can filter without leaving the table.
+CREATE TABLE memory.memory_vectors (
+    tenant_id uuid     NOT NULL,
+    memory_id uuid     NOT NULL,
+    model_id  smallint NOT NULL,
+    agent_id  uuid     NOT NULL,
+    user_id   text     NOT NULL,
+    type      text     NOT NULL,
+    embedding vector   NOT NULL,
+    PRIMARY KEY (tenant_id, memory_id, model_id),
+    FOREIGN KEY (tenant_id, memory_id) REFERENCES memory.memories (tenant_id, memory_id) ON DELETE CASCADE
+) PARTITION BY LIST (model_id);
+CREATE INDEX memory_vectors_scope ON memory.memory_vectors (tenant_id, agent_id, user_id);
+ALTER TABLE memory.memory_vectors ENABLE ROW LEVEL SECURITY;
+ALTER TABLE memory.memory_vectors FORCE ROW LEVEL SECURITY;
+CREATE POLICY owner ON memory.memory_vectors TO minion_memory_owner USING (true);
+CREATE POLICY app ON memory.memory_vectors TO minion_memory_app
+    USING (tenant_id = nullif(current_setting('minion.tenant', true), '')::uuid)
+    WITH CHECK (tenant_id = nullif(current_setting('minion.tenant', true), '')::uuid);
+GRANT SELECT, INSERT, UPDATE, DELETE ON memory.memory_vectors TO minion_memory_app;
+
+-- How many memories an agent has of a user: decides how a search goes. Its row is also the scope's lock.
+CREATE TABLE memory.scope_counts (
+    tenant_id    uuid   NOT NULL,
+    agent_id     uuid   NOT NULL,
+    user_id      text   NOT NULL,
+    memory_count bigint NOT NULL DEFAULT 0 CHECK (memory_count >= 0),
+    PRIMARY KEY (tenant_id, agent_id, user_id)
+) WITH (fillfactor = 80);
+ALTER TABLE memory.scope_counts ENABLE ROW LEVEL SECURITY;
+ALTER TABLE memory.scope_counts FORCE ROW LEVEL SECURITY;
+CREATE POLICY owner ON memory.scope_counts TO minion_memory_owner USING (true);
+CREATE POLICY app ON memory.scope_counts TO minion_memory_app
+    USING (tenant_id = nullif(current_setting('minion.tenant', true), '')::uuid)
+    WITH CHECK (tenant_id = nullif(current_setting('minion.tenant', true), '')::uuid);
+GRANT SELECT, INSERT, UPDATE ON memory.scope_counts TO minion_memory_app;
+
+CREATE FUNCTION memory.count_stored() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO memory.scope_counts AS scope (tenant_id, agent_id, user_id, memory_count)
+    SELECT tenant_id, agent_id, user_id, count(*) FROM stored GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+    ON CONFLICT (tenant_id, agent_id, user_id) DO UPDATE SET memory_count = scope.memory_count + excluded.memory_count;
+    RETURN NULL;
+END $$;
+CREATE FUNCTION memory.count_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE memory.scope_counts scope SET memory_count = scope.memory_count - gone.memory_count
+      FROM (SELECT tenant_id, agent_id, user_id, count(*) AS memory_count FROM deleted GROUP BY 1, 2, 3) gone
+     WHERE (scope.tenant_id, scope.agent_id, scope.user_id) = (gone.tenant_id, gone.agent_id, gone.user_id);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER count_stored AFTER INSERT ON memory.memories REFERENCING NEW TABLE AS stored
+    FOR EACH STATEMENT EXECUTE FUNCTION memory.count_stored();
+CREATE TRIGGER count_deleted AFTER DELETE ON memory.memories REFERENCING OLD TABLE AS deleted
+    FOR EACH STATEMENT EXECUTE FUNCTION memory.count_deleted();
+
+-- A memory as the service reads it.
+CREATE VIEW memory.memory_details WITH (security_invoker = true) AS
+SELECT m.tenant_id, m.memory_id, m.agent_id, m.user_id, m.key, m.type, m.content, m.speaker, m.importance,
+       m.confidence, m.trust, m.labels, m.metadata, m.source_session, m.source_sequences, m.source_quote,
+       coalesce(e.name, '') AS embedding_model, m.create_time, m.updated_at AS update_time
+  FROM memory.memories m LEFT JOIN memory.embedding_models e USING (model_id);
+GRANT SELECT ON memory.memory_details TO minion_memory_app;
+
+CREATE TABLE memory.idempotency_keys (
+    tenant_id   uuid        NOT NULL,
+    request_id  uuid        NOT NULL,
+    method      text        NOT NULL,
+    digest      bytea       NOT NULL,
+    subject     text,       -- whose content the result holds, so that erasure reaches it
+    result      jsonb,
+    create_time timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant_id, request_id)
+) WITH (fillfactor = 80);
+CREATE INDEX idempotency_keys_create_time ON memory.idempotency_keys USING brin (create_time);
+CREATE INDEX idempotency_keys_subject ON memory.idempotency_keys (tenant_id, subject) WHERE subject IS NOT NULL;
+ALTER TABLE memory.idempotency_keys ENABLE ROW LEVEL SECURITY;
+ALTER TABLE memory.idempotency_keys FORCE ROW LEVEL SECURITY;
+CREATE POLICY owner ON memory.idempotency_keys TO minion_memory_owner USING (true);
+CREATE POLICY app ON memory.idempotency_keys TO minion_memory_app
+    USING (tenant_id = nullif(current_setting('minion.tenant', true), '')::uuid)
+    WITH CHECK (tenant_id = nullif(current_setting('minion.tenant', true), '')::uuid);
+GRANT SELECT, INSERT, UPDATE, DELETE ON memory.idempotency_keys TO minion_memory_app;

@@ -1,0 +1,346 @@
+-- The functions of the memory service. Those that the service calls set the tenant themselves and run as the caller, so
+-- that row-level security stands behind every predicate written here.
+
+-- How the index of a model of so many dimensions holds its vectors: HNSW takes `vector` up to 2,000 dimensions and
+-- `halfvec` up to 4,000. The table itself always keeps full precision.
+CREATE OR REPLACE FUNCTION memory.indexed_type(dimension integer) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN dimension <= 2000 THEN format('vector(%s)', dimension) ELSE format('halfvec(%s)', dimension) END;
+$$;
+
+-- Makes partition, policies and HNSW index of every model that has none yet; returns the models. For the owner, since it
+-- is DDL: here below for the models of this release, in the maintenance for those registered later. The new table is
+-- attached, not created in place, so that reads and writes of other models go on.
+CREATE OR REPLACE FUNCTION memory.install_embedding_models() RETURNS SETOF smallint LANGUAGE plpgsql AS $$
+DECLARE
+    model memory.embedding_models;
+    partition text;
+    indexed text;
+BEGIN
+    FOR model IN SELECT * FROM memory.embedding_models WHERE install_time IS NULL ORDER BY model_id FOR UPDATE LOOP
+        partition := format('memory.memory_vectors_%s', model.model_id);
+        indexed := memory.indexed_type(model.dimension);
+        EXECUTE format('CREATE TABLE %s (LIKE memory.memory_vectors INCLUDING DEFAULTS INCLUDING STORAGE,
+                                         CHECK (model_id = %s), CHECK (vector_dims(embedding) = %s))',
+                       partition, model.model_id, model.dimension);
+        EXECUTE format('ALTER TABLE memory.memory_vectors ATTACH PARTITION %s FOR VALUES IN (%s)',
+                       partition, model.model_id);
+        EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', partition);
+        EXECUTE format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', partition);
+        -- The service reaches its rows through the parent alone, whose policies then count.
+        EXECUTE format('CREATE POLICY owner ON %s TO minion_memory_owner USING (true)', partition);
+        EXECUTE format('CREATE INDEX memory_vectors_%s_hnsw ON %s USING hnsw ((embedding::%s) %s)',
+                       model.model_id, partition, indexed, split_part(indexed, '(', 1) || '_cosine_ops');
+        UPDATE memory.embedding_models SET install_time = now() WHERE model_id = model.model_id;
+        RETURN NEXT model.model_id;
+    END LOOP;
+END $$;
+REVOKE EXECUTE ON FUNCTION memory.install_embedding_models() FROM minion_memory_app;
+SELECT memory.install_embedding_models();
+
+-- Locks scopes until the end of the transaction, making the rows of new ones; `agents` and `users` run in parallel.
+-- Whoever writes memories locks first and in this order, so that writers of one scope take turns and none deadlock.
+CREATE OR REPLACE FUNCTION memory.lock_scopes(tenant uuid, agents uuid[], users text[])
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO memory.scope_counts (tenant_id, agent_id, user_id)
+    SELECT tenant, wanted.agent_id, wanted.user_id
+      FROM (SELECT DISTINCT agent_id, user_id FROM unnest(agents, users) AS given (agent_id, user_id)) wanted
+     ORDER BY 2, 3
+    ON CONFLICT DO NOTHING;
+    PERFORM FROM memory.scope_counts scope
+       WHERE scope.tenant_id = tenant
+         AND (scope.agent_id, scope.user_id) IN (SELECT given.a, given.u FROM unnest(agents, users) AS given (a, u))
+       ORDER BY scope.agent_id, scope.user_id
+         FOR UPDATE;
+END $$;
+
+-- Stores a batch, all or none, and returns what became of each item, in their order; the first result when the request
+-- was seen before.
+--
+-- `batch` is a JSON array of items as read below; `vector` is the place of the item's vector in `vectors`, and
+-- `vector_given` says that the caller made it: one of the service's own making is not written again while content and
+-- model stay the same, since providers round differently from call to call. The result holds ids, outcomes and times,
+-- no content: the rest of a stored memory is what the request says.
+CREATE OR REPLACE FUNCTION memory.store_memories(
+    tenant uuid, request uuid, digest bytea, batch jsonb, vectors vector[]
+) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    results jsonb;
+BEGIN
+    PERFORM set_config('minion.tenant', tenant::text, true);
+    PERFORM memory.lock_scopes(tenant, array_agg(agent_id), array_agg(user_id))
+       FROM jsonb_to_recordset(batch) AS item (agent_id uuid, user_id text);
+    IF request IS NOT NULL THEN
+        results := memory.recall_request(tenant, request, 'StoreMemories', digest);
+        IF results IS NOT NULL THEN
+            RETURN results;
+        END IF;
+    END IF;
+
+    WITH given AS MATERIALIZED (
+        SELECT * FROM jsonb_to_recordset(batch) AS item (
+            position integer, memory_id uuid, agent_id uuid, user_id text, key text, type text, content text,
+            speaker text, importance double precision, confidence double precision, trust text, labels jsonb,
+            metadata jsonb, source_session uuid, source_sequences bigint[], source_quote text, model_id smallint,
+            vector integer, vector_given boolean)
+    ), compared AS MATERIALIZED (
+        SELECT given.*, known.memory_id AS known_id, known.create_time AS known_create_time,
+               known.updated_at AS known_update_time,
+               (known.type, known.content, known.speaker, known.importance, known.confidence, known.trust,
+                known.labels, known.metadata, known.source_session, known.source_sequences, known.source_quote)
+               IS NOT DISTINCT FROM
+               (given.type, given.content, given.speaker, given.importance, given.confidence, given.trust,
+                given.labels, given.metadata, given.source_session, given.source_sequences, given.source_quote)
+                   AS says_the_same,
+               coalesce(placed.type = given.type
+                        AND CASE WHEN given.vector_given THEN placed.embedding = vectors[given.vector]
+                                 ELSE known.content = given.content END, false) AS stays_in_place
+          FROM given
+          LEFT JOIN memory.memories known
+                 ON known.tenant_id = tenant AND known.agent_id = given.agent_id
+                AND known.user_id = given.user_id AND known.key = given.key
+          LEFT JOIN memory.memory_vectors placed
+                 ON placed.tenant_id = tenant AND placed.memory_id = known.memory_id
+                AND placed.model_id = given.model_id AND known.model_id = given.model_id
+    ), judged AS MATERIALIZED (
+        SELECT *, CASE WHEN known_id IS NULL THEN 'created'
+                       WHEN says_the_same AND stays_in_place THEN 'unchanged'
+                       ELSE 'updated' END AS outcome
+          FROM compared
+    ), created AS (
+        INSERT INTO memory.memories (
+            tenant_id, memory_id, agent_id, user_id, key, type, content, speaker, importance, confidence, trust,
+            labels, metadata, source_session, source_sequences, source_quote, model_id)
+        SELECT tenant, memory_id, agent_id, user_id, key, type, content, speaker, importance, confidence, trust,
+               labels, metadata, source_session, source_sequences, source_quote, model_id
+          FROM judged WHERE outcome = 'created' ORDER BY position
+    ), updated AS (
+        UPDATE memory.memories known
+           SET type = judged.type, content = judged.content, speaker = judged.speaker,
+               importance = judged.importance, confidence = judged.confidence, trust = judged.trust,
+               labels = judged.labels, metadata = judged.metadata, source_session = judged.source_session,
+               source_sequences = judged.source_sequences, source_quote = judged.source_quote,
+               model_id = judged.model_id
+          FROM judged
+         WHERE judged.outcome = 'updated' AND known.tenant_id = tenant AND known.memory_id = judged.known_id
+    ), outdated AS (
+        DELETE FROM memory.memory_vectors old
+         USING judged
+         WHERE NOT judged.stays_in_place AND old.tenant_id = tenant AND old.memory_id = judged.known_id
+           AND old.model_id <> judged.model_id
+    ), placed AS (
+        INSERT INTO memory.memory_vectors (tenant_id, memory_id, model_id, agent_id, user_id, type, embedding)
+        SELECT tenant, coalesce(known_id, memory_id), model_id, agent_id, user_id, type, vectors[vector]
+          FROM judged WHERE NOT stays_in_place ORDER BY position
+        ON CONFLICT (tenant_id, memory_id, model_id)
+        DO UPDATE SET type = excluded.type, embedding = excluded.embedding
+    )
+    SELECT jsonb_agg(jsonb_build_object(
+               'memory_id', coalesce(known_id, memory_id), 'outcome', outcome,
+               'create_time', coalesce(known_create_time, now()),
+               'update_time', CASE WHEN outcome = 'unchanged' THEN known_update_time ELSE now() END) ORDER BY position)
+      INTO results FROM judged;
+
+    IF request IS NOT NULL THEN
+        INSERT INTO memory.idempotency_keys (tenant_id, request_id, method, digest, result)
+             VALUES (tenant, request, 'StoreMemories', store_memories.digest, results);
+    END IF;
+    RETURN results;
+END $$;
+
+-- The first result of a store; NULL when it is new. Asked before texts are embedded, so that a repeat pays nothing.
+CREATE OR REPLACE FUNCTION memory.recall_store(tenant uuid, request uuid, digest bytea)
+RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM set_config('minion.tenant', tenant::text, true);
+    RETURN memory.recall_request(tenant, request, 'StoreMemories', digest);
+END $$;
+
+-- A memory, or no row.
+CREATE OR REPLACE FUNCTION memory.get_memory(tenant uuid, memory uuid)
+RETURNS SETOF memory.memory_details LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    PERFORM set_config('minion.tenant', tenant::text, true);
+    RETURN QUERY SELECT * FROM memory.memory_details WHERE tenant_id = tenant AND memory_id = memory;
+END $$;
+
+-- Deletes a memory, its vectors with it; false when there is none. A repeat of the request returns true.
+CREATE OR REPLACE FUNCTION memory.delete_memory(tenant uuid, request uuid, digest bytea, memory uuid)
+RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    deleted boolean;
+BEGIN
+    PERFORM set_config('minion.tenant', tenant::text, true);
+    PERFORM memory.lock_scopes(tenant, ARRAY[agent_id], ARRAY[user_id])
+       FROM memory.memories WHERE tenant_id = tenant AND memory_id = memory;
+    IF request IS NOT NULL AND memory.recall_request(tenant, request, 'DeleteMemory', digest) IS NOT NULL THEN
+        RETURN true;
+    END IF;
+    DELETE FROM memory.memories WHERE tenant_id = tenant AND memory_id = memory;
+    deleted := FOUND;
+    IF deleted AND request IS NOT NULL THEN
+        INSERT INTO memory.idempotency_keys (tenant_id, request_id, method, digest, result)
+             VALUES (tenant, request, 'DeleteMemory', delete_memory.digest, '{}');
+    END IF;
+    RETURN deleted;
+END $$;
+
+-- The query of a page of memories, newest first, for the filters that are set; a text, so that each combination is
+-- planned for its own index. $1 tenant, $2 agent, $3 user, $4 type, $5 and $6 the time and id after which it goes on,
+-- $7 the most rows, $8 the most bytes (one row comes in any case).
+CREATE OR REPLACE FUNCTION memory.list_query(by_agent boolean, by_user boolean, by_type boolean)
+RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT 'WITH page AS (
+                SELECT *, octet_length(content) + octet_length(source_quote) + 1024
+                          -- Stored small, it may be so by compression.
+                          + CASE WHEN pg_column_size(metadata) < 512 THEN 512 ELSE 16384 END AS bytes
+                  FROM memory.memory_details
+                 WHERE tenant_id = $1'
+        || CASE WHEN by_agent THEN ' AND agent_id = $2' ELSE '' END
+        || CASE WHEN by_user THEN ' AND user_id = $3' ELSE '' END
+        || CASE WHEN by_type THEN ' AND type = $4' ELSE '' END
+        || ' AND (create_time, memory_id) < ($5, $6)
+                 ORDER BY create_time DESC, memory_id DESC LIMIT $7
+            ), filled AS (
+                SELECT *, count(*) OVER () AS row_count,
+                       sum(bytes) OVER (ORDER BY create_time DESC, memory_id DESC) - bytes AS before
+                  FROM page
+            )
+            SELECT row_count,
+                   ROW(tenant_id, memory_id, agent_id, user_id, key, type, content, speaker, importance, confidence,
+                       trust, labels, metadata, source_session, source_sequences, source_quote, embedding_model,
+                       create_time, update_time)::memory.memory_details
+              FROM filled WHERE before = 0 OR before + bytes <= $8
+             ORDER BY create_time DESC, memory_id DESC';
+$$;
+
+-- One page of memories; NULL filters match all. `row_count` is what it would hold but for the limit of bytes.
+CREATE OR REPLACE FUNCTION memory.list_memories(
+    tenant uuid, agent uuid, subject text, kind text, after_time timestamptz, after_id uuid,
+    most_rows integer, most_bytes bigint
+) RETURNS TABLE (row_count bigint, memory memory.memory_details) LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    PERFORM set_config('minion.tenant', tenant::text, true);
+    RETURN QUERY EXECUTE memory.list_query(agent IS NOT NULL, subject IS NOT NULL, kind IS NOT NULL)
+        USING tenant, agent, subject, kind, coalesce(after_time, 'infinity'),
+              coalesce(after_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'), most_rows, most_bytes;
+END $$;
+
+-- The walk of a model's index: the nearest vectors of a scope, filtered on the way. The cast makes it match the index's
+-- expression. $1 tenant, $2 agent, $3 user, $4 types or NULL, $5 the query's vector, $6 the most rows.
+CREATE OR REPLACE FUNCTION memory.walk_query(model smallint, dimension integer) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT format('SELECT memory_id, embedding <=> $5 AS distance FROM memory.memory_vectors
+                    WHERE model_id = %1$s AND tenant_id = $1 AND agent_id = $2 AND user_id = $3
+                      AND ($4 IS NULL OR type = ANY ($4))
+                    ORDER BY (embedding::%2$s) <=> $5::%2$s LIMIT $6', model, memory.indexed_type(dimension));
+$$;
+
+-- The memories of a scope that are nearest to a vector, best first, with how they were found and how many the scope
+-- has; one row with no memory when nothing was found.
+--
+-- A scope of at most `exact_limit` memories is compared whole. A larger one is searched by HNSW, and again whole when
+-- that brings fewer than `most`: an index walk under filters ends early, and a score's limit may cut one that a miss of
+-- the walk let in. Stable, so that all of it sees one snapshot.
+CREATE OR REPLACE FUNCTION memory.search_memories(
+    tenant uuid, agent uuid, subject text, model smallint, query vector, types text[], least_score double precision,
+    most integer, exact_limit bigint, walk_candidates integer, walk_limit integer
+) RETURNS TABLE (plan text, scope_count bigint, score double precision, memory memory.memory_details)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    counted bigint;
+    chosen text := 'exact';
+    ids uuid[];
+    distances double precision[];
+BEGIN
+    PERFORM set_config('minion.tenant', tenant::text, true);
+    counted := coalesce((SELECT scope.memory_count FROM memory.scope_counts scope
+                          WHERE scope.tenant_id = tenant AND scope.agent_id = agent AND scope.user_id = subject), 0);
+    IF counted > exact_limit THEN
+        chosen := 'hnsw';
+        -- All of them end with the transaction. With sorting off the planner takes the index whatever it guesses.
+        PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true),
+                set_config('hnsw.ef_search', greatest(walk_candidates, most)::text, true),
+                set_config('hnsw.max_scan_tuples', walk_limit::text, true),
+                set_config('enable_sort', 'off', true);
+        EXECUTE format('SELECT array_agg(memory_id), array_agg(distance) FROM (%s) walked
+                         WHERE $7 IS NULL OR 1 - distance >= $7', memory.walk_query(model, vector_dims(query)))
+           INTO ids, distances USING tenant, agent, subject, types, query, most, least_score;
+        PERFORM set_config('enable_sort', 'on', true);
+        IF coalesce(cardinality(ids), 0) < least(most, counted) THEN
+            chosen := 'hnsw_then_exact';
+        END IF;
+    END IF;
+    IF counted > 0 AND chosen <> 'hnsw' THEN
+        SELECT array_agg(best.memory_id), array_agg(best.distance) INTO ids, distances
+          FROM (SELECT placed.memory_id, placed.embedding <=> query AS distance
+                  FROM memory.memory_vectors placed
+                 WHERE placed.model_id = model AND placed.tenant_id = tenant
+                   AND placed.agent_id = agent AND placed.user_id = subject
+                   AND (types IS NULL OR placed.type = ANY (types))
+                 ORDER BY distance LIMIT most) best
+         WHERE least_score IS NULL OR 1 - best.distance >= least_score;
+    END IF;
+    RETURN QUERY
+        SELECT chosen, counted, 1 - hit.distance, details
+          FROM unnest(ids, distances) AS hit (memory_id, distance)
+          JOIN memory.memory_details details ON details.tenant_id = tenant AND details.memory_id = hit.memory_id
+         ORDER BY hit.distance, hit.memory_id;
+    IF NOT FOUND THEN
+        RETURN QUERY SELECT chosen, counted, NULL::double precision, NULL::memory.memory_details;
+    END IF;
+END $$;
+
+-- What minion_postgres needs of every schema with idempotent writes.
+
+-- Claims a request for the running transaction. The first caller gets claimed = true and does the work; a repeat waits
+-- for the first, then gets claimed = false and the first result. Another body or method raises MN409.
+CREATE OR REPLACE FUNCTION memory.claim_request(
+    tenant uuid, request uuid, request_method text, request_digest bytea, request_subject text,
+    OUT claimed boolean, OUT first_result jsonb
+) LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO memory.idempotency_keys (tenant_id, request_id, method, digest, subject)
+         VALUES (tenant, request, request_method, request_digest, request_subject)
+    ON CONFLICT (tenant_id, request_id) DO NOTHING;
+    claimed := FOUND;
+    IF NOT claimed THEN
+        first_result := memory.recall_request(tenant, request, request_method, request_digest);
+    END IF;
+END $$;
+
+-- Keeps the result of a claimed request, in the transaction that claimed it.
+CREATE OR REPLACE FUNCTION memory.record_result(tenant uuid, request uuid, request_result jsonb)
+RETURNS void LANGUAGE sql AS $$
+    UPDATE memory.idempotency_keys SET result = request_result WHERE tenant_id = tenant AND request_id = request;
+$$;
+
+-- The first result of a request; NULL when it is new. Another body or method raises MN409. VOLATILE on purpose: it must
+-- see what was committed while the caller waited for a lock.
+CREATE OR REPLACE FUNCTION memory.recall_request(
+    tenant uuid, request uuid, request_method text, request_digest bytea
+) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    known memory.idempotency_keys;
+BEGIN
+    SELECT * INTO known FROM memory.idempotency_keys WHERE tenant_id = tenant AND request_id = request;
+    IF FOUND AND (known.method <> request_method OR known.digest <> request_digest) THEN
+        RAISE EXCEPTION 'REQUEST_ID_REUSED' USING ERRCODE = 'MN409',
+            DETAIL = 'This request_id came before with another request.',
+            HINT = jsonb_build_object('request_id', request)::text;
+    END IF;
+    RETURN known.result;
+END $$;
+
+-- Deletes keys older than an age, of all tenants, at most so many at once; returns how many went.
+CREATE OR REPLACE FUNCTION memory.purge_requests(age interval, most integer)
+RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH old AS (
+        SELECT tenant_id, request_id FROM memory.idempotency_keys
+         WHERE create_time < now() - age LIMIT most FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM memory.idempotency_keys USING old
+         WHERE idempotency_keys.tenant_id = old.tenant_id AND idempotency_keys.request_id = old.request_id
+        RETURNING 1
+    )
+    SELECT count(*) FROM gone;
+$$;
