@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import orjson
 from aiohttp import web
+
 from minion_testing.provider_ledger import Asked, Ledger, public
 from minion_testing.provider_script import Fault, FaultKind, Reply, Script
 from minion_testing.provider_wire import completion, embeddings, events, last_user_text
@@ -163,6 +164,8 @@ class FakeProvider:
                 return self._error(asked, 400, message, "context_length_exceeded")
             case FaultKind.MODEL_UNKNOWN:
                 return self._error(asked, 404, "The model does not exist.", "model_not_found")
+            case FaultKind.REDIRECTED:
+                return self._error(asked, 307, "Ask there.", "moved", {"Location": f"{self.address}{asked.path}"})
             case FaultKind.STALL:
                 released = self._released
                 if fault.seconds:

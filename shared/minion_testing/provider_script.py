@@ -66,6 +66,7 @@ class FaultKind(enum.Enum):
     KEY_REFUSED = "key_refused"  # 401
     CONTEXT_TOO_LONG = "context_too_long"  # 400
     MODEL_UNKNOWN = "model_unknown"  # 404
+    REDIRECTED = "redirected"  # 307 to itself
     STALL = "stall"  # no byte for `seconds`, or until released, or until the client goes; then the default reply
     CUT = "cut"  # the connection is reset
     MALFORMED = "malformed"  # an event that is not JSON

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
+
 from minion_testing.provider_ledger import Asked
 from minion_testing.provider_script import Reply
 

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, cast
 
 from minion_errors import MinionError, ResourceExhausted, Unavailable
 
-from minion_gateway.inference.providers.openai_faults import connection_failed, may_be_charged, status_refused
+from minion_gateway.inference.providers.openai_faults import (
+    answer_invalid,
+    connection_failed,
+    may_be_charged,
+    status_refused,
+)
 
 if TYPE_CHECKING:
     import httpx2
@@ -150,8 +155,10 @@ async def _pieces(response: "httpx2.Response") -> AsyncIterator[bytes]:
     try:
         async for piece in response.aiter_bytes():
             yield piece
-    except (httpx2.RequestError, aiohttp.ClientError) as error:
+    except httpx2.ReadTimeout as error:
         raise connection_failed(error, sent=True) from error
+    except (httpx2.RequestError, aiohttp.ClientError) as error:
+        raise answer_invalid("The provider's stream was cut.") from error
 
 
 def _was_sent(error: Exception) -> bool:
