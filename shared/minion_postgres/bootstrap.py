@@ -55,6 +55,8 @@ async def bootstrap(admin_dsn: str, services: Sequence[ServiceAccess]) -> None:
             is_superuser = await _check_server(connection, with_vector=any(a.service == "memory" for a in services))
             for role, password, limits in logins:
                 await _run(connection, _QUERIES.make_role, role)
+                if await connection.fetchval(_QUERIES.check_role.text, role):
+                    raise BootstrapError(f"{role} has rights beyond its own tables, which only a superuser can take")
                 if password is not None:
                     await _run(connection, _QUERIES.set_password, role, scram_verifier(password))
                 await _run(connection, _QUERIES.set_limits, role, *limits)

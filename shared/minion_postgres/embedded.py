@@ -169,14 +169,7 @@ class EmbeddedPostgres:
     def stop(self, *, timeout: float = 30.0) -> None:
         """Ends the server if it is ours, with a fast shutdown; after `timeout` seconds with an immediate one."""
         if self._watchdog is not None:
-            assert self._watchdog.stdin is not None
-            self._watchdog.stdin.close()
-            try:
-                self._watchdog.wait(timeout)
-            except subprocess.TimeoutExpired:
-                cluster_files.signal_server(Path(self._reached().cluster) / "data", signal.SIGQUIT)
-                self._watchdog.wait(timeout)
-            self._watchdog = None
+            self._end_server(self._watchdog, timeout)
             self._remove_sockets()
         if self._owner_lock is not None:
             os.close(self._owner_lock)
@@ -222,6 +215,8 @@ class EmbeddedPostgres:
                 access = self._listening(access, account)
                 if self._launch(installation, access, account, cluster_lock, deadline):
                     return
+                assert self._watchdog is not None
+                self._end_server(self._watchdog, timeout=5.0)
                 if attempt == _ATTEMPTS or time.monotonic() > deadline:
                     log = cluster_files.tail(cluster / "postgres.log")
                     raise EmbeddedPostgresError(f"Postgres does not start:\n{log}")
@@ -258,6 +253,16 @@ class EmbeddedPostgres:
                 return False
             time.sleep(_PAUSE)
         return True
+
+    def _end_server(self, watchdog: "subprocess.Popen[bytes]", timeout: float) -> None:
+        assert watchdog.stdin is not None
+        watchdog.stdin.close()
+        try:
+            watchdog.wait(timeout)
+        except subprocess.TimeoutExpired:
+            cluster_files.signal_server(Path(self._reached().cluster) / "data", signal.SIGQUIT)
+            watchdog.wait(timeout)
+        self._watchdog = None
 
     def _place(self, account: Account) -> Path:
         """Decides where the cluster lies, and makes its folder: here, or where the server's user can go."""

@@ -6,7 +6,7 @@ passed over for ever. So rows carry the id of their transaction, readers take on
 cursor is the pair (transaction, row).
 
 A feed may be followed for one tenant or, by services, for all: the latter through a SECURITY DEFINER function that
-gives ids and kinds alone. Changes are kept for a time; a cursor says when it was good, so that one older than that time is
+gives ids and kinds alone. Changes are kept for a time; a cursor says when it was good, so that one older than that is
 refused rather than passing over what was purged.
 
 A writing transaction anywhere in the cluster holds all feeds back until it ends; `statement_timeout` and
@@ -15,7 +15,7 @@ another, set `xid` of the restored rows to '0' and let watchers begin anew.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -96,7 +96,8 @@ class ChangeFeed:
         The tenant None stands for all tenants. Raises InvalidArgument (INVALID_FIELDS) when the cursor is malformed or
         another tenant's or feed's, and Aborted (CURSOR_EXPIRED) when changes after it may have been purged.
         """
-        return await self._after(tenant_id, self._decode(tenant_id, cursor), limit)
+        found = await self._after(tenant_id, self._decode(tenant_id, cursor), limit)
+        return [change for _, change in found]
 
     async def head(self, tenant_id: UUID | None) -> str:
         """Returns the cursor of now: whoever takes it, then lists, then follows from it, misses nothing."""
@@ -111,7 +112,7 @@ class ChangeFeed:
 
     async def follow(
         self, tenant_id: UUID | None, cursor: str, *, silence: float | None = None
-    ) -> AsyncIterator[Change | Synced]:
+    ) -> AsyncGenerator[Change | Synced, None]:
         """Yields the changes after a cursor, then those to come, for as long as it is asked.
 
         With `silence` it yields Synced whenever nothing happened for so many seconds. Raises as `read` does, and
@@ -122,15 +123,14 @@ class ChangeFeed:
         spoke = clock()
         while True:
             looked = datetime.now(UTC)
-            changes = await self._after(tenant_id, position, _BATCH)
-            for change in changes:
+            found = await self._after(tenant_id, position, _BATCH)
+            for place, change in found:
                 yield change
-            if changes:
-                position, spoke = self._decode(tenant_id, changes[-1].cursor), clock()
-            elif silence is not None and clock() - spoke >= silence:
+                position, spoke = place, clock()
+            if not found and silence is not None and clock() - spoke >= silence:
                 yield Synced(self._encode(tenant_id, position, looked))
                 spoke = clock()
-            if len(changes) < _BATCH:
+            if len(found) < _BATCH:
                 await asyncio.sleep(self._interval)
 
     async def purge(self) -> int:
@@ -143,18 +143,23 @@ class ChangeFeed:
                 break
         return total
 
-    async def _after(self, tenant_id: UUID | None, position: _Position, limit: int) -> Sequence[Change]:
+    async def _after(
+        self, tenant_id: UUID | None, position: _Position, limit: int
+    ) -> Sequence[tuple[_Position, Change]]:
         if tenant_id is None:
             rows = await self._database.fetch(self._read_all, *position, limit)
         else:
             rows = await self._database.fetch(self._read, tenant_id, *position, limit)
         return [
-            Change(
-                cursor=self._encode(tenant_id, (row["xid"], row["id"]), row["create_time"]),
-                tenant_id=row["tenant_id"] if tenant_id is None else tenant_id,
-                resource_id=row["resource_id"],
-                kind=row["kind"],
-                create_time=row["create_time"],
+            (
+                (row["xid"], row["id"]),
+                Change(
+                    cursor=self._encode(tenant_id, (row["xid"], row["id"]), row["create_time"]),
+                    tenant_id=row["tenant_id"] if tenant_id is None else tenant_id,
+                    resource_id=row["resource_id"],
+                    kind=row["kind"],
+                    create_time=row["create_time"],
+                ),
             )
             for row in rows
         ]

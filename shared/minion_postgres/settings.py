@@ -1,9 +1,10 @@
 """Where a service's database is and how many connections it may hold."""
 
-from minion_postgres import dsn
-from minion_postgres.roles import roles
 from minion_settings import Settings
 from pydantic import Field, SecretStr, field_validator
+
+from minion_postgres import dsn
+from minion_postgres.roles import roles
 
 
 class DatabaseSettings(Settings):
@@ -59,7 +60,11 @@ class DatabaseSettings(Settings):
         password = _secret(self.owner_database_password)
         if self.owner_database_url is not None:
             return dsn.with_credentials(self.owner_database_url.get_secret_value(), roles(self.service).owner, password)
-        return dsn.as_other_user(self.database_url.get_secret_value(), roles(self.service).owner, password)
+        url = self.database_url.get_secret_value()
+        if dsn.parse(url).user is None:
+            # A password with no user is that of whichever role is filled in.
+            return dsn.with_credentials(url, roles(self.service).owner, password)
+        return dsn.as_other_user(url, roles(self.service).owner, password)
 
 
 def _secret(value: SecretStr | None) -> str | None:

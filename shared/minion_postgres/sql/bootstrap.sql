@@ -14,9 +14,16 @@ SELECT current_setting('server_version_num')::int AS version,
        (SELECT extversion FROM pg_extension WHERE extname = 'vector') AS installed;
 
 -- name: make_role
--- The statement that makes a role, or sets an existing one's attributes.
-SELECT format('%s ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS',
-              CASE WHEN EXISTS (SELECT FROM pg_roles WHERE rolname = $1) THEN 'ALTER' ELSE 'CREATE' END, $1::text);
+-- The statement that makes a role, or takes from an existing one what it must not have. Only a superuser may say
+-- NOSUPERUSER of an existing role; another administrator looks with check_role.
+SELECT format(CASE WHEN NOT EXISTS (SELECT FROM pg_roles WHERE rolname = $1) THEN 'CREATE ROLE %1$I LOGIN %2$s'
+                   WHEN (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN 'ALTER ROLE %1$I LOGIN %2$s'
+                   ELSE 'ALTER ROLE %1$I LOGIN' END,
+              $1::text, 'NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS');
+
+-- name: check_role
+-- Whether a role has any right that would lead past its policies.
+SELECT rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls FROM pg_roles WHERE rolname = $1;
 
 -- name: set_password
 -- The statement that sets a role's password, given as a SCRAM verifier.

@@ -1,0 +1,213 @@
+"""The migration runner: up, down, again; functions; turns; what it refuses."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import asyncpg
+import pytest
+from minion_postgres import MigrationError, Migrations
+from minion_testing.postgres import ClonedDatabase
+
+from tests.minion_postgres.conftest import write_migrations
+
+Factory = Callable[..., Awaitable[ClonedDatabase]]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A folder with a first migration and functions."""
+    return write_migrations(tmp_path / "session")
+
+
+@pytest.fixture
+async def database(database_factory: Factory) -> ClonedDatabase:
+    """A database with roles and schemas alone."""
+    return await database_factory(migrated=False)
+
+
+def add(directory: Path, name: str, up: str, down: str = "SELECT 1;") -> None:
+    (directory / f"{name}.up.sql").write_text(up)
+    (directory / f"{name}.down.sql").write_text(down)
+
+
+async def ask(database: ClonedDatabase, sql: str, *args: object) -> object:
+    connection = await asyncpg.connect(database.admin_dsn)
+    try:
+        return await connection.fetchval(sql, *args)
+    finally:
+        await connection.close()
+
+
+async def objects(database: ClonedDatabase) -> int:
+    value = await ask(
+        database,
+        "SELECT (SELECT count(*) FROM pg_class"
+        "         WHERE relnamespace = 'session'::regnamespace AND relkind IN ('r', 'v', 'S'))"
+        " + (SELECT count(*) FROM pg_proc WHERE pronamespace = 'session'::regnamespace)",
+    )
+    return int(str(value))
+
+
+async def test_up_down_and_up_again(database: ClonedDatabase, directory: Path) -> None:
+    add(directory, "0002_view", "CREATE VIEW session.shown AS SELECT 1 AS one;", "DROP VIEW session.shown;")
+    runner, dsn = Migrations("session", directory), database.dsn("session", "owner")
+    assert [status.apply_time for status in await runner.status(dsn)] == [None, None]
+    assert await runner.up(dsn) == ["0001_notes", "0002_view", "functions.sql"]
+    assert await runner.up(dsn) == []
+    assert all(status.apply_time for status in await runner.status(dsn))
+    full = await objects(database)
+    assert await runner.down(dsn) == ["0002_view"]
+    assert await runner.down(dsn, steps=5) == ["0001_notes"]
+    assert await objects(database) == 1  # schema_migrations, empty
+    assert await ask(database, "SELECT count(*) FROM session.schema_migrations") == 0
+    assert await runner.up(dsn) == ["0001_notes", "0002_view", "functions.sql"]
+    assert await objects(database) == full
+
+
+async def test_everything_belongs_to_the_owner(database: ClonedDatabase, directory: Path) -> None:
+    await Migrations("session", directory).up(database.dsn("session", "owner"))
+    foreign = (
+        "SELECT count(*) FROM pg_class WHERE relnamespace = 'session'::regnamespace"
+        "   AND relowner <> 'minion_session_owner'::regrole"
+    )
+    assert await ask(database, foreign) == 0
+
+
+async def test_functions_are_applied_again_when_they_change(database: ClonedDatabase, directory: Path) -> None:
+    dsn = database.dsn("session", "owner")
+    await Migrations("session", directory).up(dsn)
+    (directory / "functions_more.sql").write_text(
+        "CREATE OR REPLACE FUNCTION session.one() RETURNS int LANGUAGE sql AS 'SELECT 1';"
+    )
+    assert await Migrations("session", directory).up(dsn) == ["functions_more.sql"]
+    (directory / "functions_more.sql").write_text(
+        "CREATE OR REPLACE FUNCTION session.one() RETURNS int LANGUAGE sql AS 'SELECT 11';"
+    )
+    assert await Migrations("session", directory).up(dsn) == ["functions_more.sql"]
+    async with await database.connect("session") as app:
+        assert await app.fetch_value("SELECT session.one()") == 11
+
+
+async def test_the_app_role_may_execute_functions_and_others_may_not(database: ClonedDatabase, directory: Path) -> None:
+    await Migrations("session", directory).up(database.dsn("session", "owner"))
+    signature = "session.purge_requests(interval, integer)"
+    for role, allowed in (("minion_session_app", True), ("minion_memory_app", False), ("public", False)):
+        assert await ask(database, "SELECT has_function_privilege($1, $2, 'EXECUTE')", role, signature) == allowed
+
+
+async def test_a_migration_that_fails_leaves_nothing(database: ClonedDatabase, directory: Path) -> None:
+    add(directory, "0002_broken", "CREATE TABLE session.half (); SELECT 1 / 0;")
+    with pytest.raises(MigrationError, match=r"0002_broken failed.*division by zero"):
+        await Migrations("session", directory).up(database.dsn("session", "owner"))
+    assert await ask(
+        database, "SELECT to_regclass('session.half') IS NULL AND to_regclass('session.notes') IS NOT NULL"
+    )
+    add(directory, "0002_broken", "SELECT nothing FROM nowhere;")
+    with pytest.raises(MigrationError, match="0002_broken failed at character"):
+        await Migrations("session", directory).up(database.dsn("session", "owner"))
+
+
+async def test_a_changed_migration_is_refused(database: ClonedDatabase, directory: Path) -> None:
+    dsn = database.dsn("session", "owner")
+    await Migrations("session", directory).up(dsn)
+    path = directory / "0001_notes.up.sql"
+    path.write_text(path.read_text() + "-- changed")
+    with pytest.raises(MigrationError, match="0001_notes was changed after it was applied"):
+        await Migrations("session", directory).up(dsn)
+
+
+async def test_a_database_of_a_newer_release_is_left_alone(database: ClonedDatabase, directory: Path) -> None:
+    dsn = database.dsn("session", "owner")
+    add(directory, "0002_newer", "CREATE TABLE session.newer ();", "DROP TABLE session.newer;")
+    await Migrations("session", directory).up(dsn)
+    for way in ("up", "down"):
+        (directory / f"0002_newer.{way}.sql").unlink()
+    (directory / "functions.sql").write_text("CREATE FUNCTION session.old() RETURNS int LANGUAGE sql AS 'SELECT 0';")
+    older = Migrations("session", directory)
+    assert await older.up(dsn) == []
+    assert [status.name for status in await older.status(dsn)] == ["0001_notes", "0002_newer"]
+    with pytest.raises(MigrationError, match="0002_newer is of a newer release"):
+        await older.down(dsn)
+
+
+async def test_runners_at_once_take_turns(database: ClonedDatabase, directory: Path) -> None:
+    dsn = database.dsn("session", "owner")
+    add(directory, "0002_slow", "SELECT pg_sleep(0.3); CREATE TABLE session.slow ();", "DROP TABLE session.slow;")
+    results = await asyncio.gather(*(Migrations("session", directory).up(dsn) for _ in range(4)))
+    assert sorted(map(len, results)) == [0, 0, 0, 3]
+
+
+async def test_a_runner_that_waits_too_long_says_so(database: ClonedDatabase, directory: Path) -> None:
+    dsn = database.dsn("session", "owner")
+    runner = Migrations("session", directory)
+    async with runner._turn(dsn, 1):
+        with pytest.raises(MigrationError, match="another runner is still at work"):
+            await runner.up(dsn, patience=0.1)
+
+
+async def test_an_index_is_built_concurrently_while_another_runner_waits(
+    database: ClonedDatabase, directory: Path
+) -> None:
+    add(
+        directory,
+        "0002_index",
+        "-- no-transaction\n"
+        "DROP INDEX CONCURRENTLY IF EXISTS session.notes_time;\n"
+        "CREATE INDEX CONCURRENTLY notes_time ON session.notes (tenant_id, create_time);\n",
+        "-- no-transaction\nDROP INDEX CONCURRENTLY session.notes_time;\n",
+    )
+    runner, dsn = Migrations("session", directory), database.dsn("session", "owner")
+    async with asyncio.timeout(20):
+        await asyncio.gather(runner.up(dsn), runner.up(dsn))
+    assert await ask(database, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'session.notes_time'::regclass")
+    assert await runner.down(dsn) == ["0002_index"]
+
+
+async def test_a_migration_runs_under_limits(database: ClonedDatabase, directory: Path) -> None:
+    add(
+        directory,
+        "0002_limits",
+        "CREATE TABLE session.limits AS"
+        " SELECT current_setting('lock_timeout') AS lock, current_setting('statement_timeout') AS statement;",
+    )
+    await Migrations("session", directory).up(database.dsn("session", "owner"))
+    assert await ask(database, "SELECT lock || ' ' || statement FROM session.limits") == "3s 10min"
+
+
+async def test_a_busy_table_is_waited_for_without_queueing_its_readers(
+    database: ClonedDatabase, directory: Path
+) -> None:
+    dsn = database.dsn("session", "owner")
+    await Migrations("session", directory).up(dsn)
+    add(directory, "0002_column", "SET LOCAL lock_timeout = '50ms'; ALTER TABLE session.notes ADD COLUMN extra int;")
+    holder = await asyncpg.connect(database.admin_dsn)
+    try:
+        await holder.execute("BEGIN; SELECT 1 FROM session.notes")
+        migrating = asyncio.create_task(Migrations("session", directory).up(dsn))
+        reader = await asyncpg.connect(database.admin_dsn)
+        try:
+            for _ in range(5):
+                await reader.fetchval("SELECT count(*) FROM session.notes", timeout=2)
+        finally:
+            await reader.close()
+        await holder.execute("COMMIT")
+        assert await migrating == ["0002_column"]
+    finally:
+        await holder.close()
+
+
+@pytest.mark.parametrize(
+    ("files", "complaint"),
+    [
+        (["0001_a.up.sql"], "needs a way up and a way down"),
+        (["0001_a.up.sql", "0001_a.down.sql", "0003_c.up.sql", "0003_c.down.sql"], "have a gap"),
+        (["0001_a.up.sql", "0001_b.down.sql"], "have the same number"),
+        (["1_a.up.sql"], "is neither"),
+    ],
+)
+def test_a_folder_out_of_order_is_refused(tmp_path: Path, files: list[str], complaint: str) -> None:
+    for name in files:
+        (tmp_path / name).write_text("SELECT 1;")
+    with pytest.raises(MigrationError, match=complaint):
+        Migrations("session", tmp_path)
