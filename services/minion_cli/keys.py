@@ -1,17 +1,20 @@
 """`minion keys`: the credentials of a tenant."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from google.protobuf.duration_pb2 import Duration
 from minion.registry.v1 import api_key_pb2, api_key_service_pb2
 from minion_auth.authenticator import TENANT_METADATA
+from minion_errors import FailedPrecondition
 from uuid_utils.compat import uuid7
 
 from minion_cli import output
 from minion_cli.application import group
 from minion_cli.connection import Services, call
+from minion_cli.development.directory import DEFAULT, Directory
 from minion_cli.output import Format, FormatOption
 
 app = group("API keys: the credentials of a tenant.")
@@ -52,6 +55,17 @@ def revoke(
         return (await services.keys.RevokeApiKey(request, metadata=_naming(tenant))).api_key
 
     output.show_one(call(work, operator=bool(tenant)), form)
+
+
+@app.command()
+def show(
+    directory: Annotated[Path, typer.Option(help="The directory of the development stack.")] = DEFAULT,
+) -> None:
+    """Print the key that `minion dev` made for its tenant: export MINION_API_KEY=$(minion keys show)."""
+    credentials = Directory(directory).find_credentials()
+    if credentials is None or not credentials.api_key:
+        raise FailedPrecondition(f"{directory} holds no key: run `minion dev` first.", reason="CREDENTIAL_MISSING")
+    print(credentials.api_key)
 
 
 def _naming(tenant: str) -> tuple[tuple[str, str], ...]:

@@ -151,7 +151,12 @@ def labels_text(labels: Mapping[str, str]) -> str:
 
 def as_json(message: Message) -> str:
     """Writes a Struct or a Value as compact JSON; whole numbers without a fraction."""
-    return json.dumps(_whole(MessageToDict(message)), ensure_ascii=False)
+    return json.dumps(plain(message), ensure_ascii=False)
+
+
+def plain(message: Message) -> Any:
+    """Gives a Struct or a Value as Python's own types; whole numbers as ints."""
+    return _whole(MessageToDict(message))
 
 
 def one_line(text: str) -> str:

@@ -21,7 +21,7 @@ class Builtin:
 
     name: str
     description: str
-    effect: tool_pb2.ToolEffect
+    effect: "tool_pb2.ToolEffect.ValueType"
     properties: Mapping[str, Mapping[str, object]]
     required: Sequence[str] = ()
 
