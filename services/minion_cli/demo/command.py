@@ -42,7 +42,7 @@ def demo(
         chosen = ports.free()
     kept = _unused(Directory(directory))
     kept.prepare()
-    finished = []
+    finished: list[Story] = []
     with (kept.logs / "demo.log").open("wb") as log:
         configure_logging("info", "json", stream=log)
         run_until_signal(_show(kept, chosen, environ, started, finished, as_json=as_json), environ)
@@ -60,21 +60,20 @@ async def _show(
     as_json: bool,
 ) -> None:
     console = output.console()
-    spans = InMemorySpanExporter()
+    # Two, because an exporter takes no more once the first who uses it is done.
+    ours, theirs = InMemorySpanExporter(), InMemorySpanExporter()
     if not as_json:
         console.print(Text("Minion demo: starting Postgres and five services …", "bold"))
-    async with launched(directory, ports=chosen, environ=environ, span_exporters=[spans]) as stack:
+    async with launched(directory, ports=chosen, environ=environ, span_exporters=[theirs]) as stack:
         if not as_json:
-            seconds = time.monotonic() - started
-            console.print(
-                Text(f"  ready in {seconds:.1f} s · data and logs in {directory.path}", "dim"), soft_wrap=True
-            )
+            ready = f"  ready in {time.monotonic() - started:.1f} s · data and logs in {directory.path}"
+            console.print(Text(ready, "dim"), soft_wrap=True)
         connection = Connection(stack.stack.addresses, stack.credentials.api_key)
-        async with services(connection, span_exporter=spans) as opened:
+        async with services(connection, span_exporter=ours) as opened:
             story = await play(opened, ViewOf() if as_json else Stage(console))
         await _flush(stack)
         if not as_json:
-            conclusion(console, story, spans.get_finished_spans(), directory)
+            conclusion(console, story, [*ours.get_finished_spans(), *theirs.get_finished_spans()], directory)
     seconds = time.monotonic() - started
     if as_json:
         print(json.dumps(story.as_json(seconds), ensure_ascii=False), flush=True)

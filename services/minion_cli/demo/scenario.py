@@ -143,7 +143,7 @@ async def _default_model(services: Services) -> inference_pb2.Model:
 
 
 async def _audit(services: Services, story: Story) -> list[activity_pb2.Activity]:
-    """Waits until the audit holds every run, model call and tool call; it follows the answers, it doesn't delay them."""
+    """Waits until the audit holds every run, model call and tool call: it follows the answers, it delays none."""
     deadline = time.monotonic() + _AUDIT_SECONDS
     calls = sum(len(turn.tool_calls) for turn in story.turns)
     while True:

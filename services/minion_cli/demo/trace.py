@@ -80,12 +80,12 @@ def _name(span: ReadableSpan) -> str:
 def _detail(span: ReadableSpan) -> str:
     found = span.attributes or {}
     parts = []
-    if attributes.GEN_AI_USAGE_INPUT_TOKENS in found:
-        tokens_in, tokens_out = (
-            found[attributes.GEN_AI_USAGE_INPUT_TOKENS],
-            found.get(attributes.GEN_AI_USAGE_OUTPUT_TOKENS, 0),
-        )
-        parts.append(f"{tokens_in} tokens in, {tokens_out} out")
-    if attributes.MINION_ERROR_REASON in found:
-        parts.append(str(found[attributes.MINION_ERROR_REASON]))
+    read, written = (
+        found.get(name) for name in (attributes.GEN_AI_USAGE_INPUT_TOKENS, attributes.GEN_AI_USAGE_OUTPUT_TOKENS)
+    )
+    if isinstance(read, int) and isinstance(written, int):
+        parts.append(f"{read} tokens in, {written} out")
+    reason = found.get(attributes.MINION_ERROR_REASON)
+    if isinstance(reason, str):
+        parts.append(reason)
     return ", ".join(parts)
