@@ -18,17 +18,15 @@ from minion_errors import InvalidArgument, MinionError, ResourceExhausted, Unava
 from minion_telemetry import Telemetry, attributes
 from opentelemetry import context as trace_context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, get_current_span, set_span_in_context
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from minion_grpc import deadline, error_table, peer_errors
+from minion_grpc import deadline, error_table, peer_errors, propagation
 from minion_grpc.metrics import MethodMetrics
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-_PROPAGATOR = TraceContextTextMapPropagator()
-_TRACE_KEYS = frozenset({"traceparent", "tracestate"})
 _OK = grpc.StatusCode.OK
-# Codes that are the service's fault, after which its span is marked as failed (semantic conventions for gRPC servers).
+# Codes after which the server's span is marked as failed: the semantic conventions' for gRPC servers, and CANCELLED,
+# which nobody else would tell apart from a call still running.
 _FAULTS = frozenset(
     {
         grpc.StatusCode.UNKNOWN,
@@ -37,6 +35,7 @@ _FAULTS = frozenset(
         grpc.StatusCode.INTERNAL,
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DATA_LOSS,
+        grpc.StatusCode.CANCELLED,
     }
 )
 
@@ -177,9 +176,7 @@ class Method:
 
     def _enter(self, context: Context) -> Span:
         self._metrics.started()
-        metadata = context.invocation_metadata() or ()
-        carrier = {key: value for key, value in metadata if key in _TRACE_KEYS}
-        parent = _PROPAGATOR.extract(carrier) if carrier else trace_context.Context()
+        parent = propagation.extract(context.invocation_metadata() or ())
         span = self._around.tracer.start_span(
             self._name, parent, kind=SpanKind.SERVER, attributes=self._attributes, record_exception=False
         )
@@ -188,11 +185,13 @@ class Method:
         return span
 
     async def _admit(self, context: Context) -> None:
-        structlog.contextvars.bind_contextvars(service=self._around.service, method=self._name)
         identity = await self._around.authenticator.authenticate(context.invocation_metadata() or (), self._name)
         identities.enter(identity)
         structlog.contextvars.bind_contextvars(
-            tenant_id=None if identity.tenant_id is None else str(identity.tenant_id), principal=identity.origin
+            service=self._around.service,
+            method=self._name,
+            tenant_id=None if identity.tenant_id is None else str(identity.tenant_id),
+            principal=identity.origin,
         )
 
     async def _within_default(self, request: Any, context: Context) -> Any:
@@ -231,29 +230,37 @@ class Method:
     def _leave(self, span: Span, code: grpc.StatusCode, failure: BaseException | None, started: float) -> None:
         seconds = perf_counter() - started
         self._metrics.handled(code, seconds)
-        fields: dict[str, Any] = {"code": code.name, "duration_ms": round(seconds * 1_000, 3)}
-        level = "info"
-        if isinstance(failure, MinionError):
-            level = error_table.row_of(failure).level
-            fields["reason"] = failure.reason
-            fields["error"] = failure.message
-            span.set_attribute(attributes.MINION_ERROR_REASON, failure.reason)
-        elif failure is not None:
-            level = "error"
-            fields["exc_info"] = failure
-        getattr(self._around.log, level)("rpc", **fields)
+        fields: dict[str, object] = {
+            "service": self._around.service,
+            "method": self._name,
+            "code": code.name,
+            "duration_ms": round(seconds * 1_000, 3),
+        }
+        if failure is None:
+            self._around.log.info("rpc", **fields)
+        elif isinstance(failure, MinionError):
+            write = getattr(self._around.log, error_table.row_of(failure).level)
+            write("rpc", **fields, reason=failure.reason, error=failure.message)
+        else:
+            self._around.log.error("rpc", **fields, exc_info=failure)
         if span.is_recording():
-            span.set_attribute("rpc.grpc.status_code", code.value[0])
-            identity = identities.current()
-            if identity is not None:
-                span.set_attribute(attributes.MINION_PRINCIPAL, identity.origin)
-                if identity.tenant_id is not None:
-                    span.set_attribute(attributes.MINION_TENANT_ID, str(identity.tenant_id))
-            if failure is not None and not isinstance(failure, MinionError):
-                span.record_exception(failure)
-            if code in _FAULTS or code is grpc.StatusCode.CANCELLED:
-                span.set_status(Status(StatusCode.ERROR, code.name))
+            self._describe(span, code, failure)
         span.end()
+
+    def _describe(self, span: Span, code: grpc.StatusCode, failure: BaseException | None) -> None:
+        found: dict[str, str | int] = {"rpc.grpc.status_code": code.value[0]}
+        identity = identities.current()
+        if identity is not None:
+            found[attributes.MINION_PRINCIPAL] = identity.origin
+            if identity.tenant_id is not None:
+                found[attributes.MINION_TENANT_ID] = str(identity.tenant_id)
+        if isinstance(failure, MinionError):
+            found[attributes.MINION_ERROR_REASON] = failure.reason
+        elif failure is not None:
+            span.record_exception(failure)
+        span.set_attributes(found)
+        if code in _FAULTS:
+            span.set_status(Status(StatusCode.ERROR, code.name))
 
     async def _abort(self, context: Context, code: grpc.StatusCode, failure: BaseException | None) -> NoReturn:
         if isinstance(failure, MinionError):

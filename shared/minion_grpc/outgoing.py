@@ -12,12 +12,10 @@ import grpc
 from minion_auth import ServiceTokens
 from minion_auth import identity as identities
 from minion_telemetry import Telemetry
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from minion_grpc import deadline
+from minion_grpc import deadline, propagation
 
-_PROPAGATOR = TraceContextTextMapPropagator()
 _Continuation = Callable[[grpc.aio.ClientCallDetails, Any], Any]
 
 
@@ -72,10 +70,8 @@ class Outgoing:
         span = self._tracer.start_span(
             method, kind=SpanKind.CLIENT, attributes=self._attributes_of(method), record_exception=False
         )
-        carrier: dict[str, str] = {}
-        _PROPAGATOR.inject(carrier, set_span_in_context(span))
-        for key, value in carrier.items():
-            metadata.add(key, value)
+        for key, value in propagation.inject(span):
+            metadata[key] = value
         return span, grpc.aio.ClientCallDetails(
             details.method, timeout, metadata, details.credentials, details.wait_for_ready
         )
