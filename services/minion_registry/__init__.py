@@ -1,0 +1,1 @@
+"""The registry: tenants, their API keys, their agents and tools, and what changed."""

@@ -1,0 +1,88 @@
+"""Runs the registry: `python -m minion_registry`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from minion.registry.v1 import agent_service_pb2, api_key_service_pb2, tenant_service_pb2, tool_service_pb2
+from minion.registry.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_server
+from minion.registry.v1.api_key_service_pb2_grpc import add_ApiKeyServiceServicer_to_server
+from minion.registry.v1.tenant_service_pb2_grpc import add_TenantServiceServicer_to_server
+from minion.registry.v1.tool_service_pb2_grpc import add_ToolServiceServicer_to_server
+from minion_auth import Authenticator, ServiceTokens
+from minion_grpc import Server, run
+from minion_postgres import ChangeFeed, Database
+from minion_telemetry import Telemetry
+
+from minion_registry.agents.service import AgentChanges, Agents
+from minion_registry.agents.servicer import AgentServicer
+from minion_registry.agents.store import AgentStore
+from minion_registry.agents.worker import purge_for_ever
+from minion_registry.api_keys.service import ApiKeys
+from minion_registry.api_keys.servicer import ApiKeyServicer
+from minion_registry.api_keys.store import ApiKeyStore
+from minion_registry.bindings.service import Bindings
+from minion_registry.bindings.store import BindingStore
+from minion_registry.settings import RegistrySettings
+from minion_registry.tenants.service import Tenants
+from minion_registry.tenants.servicer import TenantServicer
+from minion_registry.tenants.store import TenantStore
+from minion_registry.tools.service import Tools
+from minion_registry.tools.servicer import ToolServicer
+from minion_registry.tools.store import ToolStore
+
+
+@asynccontextmanager
+async def compose(settings: RegistrySettings, telemetry: Telemetry) -> AsyncIterator[Server]:
+    """Builds the service, ready to start; what it holds is let go at the end of the block."""
+    async with await Database.connect(
+        settings.app_dsn, schema="registry", settings=settings, telemetry=telemetry
+    ) as database:
+        agents, tools, api_keys = AgentStore(), ToolStore(), ApiKeyStore(database)
+        tenants = Tenants(database, TenantStore())
+        if settings.auth_mode == "disabled":
+            await tenants.ensure_development_tenant()
+        feed = ChangeFeed(database, schema="registry", interval=settings.feed_poll_seconds, kept=settings.changes_kept)
+        server = Server("registry", settings, telemetry, _authenticator(settings, api_keys))
+        server.add(
+            add_TenantServiceServicer_to_server,
+            TenantServicer(tenants),
+            tenant_service_pb2.DESCRIPTOR.services_by_name["TenantService"],
+        )
+        server.add(
+            add_ApiKeyServiceServicer_to_server,
+            ApiKeyServicer(ApiKeys(database, api_keys)),
+            api_key_service_pb2.DESCRIPTOR.services_by_name["ApiKeyService"],
+        )
+        server.add(
+            add_ToolServiceServicer_to_server,
+            ToolServicer(Tools(database, tools)),
+            tool_service_pb2.DESCRIPTOR.services_by_name["ToolService"],
+        )
+        server.add(
+            add_AgentServiceServicer_to_server,
+            AgentServicer(
+                Agents(database, agents),
+                Bindings(database, agents, tools, BindingStore(database)),
+                AgentChanges(feed, settings.watch_sync_seconds),
+            ),
+            agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"],
+        )
+        server.background(partial(purge_for_ever, database, feed, settings.purge_seconds), name="purge")
+        yield server
+
+
+def _authenticator(settings: RegistrySettings, api_keys: ApiKeyStore) -> Authenticator:
+    # The registry knows the keys itself: asking over the wire, as the other services do, would be asking itself.
+    key = settings.service_key
+    tokens = None if key is None else ServiceTokens(key.get_secret_value(), settings.service)
+    return Authenticator(settings, api_keys, tokens)
+
+
+def main() -> None:
+    """Runs the registry until it is told to stop."""
+    run(RegistrySettings, compose)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Agents: contents, revisions, lifecycle, and the feed of their changes."""

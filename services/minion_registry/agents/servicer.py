@@ -1,0 +1,103 @@
+"""Serves minion.registry.v1.AgentService."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+from minion.registry.v1 import agent_service_pb2 as pb
+from minion.registry.v1.agent_service_pb2_grpc import AgentServiceServicer
+
+from minion_registry.agents import convert
+from minion_registry.agents.domain import AgentStatus
+from minion_registry.agents.service import AgentChanges, Agents
+from minion_registry.bindings import convert as bindings_convert
+from minion_registry.bindings.service import Bindings
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class AgentServicer(AgentServiceServicer):
+    """Serves minion.registry.v1.AgentService: agents, their tools, and what happens to them."""
+
+    def __init__(self, agents: Agents, bindings: Bindings, changes: AgentChanges) -> None:
+        self._agents = agents
+        self._bindings = bindings
+        self._changes = changes
+
+    async def CreateAgent(self, request: pb.CreateAgentRequest, context: Context) -> pb.CreateAgentResponse:
+        agent_id, contents, key = convert.create_from_proto(request)
+        agent = await self._agents.create(agent_id, contents, key)
+        return pb.CreateAgentResponse(agent=convert.agent_to_proto(agent))
+
+    async def GetAgent(self, request: pb.GetAgentRequest, context: Context) -> pb.GetAgentResponse:
+        named, revision = convert.get_from_proto(request)
+        agent = await self._agents.get(named, revision)
+        return pb.GetAgentResponse(agent=convert.agent_to_proto(agent))
+
+    async def ListAgents(self, request: pb.ListAgentsRequest, context: Context) -> pb.ListAgentsResponse:
+        selected, size, token = convert.list_from_proto(request)
+        agents, more = await self._agents.page(selected, size, token)
+        return pb.ListAgentsResponse(agents=[convert.agent_to_proto(agent) for agent in agents], next_page_token=more)
+
+    async def UpdateAgent(self, request: pb.UpdateAgentRequest, context: Context) -> pb.UpdateAgentResponse:
+        agent_id, changes, etag, key = convert.update_from_proto(request)
+        agent = await self._agents.update(agent_id, changes, etag, key)
+        return pb.UpdateAgentResponse(agent=convert.agent_to_proto(agent))
+
+    async def DeleteAgent(self, request: pb.DeleteAgentRequest, context: Context) -> pb.DeleteAgentResponse:
+        agent_id, etag, key = convert.versioned_from_proto(request)
+        await self._agents.delete(agent_id, etag, key)
+        return pb.DeleteAgentResponse()
+
+    async def ActivateAgent(self, request: pb.ActivateAgentRequest, context: Context) -> pb.ActivateAgentResponse:
+        agent_id, etag, key = convert.versioned_from_proto(request)
+        agent = await self._agents.move(agent_id, AgentStatus.ACTIVE, etag, key)
+        return pb.ActivateAgentResponse(agent=convert.agent_to_proto(agent))
+
+    async def DeactivateAgent(self, request: pb.DeactivateAgentRequest, context: Context) -> pb.DeactivateAgentResponse:
+        agent_id, etag, key = convert.versioned_from_proto(request)
+        agent = await self._agents.move(agent_id, AgentStatus.INACTIVE, etag, key)
+        return pb.DeactivateAgentResponse(agent=convert.agent_to_proto(agent))
+
+    async def ArchiveAgent(self, request: pb.ArchiveAgentRequest, context: Context) -> pb.ArchiveAgentResponse:
+        agent_id, etag, key = convert.versioned_from_proto(request)
+        agent = await self._agents.move(agent_id, AgentStatus.ARCHIVED, etag, key)
+        return pb.ArchiveAgentResponse(agent=convert.agent_to_proto(agent))
+
+    async def ListAgentRevisions(
+        self, request: pb.ListAgentRevisionsRequest, context: Context
+    ) -> pb.ListAgentRevisionsResponse:
+        agent_id, size, token = convert.hanging_from_proto(request)
+        revisions, more = await self._agents.revisions(agent_id, size, token)
+        return pb.ListAgentRevisionsResponse(
+            revisions=[convert.agent_to_proto(revision) for revision in revisions], next_page_token=more
+        )
+
+    async def BindTool(self, request: pb.BindToolRequest, context: Context) -> pb.BindToolResponse:
+        agent_id, tool_id, configuration, key = bindings_convert.bind_from_proto(request)
+        bound = await self._bindings.bind(agent_id, tool_id, configuration, key)
+        return pb.BindToolResponse(agent_tool=bindings_convert.agent_tool_to_proto(bound))
+
+    async def UnbindTool(self, request: pb.UnbindToolRequest, context: Context) -> pb.UnbindToolResponse:
+        agent_id, tool_id, key = bindings_convert.unbind_from_proto(request)
+        await self._bindings.unbind(agent_id, tool_id, key)
+        return pb.UnbindToolResponse()
+
+    async def ListAgentTools(self, request: pb.ListAgentToolsRequest, context: Context) -> pb.ListAgentToolsResponse:
+        agent_id, size, token = convert.hanging_from_proto(request)
+        tools, more = await self._bindings.page(agent_id, size, token)
+        return pb.ListAgentToolsResponse(
+            agent_tools=[bindings_convert.agent_tool_to_proto(bound) for bound in tools], next_page_token=more
+        )
+
+    async def ResolveAgent(self, request: pb.ResolveAgentRequest, context: Context) -> pb.ResolveAgentResponse:
+        resolved = await self._bindings.resolve(convert.named_from_proto(request))
+        return pb.ResolveAgentResponse(resolved_agent=bindings_convert.resolved_to_proto(resolved))
+
+    async def WatchAgents(
+        self, request: pb.WatchAgentsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchAgentsResponse]:
+        async with aclosing(self._changes.watch(request.cursor)) as changes:
+            async for change in changes:
+                yield convert.change_to_proto(change)

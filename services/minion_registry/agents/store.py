@@ -1,0 +1,185 @@
+"""Rows of agents and their revisions."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+from minion_errors import AlreadyExists, MinionError, NotFound
+from minion_postgres import Record, Transaction, queries
+from pydantic import TypeAdapter
+
+from minion_registry.agents.domain import (
+    Agent,
+    AgentContents,
+    AgentFilter,
+    AgentName,
+    AgentStatus,
+    BehaviorSettings,
+    BehaviorType,
+    LlmConfig,
+)
+
+_QUERIES = queries.load(__package__)
+_LLM = TypeAdapter(LlmConfig)
+_BEHAVIOR = TypeAdapter(BehaviorSettings)
+
+# Where an agent stands in a list: by create time, then id. Pages go backwards from NEWEST.
+Place = tuple[datetime, UUID]
+NEWEST: Final[Place] = (datetime(9999, 1, 1, tzinfo=UTC), UUID(int=2**128 - 1))
+LATEST_REVISION: Final = 2**63 - 1
+
+
+class AgentStore:
+    """Reads and writes agents. Each write makes its own line in the feed, and a revision where contents change."""
+
+    async def insert(self, transaction: Transaction, tenant_id: UUID, agent_id: UUID, contents: AgentContents) -> Agent:
+        """Raises AlreadyExists (AGENT_NAME_TAKEN), and NotFound (TENANT_NOT_FOUND) when there is no such tenant."""
+        try:
+            row = await transaction.fetch_one(_QUERIES.insert_agent, tenant_id, agent_id, *_columns(contents))
+        except asyncpg.UniqueViolationError as error:
+            raise _taken(contents) from error
+        except asyncpg.ForeignKeyViolationError as error:
+            raise NotFound(
+                "There is no such tenant.", reason="TENANT_NOT_FOUND", metadata={"tenant_id": str(tenant_id)}
+            ) from error
+        assert row is not None
+        return agent_from_row(row)
+
+    async def update(self, transaction: Transaction, tenant_id: UUID, agent_id: UUID, contents: AgentContents) -> Agent:
+        """Replaces the contents of a locked agent. Raises AlreadyExists (AGENT_NAME_TAKEN)."""
+        try:
+            row = await transaction.fetch_one(_QUERIES.update_agent, tenant_id, agent_id, *_columns(contents))
+        except asyncpg.UniqueViolationError as error:
+            raise _taken(contents) from error
+        assert row is not None
+        return agent_from_row(row)
+
+    async def set_status(self, transaction: Transaction, tenant_id: UUID, agent_id: UUID, status: AgentStatus) -> Agent:
+        """Moves a locked agent to another status."""
+        row = await transaction.fetch_one(_QUERIES.set_agent_status, tenant_id, agent_id, status.value)
+        assert row is not None
+        return agent_from_row(row)
+
+    async def touch(self, transaction: Transaction, tenant_id: UUID, agent_id: UUID) -> None:
+        """Notes that the tools of a locked agent changed."""
+        await transaction.execute(_QUERIES.touch_agent, tenant_id, agent_id)
+
+    async def delete(self, transaction: Transaction, tenant_id: UUID, agent_id: UUID) -> None:
+        """Deletes a locked agent that is a draft or archived, with its revisions and bindings."""
+        deleted = await transaction.execute(_QUERIES.delete_agent, tenant_id, agent_id)
+        assert deleted == 1
+
+    async def get(self, transaction: Transaction, tenant_id: UUID, named: AgentName) -> Agent:
+        """Raises NotFound (AGENT_NOT_FOUND)."""
+        if named.agent_id is not None:
+            row = await transaction.fetch_one(_QUERIES.get_agent, tenant_id, named.agent_id)
+        else:
+            row = await transaction.fetch_one(_QUERIES.get_agent_by_name, tenant_id, named.name)
+        if row is None:
+            raise not_found(named)
+        return agent_from_row(row)
+
+    async def lock(self, transaction: Transaction, tenant_id: UUID, agent_id: UUID) -> Agent:
+        """Reads an agent that nobody else changes until the transaction ends. Raises NotFound (AGENT_NOT_FOUND)."""
+        row = await transaction.fetch_one(_QUERIES.lock_agent, tenant_id, agent_id)
+        if row is None:
+            raise not_found(AgentName(agent_id=agent_id))
+        return agent_from_row(row)
+
+    async def get_revision(self, transaction: Transaction, tenant_id: UUID, agent_id: UUID, revision: int) -> Agent:
+        """Raises NotFound (AGENT_NOT_FOUND)."""
+        row = await transaction.fetch_one(_QUERIES.get_agent_revision, tenant_id, agent_id, revision)
+        if row is None:
+            raise NotFound(
+                "The agent has no such revision.",
+                reason="AGENT_NOT_FOUND",
+                metadata={"agent_id": str(agent_id), "revision": str(revision)},
+            )
+        return agent_from_row(row)
+
+    async def revisions(
+        self, transaction: Transaction, tenant_id: UUID, agent_id: UUID, before: int, limit: int
+    ) -> Sequence[Agent]:
+        """Returns at most `limit` revisions before a number, newest first."""
+        rows = await transaction.fetch(_QUERIES.list_agent_revisions, tenant_id, agent_id, before, limit)
+        return [agent_from_row(row) for row in rows]
+
+    async def page(
+        self, transaction: Transaction, tenant_id: UUID, selected: AgentFilter, before: Place, limit: int
+    ) -> Sequence[Agent]:
+        """Returns at most `limit` agents before a place, newest first.
+
+        The filter that is likely to match fewest decides which index is walked; the others look at what it gives.
+        """
+        where = (tenant_id, *before, limit)
+        status = selected.status.value if selected.status else None
+        behavior_type, capability = selected.behavior_type, selected.capability
+        if selected.labels:
+            key, value = next(iter(sorted(selected.labels.items())))
+            rows = await transaction.fetch(
+                _QUERIES.list_agents_by_label, *where, status, behavior_type, capability, key, value, selected.labels
+            )
+        elif capability is not None:
+            rows = await transaction.fetch(
+                _QUERIES.list_agents_by_capability, *where, status, behavior_type, capability
+            )
+        elif status is not None:
+            rows = await transaction.fetch(_QUERIES.list_agents_by_status, *where, status, behavior_type)
+        elif behavior_type is not None:
+            rows = await transaction.fetch(_QUERIES.list_agents_by_behavior_type, *where, behavior_type)
+        else:
+            rows = await transaction.fetch(_QUERIES.list_agents, *where)
+        return [agent_from_row(row) for row in rows]
+
+
+def agent_from_row(row: Record) -> Agent:
+    """Reads an agent from a row that has its columns."""
+    return Agent(
+        agent_id=row["agent_id"],
+        contents=AgentContents(
+            name=row["name"],
+            display_name=row["display_name"],
+            description=row["description"],
+            behavior_type=BehaviorType(row["behavior_type"]),
+            instructions=row["instructions"],
+            llm=_LLM.validate_python(row["llm"]),
+            capabilities=tuple(row["capabilities"]),
+            behavior=_BEHAVIOR.validate_python(row["behavior"]),
+            metadata=row["metadata"],
+            labels=row["labels"],
+        ),
+        status=AgentStatus(row["status"]),
+        revision=row["revision"],
+        version=row["version"],
+        create_time=row["create_time"],
+        update_time=row["updated_at"],
+    )
+
+
+def not_found(named: AgentName) -> NotFound:
+    """Builds the error for an agent that the tenant doesn't have."""
+    metadata = {"agent_id": str(named.agent_id)} if named.agent_id is not None else {"name": named.name or ""}
+    return NotFound("There is no such agent.", reason="AGENT_NOT_FOUND", metadata=metadata)
+
+
+def _columns(contents: AgentContents) -> tuple[object, ...]:
+    return (
+        contents.name,
+        contents.display_name,
+        contents.description,
+        contents.behavior_type.value,
+        contents.instructions,
+        _LLM.dump_python(contents.llm, mode="json"),
+        list(contents.capabilities),
+        _BEHAVIOR.dump_python(contents.behavior, mode="json"),
+        contents.metadata,
+        contents.labels,
+    )
+
+
+def _taken(contents: AgentContents) -> MinionError:
+    return AlreadyExists(
+        "Another agent has this name or id.", reason="AGENT_NAME_TAKEN", metadata={"name": contents.name}
+    )

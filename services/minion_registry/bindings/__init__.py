@@ -1,0 +1,1 @@
+"""Bindings: which tools an agent may call, and how."""

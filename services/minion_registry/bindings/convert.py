@@ -1,0 +1,54 @@
+"""Between the contract's bindings and ours."""
+
+from typing import Any
+from uuid import UUID
+
+from minion.registry.v1 import agent_pb2
+from minion.registry.v1 import agent_service_pb2 as pb
+from minion_errors import Violations
+from minion_grpc import wire
+from minion_postgres import Key
+
+from minion_registry import requests
+from minion_registry.agents.convert import agent_to_proto
+from minion_registry.bindings.domain import AgentTool, ResolvedAgent
+from minion_registry.tools.convert import tool_to_proto
+
+
+def bind_from_proto(request: pb.BindToolRequest) -> tuple[UUID, UUID, dict[str, Any], Key | None]:
+    """Reads the agent, the tool and the tool's settings. Raises InvalidArgument with all faults."""
+    violations = Violations()
+    agent_id = violations.identifier("agent_id", request.agent_id)
+    tool_id = violations.identifier("tool_id", request.tool_id)
+    configuration = requests.json_object(violations, "configuration", request.configuration)
+    key = requests.key(violations, request)
+    violations.raise_if_any()
+    return agent_id, tool_id, configuration, key
+
+
+def unbind_from_proto(request: pb.UnbindToolRequest) -> tuple[UUID, UUID, Key | None]:
+    """Reads the agent and the tool. Raises InvalidArgument with all faults."""
+    violations = Violations()
+    agent_id = violations.identifier("agent_id", request.agent_id)
+    tool_id = violations.identifier("tool_id", request.tool_id)
+    key = requests.key(violations, request)
+    violations.raise_if_any()
+    return agent_id, tool_id, key
+
+
+def agent_tool_to_proto(bound: AgentTool) -> agent_pb2.AgentTool:
+    """Writes a binding."""
+    return agent_pb2.AgentTool(
+        agent_id=str(bound.agent_id),
+        tool=tool_to_proto(bound.tool),
+        configuration=wire.to_struct(bound.configuration),
+        bound_digest=bound.bound_digest,
+        create_time=wire.to_timestamp(bound.create_time),
+    )
+
+
+def resolved_to_proto(resolved: ResolvedAgent) -> agent_pb2.ResolvedAgent:
+    """Writes an agent with its tools."""
+    return agent_pb2.ResolvedAgent(
+        agent=agent_to_proto(resolved.agent), tools=[agent_tool_to_proto(bound) for bound in resolved.tools]
+    )

@@ -1,0 +1,1 @@
+"""Tenants: whoever's things are kept apart from all others'."""

@@ -1,0 +1,33 @@
+"""Serves minion.registry.v1.ToolService."""
+
+from typing import Any
+
+import grpc
+from minion.registry.v1 import tool_service_pb2 as pb
+from minion.registry.v1.tool_service_pb2_grpc import ToolServiceServicer
+
+from minion_registry.tools import convert
+from minion_registry.tools.service import Tools
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ToolServicer(ToolServiceServicer):
+    """Serves minion.registry.v1.ToolService."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    async def RegisterTool(self, request: pb.RegisterToolRequest, context: Context) -> pb.RegisterToolResponse:
+        tool_id, contents, key = convert.register_from_proto(request)
+        tool = await self._tools.register(tool_id, contents, key)
+        return pb.RegisterToolResponse(tool=convert.tool_to_proto(tool))
+
+    async def GetTool(self, request: pb.GetToolRequest, context: Context) -> pb.GetToolResponse:
+        tool = await self._tools.get(convert.get_from_proto(request))
+        return pb.GetToolResponse(tool=convert.tool_to_proto(tool))
+
+    async def ListTools(self, request: pb.ListToolsRequest, context: Context) -> pb.ListToolsResponse:
+        transport, size, token = convert.list_from_proto(request)
+        tools, more = await self._tools.page(transport, size, token)
+        return pb.ListToolsResponse(tools=[convert.tool_to_proto(tool) for tool in tools], next_page_token=more)
