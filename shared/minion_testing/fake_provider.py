@@ -215,6 +215,7 @@ class FakeProvider:
             case FaultKind.CUT:
                 self.ledger.close(asked, "fault", 200)
                 if request.transport is not None:
+                    # Closed, not reset: a reset would race what was sent before it.
                     request.transport.abort()
             case FaultKind.MALFORMED:
                 await response.write(b'data: {"choices": [{"delta": {"cont\n\n')

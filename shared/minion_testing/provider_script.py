@@ -68,7 +68,7 @@ class FaultKind(enum.Enum):
     MODEL_UNKNOWN = "model_unknown"  # 404
     REDIRECTED = "redirected"  # 307 to itself
     STALL = "stall"  # no byte for `seconds`, or until released, or until the client goes; then the default reply
-    CUT = "cut"  # the connection is reset
+    CUT = "cut"  # the connection is closed
     MALFORMED = "malformed"  # an event that is not JSON
     STALL_MIDWAY = "stall_midway"  # no more bytes until released
     ERROR_MIDWAY = "error_midway"  # an error event in a stream that began well

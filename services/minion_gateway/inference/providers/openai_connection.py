@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 from minion_errors import MinionError, ResourceExhausted, Unavailable
 
 from minion_gateway.inference.providers.openai_faults import (
+    DEFAULT_RETRY,
     answer_invalid,
     connection_failed,
     may_be_charged,
@@ -87,12 +88,16 @@ class OpenAIConnection:
             # stamina adds no jitter to the waits that a hook gives, so `_wait` does.
             return (self._wait(error, used) or False) if isinstance(error, MinionError) else False
 
-        async for trial in stamina.retry_context(
-            on=wait, attempts=self._options.attempts, timeout=None, wait_jitter=_JITTER_SECONDS
-        ):
-            with trial:
-                used = trial.num
-                return await self._send(path, body, model=model, attempt=attempt, stream=stream)
+        try:
+            async for trial in stamina.retry_context(
+                on=wait, attempts=self._options.attempts, timeout=None, wait_jitter=_JITTER_SECONDS
+            ):
+                with trial:
+                    used = trial.num
+                    return await self._send(path, body, model=model, attempt=attempt, stream=stream)
+        except (ResourceExhausted, Unavailable) as error:
+            error.retry_after = error.retry_after or DEFAULT_RETRY
+            raise
         raise AssertionError("retry_context returns or raises")
 
     def _wait(self, error: MinionError, attempts_used: int) -> float | None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 Charged = Literal["no", "maybe"]
 
-_DEFAULT_RETRY = timedelta(seconds=1)
+# What callers are told to wait where the provider says nothing.
+DEFAULT_RETRY = timedelta(seconds=1)
 _LONGEST_MESSAGE = 300
 _TOO_LONG = re.compile(r"context.{0,20}(length|window)|maximum.{0,20}tokens|too many tokens|prompt is too long", re.I)
 # Refusals that waiting mends: 408 and 425 ask for it, 409 is a lock.
@@ -32,11 +33,13 @@ def may_be_charged(error: MinionError) -> bool:
 
 def answer_invalid(message: str) -> Unavailable:
     """The answer came and can't be read, or did not come whole."""
-    return Unavailable(message, reason="PROVIDER_ANSWER_INVALID", metadata={"charged": "maybe"})
+    return Unavailable(
+        message, reason="PROVIDER_ANSWER_INVALID", metadata={"charged": "maybe"}, retry_after=DEFAULT_RETRY
+    )
 
 
-def unavailable(message: str, charged: Charged, retry_after: timedelta = _DEFAULT_RETRY) -> Unavailable:
-    """The provider is away, silent or broken."""
+def unavailable(message: str, charged: Charged, retry_after: timedelta | None = None) -> Unavailable:
+    """The provider is away, silent or broken; `retry_after` is what it asks for itself."""
     return Unavailable(message, reason="PROVIDER_UNAVAILABLE", metadata={"charged": charged}, retry_after=retry_after)
 
 
@@ -73,7 +76,7 @@ def status_refused(error: "openai.APIStatusError", model: str) -> MinionError:
         limited.metadata["code"] = code or "rate_limit_exceeded"
         return limited
     if status >= 500 or status in _PASSING:
-        return unavailable(f"The provider failed with status {status}.", "no", retry_after or _DEFAULT_RETRY)
+        return unavailable(f"The provider failed with status {status}.", "no", retry_after)
     said = _said(error)
     if code == "context_length_exceeded" or (status in {400, 413, 422} and _TOO_LONG.search(said)):
         return InvalidArgument(
@@ -97,7 +100,7 @@ def _rate_limited(message: str, retry_after: timedelta | None, charged: Charged)
         message,
         reason="PROVIDER_RATE_LIMITED",
         metadata={"charged": charged},
-        retry_after=retry_after or _DEFAULT_RETRY,
+        retry_after=retry_after,
     )
 
 
