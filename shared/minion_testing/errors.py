@@ -28,7 +28,8 @@ async def refused(code: grpc.StatusCode, reason: str) -> AsyncIterator[Refusal]:
         yield refusal
     except grpc.aio.AioRpcError as error:
         found = (error.code(), peer_errors.reason_of(error))
-        assert found == (code, reason), f"refused with {found[0].name}/{found[1]}: {error.details()}"
+        if found != (code, reason):
+            raise AssertionError(f"refused with {found[0].name}/{found[1]}: {error.details()}") from error
         _fill(refusal, error)
         return
     raise AssertionError(f"nothing was refused, {code.name}/{reason} was expected")
