@@ -6,24 +6,36 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import grpc
-from minion.activity.v1.activity_service_pb2_grpc import ActivityServiceAsyncStub, ActivityServiceStub
-from minion.gateway.v1.inference_service_pb2_grpc import InferenceServiceAsyncStub, InferenceServiceStub
-from minion.gateway.v1.run_service_pb2_grpc import RunServiceAsyncStub, RunServiceStub
-from minion.memory.v1.memory_service_pb2_grpc import MemoryServiceAsyncStub, MemoryServiceStub
-from minion.registry.v1.agent_service_pb2_grpc import AgentServiceAsyncStub, AgentServiceStub
-from minion.registry.v1.api_key_service_pb2_grpc import ApiKeyServiceAsyncStub, ApiKeyServiceStub
-from minion.registry.v1.tenant_service_pb2_grpc import TenantServiceAsyncStub, TenantServiceStub
-from minion.registry.v1.tool_service_pb2_grpc import ToolServiceAsyncStub, ToolServiceStub
-from minion.session.v1.session_service_pb2_grpc import SessionServiceAsyncStub, SessionServiceStub
+from minion.activity.v1.activity_service_pb2_grpc import ActivityServiceStub
+from minion.gateway.v1.inference_service_pb2_grpc import InferenceServiceStub
+from minion.gateway.v1.run_service_pb2_grpc import RunServiceStub
+from minion.memory.v1.memory_service_pb2_grpc import MemoryServiceStub
+from minion.registry.v1.agent_service_pb2_grpc import AgentServiceStub
+from minion.registry.v1.api_key_service_pb2_grpc import ApiKeyServiceStub
+from minion.registry.v1.tenant_service_pb2_grpc import TenantServiceStub
+from minion.registry.v1.tool_service_pb2_grpc import ToolServiceStub
+from minion.session.v1.session_service_pb2_grpc import SessionServiceStub
 from minion_errors import FailedPrecondition, MinionError
 from minion_grpc import connect, peer_errors
 from minion_telemetry import Telemetry, TelemetrySettings
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from minion_cli.development.directory import DEFAULT, Directory
+
+if TYPE_CHECKING:
+    # Exist for the type checker alone.
+    from minion.activity.v1.activity_service_pb2_grpc import ActivityServiceAsyncStub
+    from minion.gateway.v1.inference_service_pb2_grpc import InferenceServiceAsyncStub
+    from minion.gateway.v1.run_service_pb2_grpc import RunServiceAsyncStub
+    from minion.memory.v1.memory_service_pb2_grpc import MemoryServiceAsyncStub
+    from minion.registry.v1.agent_service_pb2_grpc import AgentServiceAsyncStub
+    from minion.registry.v1.api_key_service_pb2_grpc import ApiKeyServiceAsyncStub
+    from minion.registry.v1.tenant_service_pb2_grpc import TenantServiceAsyncStub
+    from minion.registry.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
+    from minion.session.v1.session_service_pb2_grpc import SessionServiceAsyncStub
 
 DEFAULT_PORTS: Final[Mapping[str, int]] = {
     "gateway": 50050,
@@ -80,47 +92,47 @@ class Services:
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     @cached_property
-    def tenants(self) -> TenantServiceAsyncStub:
+    def tenants(self) -> "TenantServiceAsyncStub":
         """Tenants, kept by the registry."""
         return TenantServiceStub(self.channel("registry"))
 
     @cached_property
-    def keys(self) -> ApiKeyServiceAsyncStub:
+    def keys(self) -> "ApiKeyServiceAsyncStub":
         """API keys, kept by the registry."""
         return ApiKeyServiceStub(self.channel("registry"))
 
     @cached_property
-    def agents(self) -> AgentServiceAsyncStub:
+    def agents(self) -> "AgentServiceAsyncStub":
         """Agents, kept by the registry."""
         return AgentServiceStub(self.channel("registry"))
 
     @cached_property
-    def tools(self) -> ToolServiceAsyncStub:
+    def tools(self) -> "ToolServiceAsyncStub":
         """Tools, kept by the registry."""
         return ToolServiceStub(self.channel("registry"))
 
     @cached_property
-    def sessions(self) -> SessionServiceAsyncStub:
+    def sessions(self) -> "SessionServiceAsyncStub":
         """Sessions."""
         return SessionServiceStub(self.channel("session"))
 
     @cached_property
-    def memories(self) -> MemoryServiceAsyncStub:
+    def memories(self) -> "MemoryServiceAsyncStub":
         """Memories."""
         return MemoryServiceStub(self.channel("memory"))
 
     @cached_property
-    def activities(self) -> ActivityServiceAsyncStub:
+    def activities(self) -> "ActivityServiceAsyncStub":
         """The audit."""
         return ActivityServiceStub(self.channel("activity"))
 
     @cached_property
-    def runs(self) -> RunServiceAsyncStub:
+    def runs(self) -> "RunServiceAsyncStub":
         """Runs, driven by the gateway."""
         return RunServiceStub(self.channel("gateway"))
 
     @cached_property
-    def inference(self) -> InferenceServiceAsyncStub:
+    def inference(self) -> "InferenceServiceAsyncStub":
         """Models, asked by the gateway."""
         return InferenceServiceStub(self.channel("gateway"))
 

@@ -125,7 +125,7 @@ async def _server(dsn: str) -> Finding:
     place = dsns.parse(dsn).place
     try:
         async with _connected(dsn) as connection:
-            server = await connection.fetchrow(_QUERIES["server"])
+            server = await connection.fetchrow(_QUERIES.server.text)
     except MinionError as error:
         return Finding("postgres", False, error.message, "Check that it runs, and the URL, user and password.")
     if server["version"] < MINIMUM_POSTGRES * 10_000:

@@ -1,0 +1,76 @@
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import pytest_asyncio
+from minion_cli.__main__ import run
+from minion_postgres import SCHEMAS
+from minion_testing.postgres import ClonedDatabase, PostgresCluster
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def bare(postgres_cluster: PostgresCluster) -> AsyncIterator[ClonedDatabase]:
+    """A database with roles and schemas and no tables."""
+    database = await postgres_cluster.clone(migrated=False)
+    yield database
+    await postgres_cluster.drop(database)
+
+
+def test_up_status_down_and_up_again(
+    bare: ClonedDatabase, point_at: Callable[[ClonedDatabase], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    point_at(bare)
+    assert run(["migrate", "status"]) == 0
+    assert capsys.readouterr().out.count("pending") >= len(SCHEMAS)
+
+    assert run(["migrate", "--bootstrap"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == f"bootstrapped: {', '.join(SCHEMAS)}"
+    assert [line.split()[0] for line in shown[1:]] == list(SCHEMAS)
+    assert all("applied: 0001_" in line for line in shown[1:])
+
+    assert run(["migrate"]) == 0
+    assert capsys.readouterr().out.count("up to date") == len(SCHEMAS)
+    assert run(["migrate", "status"]) == 0
+    assert "pending" not in capsys.readouterr().out
+
+    assert run(["migrate", "down", "--service", "session"]) == 0
+    assert capsys.readouterr().out.startswith("session   taken back: 0")
+    assert run(["migrate", "up", "--service", "session"]) == 0
+    assert "applied: 0" in capsys.readouterr().out
+
+
+def test_bootstrap_needs_an_administrator(
+    bare: ClonedDatabase,
+    point_at: Callable[[ClonedDatabase], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    point_at(bare)
+    monkeypatch.delenv("MINION_ADMIN_DATABASE_URL")
+    assert run(["migrate", "--bootstrap"]) == 1
+    assert "MINION_ADMIN_DATABASE_URL" in capsys.readouterr().err
+    monkeypatch.setenv("MINION_ADMIN_DATABASE_URL", bare.dsn("session"))
+    assert run(["migrate", "--bootstrap"]) == 1
+    assert capsys.readouterr().err.startswith("error: MIGRATION_REFUSED: minion_session_app at ")
+
+
+def test_without_a_database_every_missing_setting_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MINION_DATABASE_URL", raising=False)
+    assert run(["migrate"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: SETTINGS_INVALID: ")
+    assert len(told.splitlines()) == 1
+    assert all(f"MINION_{service.upper()}_DATABASE_URL" in told for service in SCHEMAS)
+
+
+def test_a_database_that_is_down_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MINION_DATABASE_URL", "postgresql://127.0.0.1:1/minion")
+    assert run(["migrate"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: DATABASE_UNAVAILABLE: ")
+    assert "127.0.0.1:1" in told
+    assert len(told.splitlines()) == 1

@@ -1,0 +1,33 @@
+import socket
+
+import pytest
+from minion_cli.development import ports
+from minion_cli.development.ports import Ports
+from minion_errors import Unavailable
+
+
+def test_the_documented_ports_unless_the_environment_says_otherwise() -> None:
+    assert ports.chosen({}) == ports.DOCUMENTED
+    chosen = ports.chosen({"MINION_SESSION_PORT": "6000", "MINION_SESSION_OPERATIONS_PORT": "6001"})
+    assert chosen["session"] == Ports(6000, 6001)
+    assert chosen["memory"] == ports.DOCUMENTED["memory"]
+
+
+def test_free_ports_are_all_different_and_free() -> None:
+    chosen = ports.free()
+    assert len({port for pair in chosen.values() for port in (pair.rpc, pair.operations)}) == 10
+    ports.check(chosen)
+
+
+def test_every_port_in_use_is_named_with_its_owner() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        chosen = {
+            **ports.free(),
+            "session": Ports(first.getsockname()[1], ports.free()["session"].operations),
+            "memory": Ports(ports.free()["memory"].rpc, second.getsockname()[1]),
+        }
+        with pytest.raises(Unavailable) as refused:
+            ports.check(chosen)
+    assert refused.value.reason == "PORT_UNAVAILABLE"
+    assert f"{chosen['session'].rpc} (session)" in refused.value.message
+    assert f"{chosen['memory'].operations} (memory's operations)" in refused.value.message
