@@ -3,7 +3,7 @@
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
@@ -11,7 +11,6 @@ import pytest
 from minion_errors import Unavailable
 from minion_postgres import SCHEMAS, BootstrapError, EmbeddedPostgres, ServiceAccess, bootstrap, roles
 from minion_postgres.bootstrap import check_vector, scram_verifier
-from minion_testing.postgres import ClonedDatabase
 
 
 def access(postgres: EmbeddedPostgres, password: str, database: str = "minion") -> list[ServiceAccess]:
@@ -102,11 +101,12 @@ async def test_a_server_that_is_away_is_unavailable(fresh: EmbeddedPostgres) -> 
         await bootstrap("postgresql://postgres:hunter2@127.0.0.1:1/minion", access(fresh, "x"))
 
 
-async def test_what_everybody_has_is_taken(
-    database_factory: Callable[..., Awaitable[ClonedDatabase]],
-) -> None:
-    database = await database_factory(migrated=False)
-    connection = await asyncpg.connect(database.admin_dsn)
+async def test_what_everybody_has_is_taken(fresh: EmbeddedPostgres) -> None:
+    connection = await asyncpg.connect(fresh.admin_dsn("postgres"))
+    await connection.execute("CREATE DATABASE untouched")
+    await connection.close()
+    await bootstrap(fresh.admin_dsn("untouched"), access(fresh, "word", "untouched"))
+    connection = await asyncpg.connect(fresh.admin_dsn("untouched"))
     try:
         for schema in SCHEMAS:
             assert not await connection.fetchval("SELECT has_schema_privilege('public', $1, 'USAGE')", schema)

@@ -175,6 +175,17 @@ async def test_a_transaction_that_idles_is_ended_by_the_server(session_app: Data
     await session_app.ping()
 
 
+async def test_every_session_has_its_limits_and_its_name(notes: ClonedDatabase) -> None:
+    # As the owner, whose role alone would allow more.
+    async with await notes.connect("session", "owner", statement_seconds=2.5) as database:
+        names = ("idle_in_transaction_session_timeout", "statement_timeout", "application_name")
+        assert [await database.fetch_value("SELECT current_setting($1)", name) for name in names] == [
+            "1s",
+            "2500ms",
+            "minion-session",
+        ]
+
+
 async def test_a_statement_out_of_time_is_deadline_exceeded(notes: ClonedDatabase) -> None:
     async with await notes.connect("session", statement_seconds=0.1) as database:
         with pytest.raises(DeadlineExceeded) as caught:

@@ -187,8 +187,11 @@ async def test_a_busy_table_is_waited_for_without_queueing_its_readers(
         migrating = asyncio.create_task(Migrations("session", directory).up(dsn))
         reader = await asyncpg.connect(database.admin_dsn)
         try:
-            for _ in range(5):
-                await reader.fetchval("SELECT count(*) FROM session.notes", timeout=2)
+            waiting = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND relation = 'session.notes'::regclass"
+            async with asyncio.timeout(10):
+                for expected in (True, False):  # it stood in the queue, and left it again
+                    while await reader.fetchval(waiting) != expected:
+                        await reader.fetchval("SELECT count(*) FROM session.notes", timeout=2)
         finally:
             await reader.close()
         await holder.execute("COMMIT")
