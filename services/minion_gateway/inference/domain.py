@@ -224,6 +224,9 @@ class Provider(Protocol):
     def name(self) -> str:
         """The first part of its models' names, as in `openai`."""
 
+    async def start(self) -> None:
+        """Loads what the first call would, off the event loop; may be left out."""
+
     async def complete(self, request: CompletionRequest) -> Completion:
         """Returns the whole answer; `request.model` is without the provider's name."""
 
@@ -244,6 +247,9 @@ class Embedder(Protocol):
     @property
     def dimensions(self) -> int:
         """Length of its vectors."""
+
+    async def start(self) -> None:
+        """Loads what the first call would, off the event loop; may be left out."""
 
     async def embed(self, texts: Sequence[str]) -> Embeddings:
         """Returns one vector a text, in order."""

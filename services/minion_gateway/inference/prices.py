@@ -52,6 +52,10 @@ class Prices:
         self._openai_base_url = openai_base_url
         self._flat: dict[str, _Remembered] = {}
 
+    def load(self, model: str) -> None:
+        """Loads the list, which takes a quarter of a second, and remembers a model's price."""
+        self.cost_nanos(model, Usage())
+
     def cost_nanos(self, model: str, usage: Usage) -> int | None:
         """Returns what the usage costs, or None where the model's price is unknown."""
         if override := self._overrides.get(model):

@@ -1,5 +1,6 @@
 """Asking models: the name is resolved, the provider asked, the answer priced, measured and traced."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
@@ -54,6 +55,18 @@ class Inference:
         self._prices = prices
         self._tracer = telemetry.tracer
         self._latency = ModelLatency(telemetry.registry, known=[model.name for model in self._models])
+
+    async def start(self) -> None:
+        """Loads what the default models need, so that no first call stalls the event loop: call it before serving.
+
+        Raises Unavailable where the local embedding model is the default and can't be prepared.
+        """
+        chat, embedding = (self._defaults.get(kind, "") for kind in (ModelKind.CHAT, ModelKind.EMBEDDING))
+        for provider in self._providers.values():
+            await provider.start()
+        if embedder := self._embedders.get(embedding):
+            await embedder.start()
+        await asyncio.to_thread(self._prices.load, chat)
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """Returns the whole answer with its cost. What providers raise is listed in `openai_faults`."""

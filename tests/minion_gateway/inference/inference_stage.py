@@ -92,6 +92,7 @@ async def serving(cache: Path, **values: Any) -> AsyncIterator[Served]:
         InferenceServicer(RecordedInference(inference, record)),
         inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"],
     )
+    await inference.start()
     await server.start()
     try:
         channel: grpc.aio.Channel = connect(server.address, telemetry=telemetry, credential=keys.issue())

@@ -39,6 +39,10 @@ class OpenAIEmbedder:
         """Length of its vectors."""
         return self._dimensions
 
+    async def start(self) -> None:
+        """Loads the client."""
+        await self._connection.start()
+
     async def embed(self, texts: Sequence[str]) -> Embeddings:
         """Returns one vector a text, in order; see `openai_faults` for what is raised."""
         # Base64 is a quarter of the bytes of numbers in JSON and is read a hundred times faster.

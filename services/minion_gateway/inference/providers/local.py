@@ -44,6 +44,9 @@ class StandInProvider:
 
     name = "local"
 
+    async def start(self) -> None:
+        """Needs nothing."""
+
     async def complete(self, request: CompletionRequest) -> Completion:
         """Returns the answer that the rules give."""
         return _answer(request)

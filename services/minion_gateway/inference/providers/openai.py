@@ -22,6 +22,10 @@ class OpenAIProvider:
         # OpenAI's newer models know the new name alone, other servers the old one.
         self._output_limit_field = "max_completion_tokens" if connection.is_openai else "max_tokens"
 
+    async def start(self) -> None:
+        """Loads the client."""
+        await self._connection.start()
+
     async def complete(self, request: CompletionRequest) -> Completion:
         """Returns the whole answer; see `openai_faults` for what is raised."""
         body = body_of(request, stream=False, output_limit_field=self._output_limit_field)

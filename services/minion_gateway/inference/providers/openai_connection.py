@@ -4,6 +4,7 @@ It is the SDK's client on its aiohttp transport, given prepared bodies and asked
 of CPU a call with 2, 20 or 50 messages, where `chat.completions.create` takes 1.5, 4.9 and 9.
 """
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,7 +43,7 @@ class ConnectionOptions:
 
 
 class OpenAIConnection:
-    """Sends prepared bodies. Opened by the first call; `close` ends it for good."""
+    """Sends prepared bodies. Opened by `start` or the first call; `close` ends it for good."""
 
     def __init__(self, options: ConnectionOptions) -> None:
         self._options = options
@@ -52,6 +53,10 @@ class OpenAIConnection:
     def is_openai(self) -> bool:
         """Whether OpenAI itself is at the other end, and not another server that speaks its protocol."""
         return self._options.base_url is None or "://api.openai.com" in self._options.base_url
+
+    async def start(self) -> None:
+        """Loads the SDK off the event loop: its imports take a second."""
+        await asyncio.to_thread(self._load)
 
     async def post(self, path: str, body: bytes, *, model: str, attempt: str = "") -> bytes:
         """Sends a body and returns the whole answer's.
@@ -117,7 +122,7 @@ class OpenAIConnection:
         import httpx2  # noqa: PLC0415
         import openai  # noqa: PLC0415
 
-        client = self._client or self._connect()
+        client = self._load()
         headers = {"Content-Type": "application/json"}
         if attempt:
             headers["minion-attempt"] = attempt
@@ -141,15 +146,17 @@ class OpenAIConnection:
             raise connection_failed(error, sent=_was_sent(error)) from error
         return cast(httpx2.Response, response)
 
-    def _connect(self) -> "openai.AsyncOpenAI":
+    def _load(self) -> "openai.AsyncOpenAI":
         import openai  # noqa: PLC0415
+        import stamina  # noqa: F401, PLC0415
 
-        self._client = openai.AsyncOpenAI(
-            api_key=self._options.api_key,
-            base_url=self._options.base_url or "https://api.openai.com/v1",
-            max_retries=0,
-            http_client=openai.DefaultAioHttpClient(),
-        )
+        if self._client is None:
+            self._client = openai.AsyncOpenAI(
+                api_key=self._options.api_key,
+                base_url=self._options.base_url or "https://api.openai.com/v1",
+                max_retries=0,
+                http_client=openai.DefaultAioHttpClient(),
+            )
         return self._client
 
 
