@@ -256,7 +256,10 @@ class FakeProvider:
         self.ledger.close(asked, "completed", 200)
         return web.Response(body=orjson.dumps(answer), content_type="application/json")
 
-    async def _models(self, _: web.Request) -> web.Response:
+    async def _models(self, request: web.Request) -> web.Response:
+        # Asked for nothing that costs, so the ledger knows nothing of it.
+        if self._authorization is not None and request.headers.get("Authorization") != self._authorization:
+            return web.json_response({"error": {"message": "Incorrect API key provided."}}, status=401)
         data = [{"id": name, "object": "model", "created": 0, "owned_by": "fake"} for name in _MODELS]
         return web.json_response({"object": "list", "data": data})
 

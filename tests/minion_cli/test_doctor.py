@@ -1,8 +1,6 @@
 import os
 import socket
-import threading
-from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ from minion_cli.__main__ import run
 from minion_cli.development.directory import Directory
 from minion_cli.doctor import Finding, examine
 from minion_postgres import SCHEMAS
+from minion_testing.fake_provider import FakeProvider
 from minion_testing.postgres import ClonedDatabase, PostgresCluster
 
 
@@ -71,38 +70,13 @@ async def test_a_database_that_is_down_and_a_port_in_use(tmp_path: Path) -> None
     assert all(finding.remedy for finding in found.values() if not finding.ok)
 
 
-@pytest.fixture
-def provider() -> Iterator[str]:
-    """A server that takes the key `good` and lists one model."""
-
-    class Models(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            good = self.headers["Authorization"] == "Bearer good"
-            body = b'{"object":"list","data":[{"id":"m","object":"model","created":0,"owned_by":"x"}]}'
-            body = body if good else b'{"error":{"message":"bad key"}}'
-            self.send_response(200 if good else 401)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            return None
-
-    with HTTPServer(("127.0.0.1", 0), Models) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-        server.shutdown()
-        thread.join()
-
-
-async def test_a_provider_key_is_tried(tmp_path: Path, provider: str) -> None:
-    environ = {**_free_ports(), "OPENAI_BASE_URL": provider}
-    good = (await _findings(tmp_path, {**environ, "OPENAI_API_KEY": "good"}))["provider"]
+async def test_a_provider_key_is_tried(tmp_path: Path) -> None:
+    async with FakeProvider(api_key="good") as provider:
+        environ = {**_free_ports(), "OPENAI_BASE_URL": provider.base_url}
+        good = (await _findings(tmp_path, {**environ, "OPENAI_API_KEY": "good"}))["provider"]
+        bad = (await _findings(tmp_path, {**environ, "OPENAI_API_KEY": "wrong"}))["provider"]
     assert good.ok
-    assert "lists 1 models" in good.text
-    bad = (await _findings(tmp_path, {**environ, "OPENAI_API_KEY": "wrong"}))["provider"]
+    assert "lists 3 models" in good.text
     assert not bad.ok
     assert "refuses the key" in bad.text
     assert "wrong" not in bad.text
