@@ -1,7 +1,9 @@
 """One service's gRPC server: its life from the first port to the last call."""
 
 import asyncio
+import errno
 import random
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -115,10 +117,14 @@ class Server:
                 [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
             )
         try:
+            await _probe(self._settings.host, self._settings.port)
             self._port = self._server.add_insecure_port(wanted)
-        except RuntimeError as fault:
+        except (OSError, RuntimeError) as fault:
+            cause = (
+                (fault.strerror or "") if isinstance(fault, OSError) else "it is in use, or no address of this machine"
+            )
             raise Unavailable(
-                f"The port {wanted} of the service {self.name} can't be opened: it is in use, or not allowed.",
+                f"The port {wanted} of the service {self.name} can't be opened: {cause}.",
                 reason="PORT_UNAVAILABLE",
                 metadata={"address": wanted},
             ) from fault
@@ -180,6 +186,27 @@ class Server:
             pause = _FIRST_PAUSE_SECONDS if clock() - started > _LONGEST_PAUSE_SECONDS else pause
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+async def _probe(host: str, port: int) -> None:
+    """Raises OSError when somebody listens on the port, or it isn't ours to open.
+
+    gRPC finds out as well, but says only that it failed, and writes lines of its own to standard error.
+    """
+    if port == 0:
+        return
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    except OSError:
+        return
+    for family, kind, protocol, _, address in found:
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+            except OSError as fault:
+                if fault.errno in (errno.EADDRINUSE, errno.EACCES):
+                    raise
 
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:

@@ -4,6 +4,7 @@
 `structlog.contextvars` holds is on every line of the task. The standard library's loggers come out in the same shape.
 """
 
+import json
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
@@ -129,4 +130,8 @@ def _complete(_: object, method: str, event: MutableMapping[str, Any]) -> Mutabl
 
 
 def _render_json(_: object, __: str, event: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z)
+    try:
+        return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:
+        # Integers beyond 64 bits and lone surrogates: rare, and no reason to lose the line or the call.
+        return json.dumps(event, default=str).encode()

@@ -1,0 +1,161 @@
+"""A service as a process: how it starts, fails to start, and stops."""
+
+import asyncio
+import os
+import signal
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import orjson
+import pytest
+from minion_auth import ServiceTokens
+from minion_testing.serving import free_ports
+
+from tests.minion_grpc.echo import EchoRequest
+from tests.minion_grpc.stage import SERVICE_KEY, stub
+
+ROOT = Path(__file__).parents[2]
+TOKEN = ServiceTokens(SERVICE_KEY, "test").mint()
+METADATA = (("authorization", f"Bearer {TOKEN}"),)
+
+
+class Process:
+    """One running echo service and what it wrote."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int, operations_port: int) -> None:
+        self.process = process
+        self.port = port
+        self.operations_port = operations_port
+        self.lines: list[dict[str, Any]] = []
+
+    async def until(self, event: str) -> dict[str, Any]:
+        """Reads the log until an event."""
+        assert self.process.stderr is not None
+        async with asyncio.timeout(20):
+            while line := await self.process.stderr.readline():
+                self.lines.append(orjson.loads(line))
+                if self.lines[-1]["event"] == event:
+                    return self.lines[-1]
+        raise AssertionError(f"ended before {event!r}: {self.lines}")
+
+    async def ended(self) -> int:
+        """Waits for its end and gives the exit code."""
+        async with asyncio.timeout(20):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def started(*, pass_fds: tuple[int, ...] = (), **environ: str) -> AsyncIterator[Process]:
+    port, operations_port = free_ports(2)
+    variables = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("services", "shared", ".")),
+        "MINION_AUTH_MODE": "required",
+        "MINION_SERVICE_KEY": SERVICE_KEY,
+        "MINION_ECHO_PORT": str(port),
+        "MINION_ECHO_OPERATIONS_PORT": str(operations_port),
+        **environ,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.minion_grpc.echo_main",
+        env={name: value for name, value in variables.items() if value},
+        cwd=ROOT,
+        stderr=asyncio.subprocess.PIPE,
+        pass_fds=pass_fds,
+    )
+    try:
+        yield Process(process, port, operations_port)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("event_loop", ["uvloop", "asyncio"])
+async def test_a_signal_drains_calls_in_hand_and_ends_with_0(number: signal.Signals, event_loop: str) -> None:
+    async with started(MINION_PAUSE_SECONDS="0.5", MINION_EVENT_LOOP=event_loop) as service:
+        await service.until("serving")
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
+            call = asyncio.ensure_future(_text(stub(channel).Echo(EchoRequest(text="x"), metadata=METADATA)))
+            await asyncio.sleep(0.2)
+            service.process.send_signal(number)
+            assert await call == f"x from {service.process.pid}"
+        assert await service.ended() == 0
+
+
+async def test_the_operations_port_is_ready_with_the_service() -> None:
+    async with started() as service:
+        await service.until("serving")
+        url = f"http://127.0.0.1:{service.operations_port}"
+        assert await asyncio.to_thread(_get, f"{url}/readyz") == 200
+        assert await asyncio.to_thread(_get, f"{url}/metrics") == 200
+
+
+async def test_wrong_settings_end_it_with_2_and_all_faults() -> None:
+    async with started(
+        MINION_AUTH_MODE="", MINION_ECHO_PORT="many", MINION_LOG_LEVEL="loud", MINION_SERVICE_KEY="short"
+    ) as service:
+        _, errors = await asyncio.wait_for(service.process.communicate(), 20)
+        assert service.process.returncode == 2
+        for name in ("MINION_AUTH_MODE", "MINION_ECHO_PORT", "MINION_LOG_LEVEL", "MINION_SERVICE_KEY"):
+            assert name in errors.decode()
+        assert "short" not in errors.decode()
+        assert "Traceback" not in errors.decode()
+
+
+@pytest.mark.parametrize(
+    ("environ", "fault"),
+    [
+        ({"MINION_AUTH_MODE": "disabled", "MINION_HOST": "0.0.0.0"}, "MINION_AUTH_MODE"),  # noqa: S104 - refused
+        ({"MINION_SERVICE_KEY": ""}, "MINION_SERVICE_KEY"),
+    ],
+)
+async def test_settings_that_open_the_door_are_refused(environ: dict[str, str], fault: str) -> None:
+    async with started(**environ) as service:
+        _, errors = await asyncio.wait_for(service.process.communicate(), 20)
+        assert service.process.returncode == 2
+        assert fault in errors.decode()
+
+
+@pytest.mark.parametrize("variable", ["MINION_ECHO_PORT", "MINION_ECHO_OPERATIONS_PORT"])
+async def test_a_taken_port_ends_it_with_1_and_one_line(variable: str) -> None:
+    async with started() as first:
+        await first.until("serving")
+        taken = first.port if variable == "MINION_ECHO_PORT" else first.operations_port
+        async with started(**{variable: str(taken)}) as second:
+            line = await second.until("the service can't run")
+            assert line["reason"] == "PORT_UNAVAILABLE"
+            assert str(taken) in line["error"]
+            assert await second.ended() == 1
+
+
+async def test_it_ends_with_its_parent() -> None:
+    reading, writing = os.pipe()
+    try:
+        async with started(pass_fds=(reading,), MINION_PARENT_PIPE=str(reading)) as service:
+            await service.until("serving")
+            os.close(writing)
+            assert await service.ended() == 0
+    finally:
+        os.close(reading)
+
+
+async def _text(call: Any) -> str:
+    return str((await call).text)
+
+
+def _get(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own port
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
