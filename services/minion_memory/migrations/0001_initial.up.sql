@@ -42,6 +42,10 @@ CREATE TABLE memory.memories (
     model_id         smallint         REFERENCES memory.embedding_models (model_id),
     create_time      timestamptz      NOT NULL DEFAULT now(),
     updated_at       timestamptz      NOT NULL DEFAULT now(),
+    -- About what it takes on the wire, so that pages can be bounded.
+    byte_count       integer          GENERATED ALWAYS AS (
+        1024 + octet_length(content) + octet_length(source_quote) + octet_length(metadata::text)
+             + octet_length(labels::text)) STORED,
     PRIMARY KEY (tenant_id, memory_id),
     UNIQUE (tenant_id, agent_id, user_id, key)
 );
@@ -126,7 +130,8 @@ CREATE TRIGGER count_deleted AFTER DELETE ON memory.memories REFERENCING OLD TAB
 CREATE VIEW memory.memory_details WITH (security_invoker = true) AS
 SELECT m.tenant_id, m.memory_id, m.agent_id, m.user_id, m.key, m.type, m.content, m.speaker, m.importance,
        m.confidence, m.trust, m.labels, m.metadata, m.source_session, m.source_sequences, m.source_quote,
-       coalesce(e.name, '') AS embedding_model, m.create_time, m.updated_at AS update_time
+       coalesce(e.name, '') AS embedding_model, m.create_time, m.updated_at AS update_time,
+       m.byte_count
   FROM memory.memories m LEFT JOIN memory.embedding_models e USING (model_id);
 GRANT SELECT ON memory.memory_details TO minion_memory_app;
 

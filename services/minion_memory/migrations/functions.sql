@@ -191,9 +191,7 @@ END $$;
 CREATE OR REPLACE FUNCTION memory.list_query(by_agent boolean, by_user boolean, by_type boolean)
 RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT 'WITH page AS (
-                SELECT *, octet_length(content) + octet_length(source_quote) + 1024
-                          -- Stored small, it may be so by compression.
-                          + CASE WHEN pg_column_size(metadata) < 512 THEN 512 ELSE 16384 END AS bytes
+                SELECT *
                   FROM memory.memory_details
                  WHERE tenant_id = $1'
         || CASE WHEN by_agent THEN ' AND agent_id = $2' ELSE '' END
@@ -203,14 +201,14 @@ RETURNS text LANGUAGE sql IMMUTABLE AS $$
                  ORDER BY create_time DESC, memory_id DESC LIMIT $7
             ), filled AS (
                 SELECT *, count(*) OVER () AS row_count,
-                       sum(bytes) OVER (ORDER BY create_time DESC, memory_id DESC) - bytes AS before
+                       sum(byte_count) OVER (ORDER BY create_time DESC, memory_id DESC) AS filling
                   FROM page
             )
             SELECT row_count,
                    ROW(tenant_id, memory_id, agent_id, user_id, key, type, content, speaker, importance, confidence,
                        trust, labels, metadata, source_session, source_sequences, source_quote, embedding_model,
-                       create_time, update_time)::memory.memory_details
-              FROM filled WHERE before = 0 OR before + bytes <= $8
+                       create_time, update_time, byte_count)::memory.memory_details
+              FROM filled WHERE filling <= greatest($8, byte_count)
              ORDER BY create_time DESC, memory_id DESC';
 $$;
 

@@ -1,0 +1,218 @@
+"""What the app role may do and see, and which indexes its queries use."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import asyncpg
+import minion_memory
+import pytest
+import pytest_asyncio
+from minion_memory.memories.store import prepare
+from minion_postgres import SCHEMAS, Connection, Database, idempotency
+from minion_testing.postgres import ClonedDatabase
+
+from tests.minion_memory.stage import Stub, batch, placed, scattered, towards
+
+_MIGRATIONS = Path(minion_memory.__file__).parent / "migrations"
+_TENANT_TABLES = ("memories", "memory_vectors", "scope_counts", "idempotency_keys")
+
+
+def _count(table: str) -> str:
+    return f"SELECT count(*) FROM memory.{table}"  # noqa: S608 - a name of ours
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def app(postgres: ClonedDatabase) -> AsyncIterator[Database]:
+    """A pool as the app role."""
+    async with await postgres.connect("memory") as database:
+        yield database
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def connection(postgres: ClonedDatabase) -> AsyncIterator[Connection]:
+    """One connection as the app role that speaks pgvector."""
+    opened = await asyncpg.connect(postgres.dsn("memory"))
+    await prepare(opened)
+    yield opened
+    await opened.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def scope(memories: Stub) -> str:
+    """The agent of a scope of 60 memories."""
+    agent_id = str(uuid4())
+    await memories.StoreMemories(
+        batch(*[placed(scattered(number), agent_id=agent_id, key=str(number)) for number in range(60)])
+    )
+    return agent_id
+
+
+@pytest.mark.parametrize("table", _TENANT_TABLES)
+async def test_without_a_tenant_no_row_is_seen(app: Database, scope: str, table: str) -> None:
+    assert scope
+    assert await app.fetch_value(_count(table)) == 0
+
+
+@pytest.mark.parametrize("table", _TENANT_TABLES[:3])
+async def test_another_tenant_sees_no_row(app: Database, scope: str, tenant_id: UUID, table: str) -> None:
+    assert scope
+    async with app.transaction(tenant_id) as own:
+        assert await own.fetch_value(_count(table)) > 0
+    async with app.transaction(uuid4()) as foreign:
+        assert await foreign.fetch_value(_count(table)) == 0
+
+
+async def test_a_row_of_another_tenant_is_not_written(app: Database, tenant_id: UUID) -> None:
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
+        async with app.transaction(tenant_id) as transaction:
+            await transaction.execute(
+                "INSERT INTO memory.scope_counts (tenant_id, agent_id, user_id) VALUES ($1, $1, 'u')", uuid4()
+            )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM memory.memory_vectors_1",
+        "UPDATE memory.memories SET key = 'other'",
+        "UPDATE memory.memories SET user_id = 'other'",
+        "DELETE FROM memory.scope_counts",
+        "INSERT INTO memory.embedding_models (name, provider, dimension) VALUES ('a/b', 'a', 3)",
+        "SELECT memory.install_embedding_models()",
+        "TRUNCATE memory.memories",
+        "CREATE TABLE memory.own (id int)",
+        "CREATE TEMPORARY TABLE own (id int)",
+    ],
+)
+async def test_app_role_is_refused(app: Database, statement: str) -> None:
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await app.execute(statement)
+
+
+@pytest.mark.parametrize("schema", [schema for schema in SCHEMAS if schema != "memory"])
+async def test_app_role_is_refused_in_other_schemas(app: Database, schema: str) -> None:
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await app.fetch(f"TABLE {schema}.schema_migrations")
+
+
+async def test_every_tenant_table_is_guarded(postgres: ClonedDatabase) -> None:
+    connection = await asyncpg.connect(postgres.admin_dsn)
+    rows = await connection.fetch(
+        """SELECT c.relname AS name, c.relrowsecurity AND c.relforcerowsecurity AS guarded,
+                  (SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
+                    WHERE i.indrelid = c.oid AND i.indisprimary) AS leads
+             FROM pg_class c WHERE c.relnamespace = 'memory'::regnamespace AND c.relkind IN ('r', 'p')"""
+    )
+    await connection.close()
+    tables = {row["name"]: (row["guarded"], row["leads"]) for row in rows}
+    # Of the whole deployment, with no tenant's data in them.
+    assert {tables.pop(name)[0] for name in ("embedding_models", "schema_migrations")} == {False}
+    assert set(tables.values()) == {(True, "tenant_id")}
+    assert set(tables) == {*_TENANT_TABLES, "memory_vectors_1", "memory_vectors_2"}
+
+
+@pytest.mark.parametrize(
+    ("filters", "index"),
+    [
+        ((False, False, False), "memories_newest"),
+        ((True, False, False), "memories_newest_of_agent"),
+        ((False, True, False), "memories_newest_of_user"),
+        ((True, True, True), "memories_newest_of_scope"),
+    ],
+)
+async def test_list_reads_by_an_index_of_its_own(
+    app: Database, scope: str, tenant_id: UUID, filters: tuple[bool, bool, bool], index: str
+) -> None:
+    async with app.transaction(tenant_id) as transaction:
+        query = await transaction.fetch_value("SELECT memory.list_query($1, $2, $3)", *filters)
+        values = {
+            "$1": f"'{tenant_id}'::uuid",
+            "$2": f"'{scope}'::uuid",
+            "$3": "'ann'",
+            "$4": "'fact'",
+            "$5": "'infinity'::timestamptz",
+            "$6": "'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid",
+            "$7": "10",
+            "$8": "1000000",
+        }
+        for parameter, value in values.items():
+            query = query.replace(parameter, value)
+        await transaction.execute("SET LOCAL enable_seqscan = off")
+        await transaction.execute("SET LOCAL enable_sort = off")
+        plan = "\n".join(row[0] for row in await transaction.fetch(f"EXPLAIN {query}"))
+    assert f"using {index} on" in plan
+
+
+async def test_walk_uses_the_hnsw_index(connection: Connection, scope: str, tenant_id: UUID) -> None:
+    async with connection.transaction():
+        await connection.execute("SELECT set_config('minion.tenant', $1, true)", str(tenant_id))
+        query = await connection.fetchval("SELECT memory.walk_query(1::smallint, 384)")
+        values = {
+            "$1": f"'{tenant_id}'::uuid",
+            "$2": f"'{scope}'::uuid",
+            "$3": "'ann'",
+            "$4": "NULL::text[]",
+            "$5": f"'{towards(0)}'::vector",
+            "$6": "10",
+        }
+        for parameter, value in values.items():
+            query = query.replace(parameter, value)
+        await connection.execute("SET LOCAL enable_sort = off")
+        plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {query}"))
+    assert "Index Scan using memory_vectors_1_hnsw on memory_vectors_1" in plan
+    assert "Sort" not in plan
+
+
+@pytest.mark.parametrize(
+    ("exact_limit", "plan", "index"),
+    [(20_000, "exact", "memory_vectors_1_tenant_id_agent_id_user_id_idx"), (10, "hnsw", "memory_vectors_1_hnsw")],
+)
+async def test_search_scans_the_index_of_its_plan(
+    connection: Connection,
+    scope: str,
+    tenant_id: UUID,
+    exact_limit: int,
+    plan: str,
+    index: str,
+) -> None:
+    async def scans() -> int:
+        # Counted within the transaction, so no other test's scan is in it.
+        return int(
+            await connection.fetchval("SELECT pg_stat_get_xact_numscans(to_regclass('memory.' || $1::text))", index)
+        )
+
+    async with connection.transaction():
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        before = await scans()
+        rows = await connection.fetch(
+            "SELECT plan FROM memory.search_memories($1, $2, 'ann', 1::smallint, $3::float4[]::vector, NULL, NULL,"
+            " 10, $4, 80, 20000)",
+            tenant_id,
+            UUID(scope),
+            towards(0),
+            exact_limit,
+        )
+        assert [row["plan"] for row in rows] == [plan] * 10
+        assert await scans() == before + 1
+
+
+async def test_settings_of_a_walk_end_with_it(connection: Connection, scope: str, tenant_id: UUID) -> None:
+    await connection.fetch(
+        "SELECT plan FROM memory.search_memories($1, $2, 'ann', 1::smallint, $3::float4[]::vector, NULL, NULL,"
+        " 10, 10, 80, 20000)",
+        tenant_id,
+        UUID(scope),
+        towards(0),
+    )
+    settings = await connection.fetchrow(
+        "SELECT current_setting('enable_sort') AS sorting, current_setting('hnsw.iterative_scan') AS walk,"
+        " nullif(current_setting('minion.tenant'), '') AS tenant"
+    )
+    assert settings is not None
+    assert tuple(settings) == ("on", "off", None)
+
+
+def test_idempotency_is_copied_as_it_is_shared() -> None:
+    assert idempotency.table_sql("memory") in (_MIGRATIONS / "0001_initial.up.sql").read_text()
+    assert idempotency.functions_sql("memory") in (_MIGRATIONS / "functions.sql").read_text()
