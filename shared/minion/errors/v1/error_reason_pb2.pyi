@@ -56,6 +56,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNIMPLEMENTED: the feature is switched off by a setting, which `metadata.setting` names."""
     ERROR_REASON_SERVICE_STOPPING: _ErrorReason.ValueType  # 16
     """UNAVAILABLE: the service is draining, or still starting; another replica will answer."""
+    ERROR_REASON_DATABASE_TIMEOUT: _ErrorReason.ValueType  # 17
+    """DEADLINE_EXCEEDED: the database took longer over a statement than it may; the effect may have happened."""
+    ERROR_REASON_TRANSACTION_CONFLICT: _ErrorReason.ValueType  # 18
+    """ABORTED: two writes got in each other's way and this one gave way: retry it."""
+    ERROR_REASON_REQUEST_IN_PROGRESS: _ErrorReason.ValueType  # 19
+    """ABORTED: the same `request_id` is being worked on: retry to get its result."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons that any service may give in `google.rpc.ErrorInfo.reason`, on the wire without the prefix
@@ -97,4 +103,10 @@ ERROR_REASON_FEATURE_DISABLED: ErrorReason.ValueType  # 15
 """UNIMPLEMENTED: the feature is switched off by a setting, which `metadata.setting` names."""
 ERROR_REASON_SERVICE_STOPPING: ErrorReason.ValueType  # 16
 """UNAVAILABLE: the service is draining, or still starting; another replica will answer."""
+ERROR_REASON_DATABASE_TIMEOUT: ErrorReason.ValueType  # 17
+"""DEADLINE_EXCEEDED: the database took longer over a statement than it may; the effect may have happened."""
+ERROR_REASON_TRANSACTION_CONFLICT: ErrorReason.ValueType  # 18
+"""ABORTED: two writes got in each other's way and this one gave way: retry it."""
+ERROR_REASON_REQUEST_IN_PROGRESS: ErrorReason.ValueType  # 19
+"""ABORTED: the same `request_id` is being worked on: retry to get its result."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
