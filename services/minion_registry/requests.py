@@ -55,7 +55,7 @@ def labels(
     """Checks labels: their number, and the length of keys and values."""
     violations.count(field, values, maximum=maximum)
     for label, value in values.items():
-        violations.length(f"{field} (key {label[:63]!r})", label, minimum=1, maximum=63)
+        violations.length(f"{field}[{label[:63]!r}]", label, minimum=1, maximum=63)
         violations.length(f"{field}[{label[:63]!r}]", value, maximum=63)
     return dict(values)
 
