@@ -26,7 +26,7 @@ from minion_gateway.inference.domain import (
     ToolSpec,
     Usage,
 )
-from minion_gateway.inference.providers.openai_faults import answer_invalid
+from minion_gateway.inference.faults import answer_invalid
 
 _ROLES = {
     pb.CHAT_ROLE_SYSTEM: Role.SYSTEM,

@@ -18,8 +18,8 @@ from minion_gateway.inference.domain import (
     ToolSpec,
     Usage,
 )
+from minion_gateway.inference.faults import may_be_charged
 from minion_gateway.inference.providers.openai import OpenAIProvider
-from minion_gateway.inference.providers.openai_faults import may_be_charged
 from minion_testing.fake_provider import FakeProvider
 from minion_testing.fault_proxy import FaultProxy
 from minion_testing.provider_script import Fault, FaultKind, Reply, Script

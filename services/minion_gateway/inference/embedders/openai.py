@@ -11,8 +11,8 @@ import orjson
 
 from minion_gateway.inference.domain import Embeddings, Usage
 from minion_gateway.inference.estimator import estimate_text
+from minion_gateway.inference.faults import answer_invalid
 from minion_gateway.inference.providers.openai_connection import OpenAIConnection
-from minion_gateway.inference.providers.openai_faults import answer_invalid
 
 _PATH = "/embeddings"
 

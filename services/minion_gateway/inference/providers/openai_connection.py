@@ -13,13 +13,8 @@ from typing import TYPE_CHECKING, cast
 
 from minion_errors import MinionError, ResourceExhausted, Unavailable
 
-from minion_gateway.inference.providers.openai_faults import (
-    DEFAULT_RETRY,
-    answer_invalid,
-    connection_failed,
-    may_be_charged,
-    status_refused,
-)
+from minion_gateway.inference.faults import DEFAULT_RETRY, answer_invalid, may_be_charged
+from minion_gateway.inference.providers.openai_faults import connection_failed, status_refused
 
 if TYPE_CHECKING:
     import httpx2

@@ -1,8 +1,6 @@
 """What went wrong at a provider that speaks OpenAI's protocol, in our words.
 
-Each error says in `metadata["charged"]` whether the provider can have charged for the attempt: `no` when it refused or
-was never reached, `maybe` when the request was out and the answer did not come whole. Only `no` is safe to try again
-without counting the attempt.
+Each error says in `metadata["charged"]` whether the provider can have charged for the attempt; see `faults`.
 """
 
 import re
@@ -18,24 +16,10 @@ if TYPE_CHECKING:
 
 Charged = Literal["no", "maybe"]
 
-# What callers are told to wait where the provider says nothing.
-DEFAULT_RETRY = timedelta(seconds=1)
 _LONGEST_MESSAGE = 300
 _TOO_LONG = re.compile(r"context.{0,20}(length|window)|maximum.{0,20}tokens|too many tokens|prompt is too long", re.I)
 # Refusals that waiting mends: 408 and 425 ask for it, 409 is a lock.
 _PASSING = frozenset({408, 409, 425})
-
-
-def may_be_charged(error: MinionError) -> bool:
-    """Whether the provider can have charged for the attempt that ended so."""
-    return error.metadata.get("charged", "maybe") != "no"
-
-
-def answer_invalid(message: str) -> Unavailable:
-    """The answer came and can't be read, or did not come whole."""
-    return Unavailable(
-        message, reason="PROVIDER_ANSWER_INVALID", metadata={"charged": "maybe"}, retry_after=DEFAULT_RETRY
-    )
 
 
 def unavailable(message: str, charged: Charged, retry_after: timedelta | None = None) -> Unavailable:

@@ -23,7 +23,8 @@ from minion_gateway.inference.domain import (
     Usage,
 )
 from minion_gateway.inference.estimator import estimate_usage
-from minion_gateway.inference.providers.openai_faults import answer_invalid, stream_failed
+from minion_gateway.inference.faults import answer_invalid
+from minion_gateway.inference.providers.openai_faults import stream_failed
 
 _FINISH_REASONS = {reason.value: reason for reason in FinishReason}
 _DONE = b"[DONE]"
