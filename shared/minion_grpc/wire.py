@@ -16,6 +16,8 @@ from minion_errors import Violations
 MAXIMUM_STRUCT_DEPTH = 32
 # Whole numbers beyond it lose digits as a double, which is what a Struct holds.
 _EXACT_INTEGER = 2**53
+# Characters of a path that an error shows.
+_SHOWN = 200
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -134,7 +136,7 @@ def _set(target: Value, value: Any) -> None:
 
 def _plain(value: Value, field: str, violations: Violations, depth: int) -> Any:
     if depth > MAXIMUM_STRUCT_DEPTH:
-        violations.add(field[:200], f"is nested deeper than {MAXIMUM_STRUCT_DEPTH} levels")
+        violations.add(field, f"is nested deeper than {MAXIMUM_STRUCT_DEPTH} levels")
         return None
     match value.WhichOneof("kind"):
         case "number_value":
@@ -147,27 +149,32 @@ def _plain(value: Value, field: str, violations: Violations, depth: int) -> Any:
             return _plain_fields(value.struct_value, field, violations, depth + 1)
         case "list_value":
             items = enumerate(value.list_value.values)
-            return [_plain(item, f"{field}[{index}]", violations, depth + 1) for index, item in items]
+            return [_plain(item, _below(field, f"[{index}]"), violations, depth + 1) for index, item in items]
         case _:
             return None
 
 
+def _below(field: str, step: str) -> str:
+    # Bounded: a name of a megabyte above a hundred thousand values would be copied for each of them.
+    return field if len(field) > _SHOWN else field + step
+
+
 def _plain_fields(struct: Struct, field: str, violations: Violations, depth: int) -> dict[str, Any]:
     return {
-        _text(name, field, violations): _plain(value, f"{field}.{name}", violations, depth)
+        _text(name, field, violations): _plain(value, _below(field, f".{name[:_SHOWN]}"), violations, depth)
         for name, value in struct.fields.items()
     }
 
 
 def _text(text: str, field: str, violations: Violations) -> str:
     if "\x00" in text:
-        violations.add(field[:200], "must not hold the character U+0000")
+        violations.add(field, "must not hold the character U+0000")
     return text
 
 
 def _number(number: float, field: str, violations: Violations) -> int | float:
     if number - number != 0:  # NaN or infinite
-        violations.add(field[:200], "must be a finite number")
+        violations.add(field, "must be a finite number")
         return 0
     whole = int(number)
     return whole if whole == number and abs(whole) <= _EXACT_INTEGER else number

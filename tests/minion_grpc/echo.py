@@ -41,7 +41,7 @@ def _describe() -> Any:
             server_streaming=streams_out,
         )
     pool = descriptor_pool.Default()
-    pool.Add(file)  # type: ignore[no-untyped-call]
+    pool.Add(file)
     return pool.FindFileByName(file.name)
 
 

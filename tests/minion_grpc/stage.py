@@ -102,6 +102,12 @@ async def serving(
         telemetry.shutdown()
 
 
+def raw(channel: grpc.aio.Channel, path: str) -> Any:
+    """Gives a call of bytes, which need not be a message."""
+    call: Any = channel.unary_unary(path)
+    return call
+
+
 def stub(channel: grpc.aio.Channel) -> Any:
     """Gives a stub of the echo service."""
     return EchoStub(channel)

@@ -13,7 +13,7 @@ from minion_grpc import error_table, peer_call, peer_errors
 from minion_testing.errors import refused
 
 from tests.minion_grpc.echo import EchoRequest, EchoServicer
-from tests.minion_grpc.stage import serving, stub
+from tests.minion_grpc.stage import raw, serving, stub
 
 
 def raising(error: BaseException) -> EchoServicer:
@@ -61,13 +61,19 @@ async def test_streams_of_every_arity_tell_their_errors_too() -> None:
 
 async def test_all_violations_arrive_and_those_that_do_not_fit_are_counted() -> None:
     violations = [Violation(f"messages[{number}].text", "is required") for number in range(500)]
-    async with serving(raising(InvalidArgument("Malformed.", violations=violations[:3]))) as served:
-        async with served.channel() as channel, refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS") as refusal:
-            await stub(channel).Echo(EchoRequest())
+    async with (
+        serving(raising(InvalidArgument("Malformed.", violations=violations[:3]))) as served,
+        served.channel() as channel,
+        refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS") as refusal,
+    ):
+        await stub(channel).Echo(EchoRequest())
     assert refusal.violations == {violation.field: "is required" for violation in violations[:3]}
-    async with serving(raising(InvalidArgument("x" * 5_000, violations=violations))) as served:
-        async with served.channel() as channel, refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS") as refusal:
-            await stub(channel).Echo(EchoRequest())
+    async with (
+        serving(raising(InvalidArgument("x" * 5_000, violations=violations))) as served,
+        served.channel() as channel,
+        refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS") as refusal,
+    ):
+        await stub(channel).Echo(EchoRequest())
     assert len(refusal.violations) + int(refusal.metadata["violations_omitted"]) == 500
     assert len(refusal.violations) > 20
 
@@ -128,7 +134,7 @@ async def test_bytes_that_are_no_message_and_nesting_without_end_are_refused() -
     for _ in range(150):
         nested = b"\x1a" + _varint(len(nested)) + nested  # field 3, `child`
     async with serving() as served, served.channel() as channel:
-        echo = channel.unary_unary("/minion.test.v1.EchoService/Echo")
+        echo = raw(channel, "/minion.test.v1.EchoService/Echo")
         for data in (b"\xff\xff\xff", nested):
             async with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS"):
                 await echo(data)
@@ -139,9 +145,12 @@ def _varint(number: int) -> bytes:
 
 
 async def test_an_unreadable_request_tells_strangers_nothing() -> None:
-    async with serving() as served, grpc.aio.insecure_channel(served.server.address) as channel:
-        async with refused(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_MISSING"):
-            await channel.unary_unary("/minion.test.v1.EchoService/Echo")(b"\xff\xff\xff")
+    async with (
+        serving() as served,
+        grpc.aio.insecure_channel(served.server.address) as channel,
+        refused(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_MISSING"),
+    ):
+        await raw(channel, "/minion.test.v1.EchoService/Echo")(b"\xff\xff\xff")
 
 
 @pytest.mark.parametrize("kind", list(error_table.TABLE))
@@ -173,9 +182,12 @@ async def test_a_peer_error_that_nobody_translated_is_not_taken_for_a_fault_of_o
         async def forward(request: Any, _context: object) -> str:
             return str((await stub(to_leaf).Echo(request)).text)
 
-        async with serving(EchoServicer(forward)) as served, served.channel() as channel:
-            async with refused(grpc.StatusCode.NOT_FOUND, "GONE"):
-                await stub(channel).Echo(EchoRequest())
+        async with (
+            serving(EchoServicer(forward)) as served,
+            served.channel() as channel,
+            refused(grpc.StatusCode.NOT_FOUND, "GONE"),
+        ):
+            await stub(channel).Echo(EchoRequest())
 
 
 def test_an_error_with_no_details_translates_by_its_code_alone() -> None:

@@ -11,7 +11,7 @@ from minion_grpc import connect
 from minion_testing.errors import refused
 
 from tests.minion_grpc.echo import SERVICE, EchoRequest, EchoServicer
-from tests.minion_grpc.stage import OPERATOR_KEY, serving, stub
+from tests.minion_grpc.stage import OPERATOR_KEY, raw, serving, stub
 
 
 async def who(_request: object, _context: object) -> str:
@@ -24,9 +24,12 @@ async def whose(_request: object, _context: object) -> str:
 
 
 async def test_a_call_with_no_credential_is_unauthenticated() -> None:
-    async with serving() as served, grpc.aio.insecure_channel(served.server.address) as channel:
-        async with refused(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_MISSING"):
-            await stub(channel).Echo(EchoRequest(text="x"))
+    async with (
+        serving() as served,
+        grpc.aio.insecure_channel(served.server.address) as channel,
+        refused(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_MISSING"),
+    ):
+        await stub(channel).Echo(EchoRequest(text="x"))
 
 
 @pytest.mark.parametrize(
@@ -45,9 +48,12 @@ async def test_a_call_with_no_credential_is_unauthenticated() -> None:
     ],
 )
 async def test_a_bad_credential_is_unauthenticated(authorization: str) -> None:
-    async with serving() as served, grpc.aio.insecure_channel(served.server.address) as channel:
-        async with refused(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_INVALID"):
-            await stub(channel).Echo(EchoRequest(text="x"), metadata=(("authorization", authorization),))
+    async with (
+        serving() as served,
+        grpc.aio.insecure_channel(served.server.address) as channel,
+        refused(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_INVALID"),
+    ):
+        await stub(channel).Echo(EchoRequest(text="x"), metadata=(("authorization", authorization),))
 
 
 async def test_a_key_speaks_for_its_tenant() -> None:
@@ -58,12 +64,14 @@ async def test_a_key_speaks_for_its_tenant() -> None:
 
 async def test_a_service_acts_for_the_caller_of_the_call_in_hand() -> None:
     tenant_id = uuid4()
-    async with serving(EchoServicer(who)) as served:
-        async with connect(served.server.address, telemetry=served.telemetry, tokens=served.tokens) as channel:
-            with acting_as(Identity(CallerKind.TENANT, tenant_id, "key:7")):
-                answer = await stub(channel).Echo(EchoRequest())
-            assert answer.text == f"SERVICE service:test {tenant_id} key:7"
-            assert (await stub(channel).Echo(EchoRequest())).text == "SERVICE service:test None None"
+    async with (
+        serving(EchoServicer(who)) as served,
+        connect(served.server.address, telemetry=served.telemetry, tokens=served.tokens) as channel,
+    ):
+        with acting_as(Identity(CallerKind.TENANT, tenant_id, "key:7")):
+            answer = await stub(channel).Echo(EchoRequest())
+        assert answer.text == f"SERVICE service:test {tenant_id} key:7"
+        assert (await stub(channel).Echo(EchoRequest())).text == "SERVICE service:test None None"
 
 
 async def test_an_operator_names_the_tenant_and_nobody_else_may() -> None:
@@ -76,9 +84,11 @@ async def test_an_operator_names_the_tenant_and_nobody_else_may() -> None:
                 await stub(channel).Echo(EchoRequest())
             async with refused(grpc.StatusCode.INVALID_ARGUMENT, "TENANT_MISSING"):
                 await stub(channel).Echo(EchoRequest(), metadata=(("minion-tenant", "mine"),))
-        async with served.channel() as channel:
-            async with refused(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING"):
-                await stub(channel).Echo(EchoRequest(), metadata=metadata)
+        async with (
+            served.channel() as channel,
+            refused(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING"),
+        ):
+            await stub(channel).Echo(EchoRequest(), metadata=metadata)
 
 
 async def test_a_method_of_operators_is_denied_to_tenants_and_names_the_permission() -> None:
@@ -102,7 +112,7 @@ async def test_an_unknown_method_is_unimplemented_whoever_asks_and_makes_no_labe
     async with serving() as served, grpc.aio.insecure_channel(served.server.address) as channel:
         metadata = (("authorization", authorization),) if authorization else ()
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
-            await channel.unary_unary(path)(b"", metadata=metadata)
+            await raw(channel, path)(b"", metadata=metadata)
         assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
         assert "Nothing" not in served.metrics()
         assert "Reflection" not in served.metrics()
@@ -132,8 +142,10 @@ async def test_reflection_can_be_switched_off() -> None:
 
 
 async def test_a_disabled_mode_takes_everybody_for_the_development_tenant() -> None:
-    async with serving(EchoServicer(who), auth_mode="disabled") as served:
-        async with grpc.aio.insecure_channel(served.server.address) as channel:
-            answer = await stub(channel).Echo(EchoRequest())
-            assert answer.text == "TENANT development 00000000-0000-0000-0000-000000000001 None"
-            assert (await stub(channel).Secret(EchoRequest())).text == "secret"
+    async with (
+        serving(EchoServicer(who), auth_mode="disabled") as served,
+        grpc.aio.insecure_channel(served.server.address) as channel,
+    ):
+        answer = await stub(channel).Echo(EchoRequest())
+        assert answer.text == "TENANT development 00000000-0000-0000-0000-000000000001 None"
+        assert (await stub(channel).Secret(EchoRequest())).text == "secret"

@@ -31,15 +31,17 @@ def written(log: io.BytesIO, event: str) -> list[dict[str, Any]]:
 
 
 async def test_one_trace_crosses_all_hops_and_the_log_lines_share_its_id(log: io.BytesIO) -> None:
-    async with serving() as leaf:
-        async with connect(leaf.server.address, telemetry=leaf.telemetry, tokens=leaf.tokens) as to_leaf:
+    async with (
+        serving() as leaf,
+        connect(leaf.server.address, telemetry=leaf.telemetry, tokens=leaf.tokens) as to_leaf,
+    ):
 
-            async def forward(request: Any, _context: Any) -> str:
-                return str((await stub(to_leaf).Echo(request)).text)
+        async def forward(request: Any, _context: Any) -> str:
+            return str((await stub(to_leaf).Echo(request)).text)
 
-            async with serving(EchoServicer(forward)) as served, served.channel() as channel:
-                await stub(channel).Echo(EchoRequest(text="hello"))
-                spans = {*served.spans(), *leaf.spans()}
+        async with serving(EchoServicer(forward)) as served, served.channel() as channel:
+            await stub(channel).Echo(EchoRequest(text="hello"))
+            spans = {*served.spans(), *leaf.spans()}
     assert len({span.context.trace_id for span in spans}) == 1
     by_id = {span.context.span_id: span for span in spans}
     depth = 0

@@ -51,7 +51,7 @@ class Process:
 
 
 @asynccontextmanager
-async def started(*, pass_fds: tuple[int, ...] = (), **environ: str) -> AsyncIterator[Process]:
+async def started(environ: dict[str, str] | None = None, *, pass_fds: tuple[int, ...] = ()) -> AsyncIterator[Process]:
     port, operations_port = free_ports(2)
     variables = {
         "PATH": os.environ["PATH"],
@@ -60,7 +60,7 @@ async def started(*, pass_fds: tuple[int, ...] = (), **environ: str) -> AsyncIte
         "MINION_SERVICE_KEY": SERVICE_KEY,
         "MINION_ECHO_PORT": str(port),
         "MINION_ECHO_OPERATIONS_PORT": str(operations_port),
-        **environ,
+        **(environ or {}),
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -82,7 +82,7 @@ async def started(*, pass_fds: tuple[int, ...] = (), **environ: str) -> AsyncIte
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("event_loop", ["uvloop", "asyncio"])
 async def test_a_signal_drains_calls_in_hand_and_ends_with_0(number: signal.Signals, event_loop: str) -> None:
-    async with started(MINION_PAUSE_SECONDS="0.5", MINION_EVENT_LOOP=event_loop) as service:
+    async with started({"MINION_PAUSE_SECONDS": "0.5", "MINION_EVENT_LOOP": event_loop}) as service:
         await service.until("serving")
         async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
             call = asyncio.ensure_future(_text(stub(channel).Echo(EchoRequest(text="x"), metadata=METADATA)))
@@ -102,7 +102,7 @@ async def test_the_operations_port_is_ready_with_the_service() -> None:
 
 async def test_wrong_settings_end_it_with_2_and_all_faults() -> None:
     async with started(
-        MINION_AUTH_MODE="", MINION_ECHO_PORT="many", MINION_LOG_LEVEL="loud", MINION_SERVICE_KEY="short"
+        {"MINION_AUTH_MODE": "", "MINION_ECHO_PORT": "many", "MINION_LOG_LEVEL": "loud", "MINION_SERVICE_KEY": "short"}
     ) as service:
         _, errors = await asyncio.wait_for(service.process.communicate(), 20)
         assert service.process.returncode == 2
@@ -120,7 +120,7 @@ async def test_wrong_settings_end_it_with_2_and_all_faults() -> None:
     ],
 )
 async def test_settings_that_open_the_door_are_refused(environ: dict[str, str], fault: str) -> None:
-    async with started(**environ) as service:
+    async with started(environ) as service:
         _, errors = await asyncio.wait_for(service.process.communicate(), 20)
         assert service.process.returncode == 2
         assert fault in errors.decode()
@@ -131,7 +131,7 @@ async def test_a_taken_port_ends_it_with_1_and_one_line(variable: str) -> None:
     async with started() as first:
         await first.until("serving")
         taken = first.port if variable == "MINION_ECHO_PORT" else first.operations_port
-        async with started(**{variable: str(taken)}) as second:
+        async with started({variable: str(taken)}) as second:
             line = await second.until("the service can't run")
             assert line["reason"] == "PORT_UNAVAILABLE"
             assert str(taken) in line["error"]
@@ -141,7 +141,7 @@ async def test_a_taken_port_ends_it_with_1_and_one_line(variable: str) -> None:
 async def test_it_ends_with_its_parent() -> None:
     reading, writing = os.pipe()
     try:
-        async with started(pass_fds=(reading,), MINION_PARENT_PIPE=str(reading)) as service:
+        async with started({"MINION_PARENT_PIPE": str(reading)}, pass_fds=(reading,)) as service:
             await service.until("serving")
             os.close(writing)
             assert await service.ended() == 0

@@ -1,9 +1,14 @@
+"""Every kind of method and handler is served."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
 from tests.minion_grpc.echo import EchoRequest
 from tests.minion_grpc.stage import serving, stub
 
 
 async def test_every_arity_and_both_handler_styles_pass_through_the_interceptor() -> None:
-    async def requests():
+    async def requests() -> AsyncIterator[Any]:
         for text in ("one", "two"):
             yield EchoRequest(text=text)
 

@@ -13,7 +13,9 @@ async def test_a_service_is_served_and_called_for_a_tenant(postgres: ClonedDatab
         async with served.acting(uuid4()) as channel:
             listed = await SessionServiceStub(channel).ListSessions(pb.ListSessionsRequest())
             assert not listed.sessions
-        async with served.channel(None) as channel:
-            async with refused(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_MISSING"):
-                await SessionServiceStub(channel).ListSessions(pb.ListSessionsRequest())
+        async with (
+            served.channel(None) as channel,
+            refused(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_MISSING"),
+        ):
+            await SessionServiceStub(channel).ListSessions(pb.ListSessionsRequest())
         assert {span.name for span in served.spans()} >= {"/minion.session.v1.SessionService/ListSessions"}
