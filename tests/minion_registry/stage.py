@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import grpc
@@ -16,16 +16,22 @@ from minion.registry.v1.tool_service_pb2_grpc import ToolServiceStub
 from minion_testing.serving import Served
 from minion_testing.tenants import Tenant, new_tenant
 
+if TYPE_CHECKING:
+    from minion.registry.v1.agent_service_pb2_grpc import AgentServiceAsyncStub
+    from minion.registry.v1.api_key_service_pb2_grpc import ApiKeyServiceAsyncStub
+    from minion.registry.v1.tenant_service_pb2_grpc import TenantServiceAsyncStub
+    from minion.registry.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
     """The registry as one caller sees it."""
 
     tenant_id: UUID
-    agents: AgentServiceStub
-    tools: ToolServiceStub
-    api_keys: ApiKeyServiceStub
-    tenants: TenantServiceStub
+    agents: "AgentServiceAsyncStub"
+    tools: "ToolServiceAsyncStub"
+    api_keys: "ApiKeyServiceAsyncStub"
+    tenants: "TenantServiceAsyncStub"
 
     async def create(self, **fields: Any) -> agent_pb2.Agent:
         """Creates an agent."""

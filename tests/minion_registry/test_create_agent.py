@@ -97,9 +97,8 @@ async def test_a_name_or_id_that_is_taken_is_refused(tenant: Caller) -> None:
 
 async def test_a_tenant_that_nobody_made_has_no_agents(registry: Served) -> None:
     nobody = uuid4()
-    async with registry.acting(nobody) as channel:
-        async with refused(grpc.StatusCode.NOT_FOUND, "TENANT_NOT_FOUND"):
-            await over(channel, nobody).create()
+    async with registry.acting(nobody) as channel, refused(grpc.StatusCode.NOT_FOUND, "TENANT_NOT_FOUND"):
+        await over(channel, nobody).create()
 
 
 async def test_an_operator_names_the_tenant(registry: Served, tenant: Caller, operator: Caller) -> None:
