@@ -56,6 +56,8 @@ _REFUSED: Final = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.InsufficientPrivilegeError,
+    # "not currently accepting connections": the database is being restored, renamed or taken out of use.
+    asyncpg.ObjectNotInPrerequisiteStateError,
 )
 
 
