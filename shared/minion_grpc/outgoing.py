@@ -31,24 +31,25 @@ class Outgoing:
 
     async def unary(self, continuation: _Continuation, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
         """Makes a call with one response and waits for its end."""
-        span, details = self._enter(details)
+        span, method, details = self._enter(details)
         call = await continuation(details, request)
+        code = grpc.StatusCode.CANCELLED
         try:
             code = await call.code()
-            _finish(span, code)
         except asyncio.CancelledError:
             call.cancel()
-            _finish(span, grpc.StatusCode.CANCELLED)
             raise
+        finally:
+            self._finish(span, method, code)
         return call
 
     async def stream(self, continuation: _Continuation, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
         """Makes a call with a stream of responses; its span ends when the stream does."""
-        span, details = self._enter(details)
+        span, method, details = self._enter(details)
         call = await continuation(details, request)
 
         async def finish() -> None:
-            _finish(span, await call.code())
+            self._finish(span, method, await call.code())
 
         def ended(_: object) -> None:
             task = asyncio.get_running_loop().create_task(finish())
@@ -58,7 +59,7 @@ class Outgoing:
         call.add_done_callback(ended)
         return call
 
-    def _enter(self, details: grpc.aio.ClientCallDetails) -> tuple[Span, grpc.aio.ClientCallDetails]:
+    def _enter(self, details: grpc.aio.ClientCallDetails) -> tuple[Span, str, grpc.aio.ClientCallDetails]:
         timeout = deadline.passed_on(details.timeout)
         # grpc.aio hands the method over as bytes (https://github.com/grpc/grpc/issues/31092).
         method = details.method.decode() if isinstance(details.method, bytes) else details.method
@@ -67,14 +68,13 @@ class Outgoing:
             authorization = self._authorization()
             if authorization is not None:
                 metadata.add("authorization", authorization)
-        span = self._tracer.start_span(
-            method, kind=SpanKind.CLIENT, attributes=self._attributes_of(method), record_exception=False
-        )
+        span = self._tracer.start_span(method, kind=SpanKind.CLIENT, record_exception=False)
         for key, value in propagation.inject(span):
             metadata[key] = value
-        return span, grpc.aio.ClientCallDetails(
+        outgoing = grpc.aio.ClientCallDetails(
             details.method, timeout, metadata, details.credentials, details.wait_for_ready
         )
+        return span, method, outgoing
 
     def _authorization(self) -> str | None:
         if self._credential is not None:
@@ -84,6 +84,13 @@ class Outgoing:
         identity = identities.current()
         token = self._tokens.mint() if identity is None else self._tokens.mint(identity.tenant_id, identity.origin)
         return f"Bearer {token}"
+
+    def _finish(self, span: Span, method: str, code: grpc.StatusCode) -> None:
+        if span.is_recording():
+            span.set_attributes({**self._attributes_of(method), "rpc.grpc.status_code": code.value[0]})
+            if code is not grpc.StatusCode.OK:
+                span.set_status(Status(StatusCode.ERROR, code.name))
+        span.end()
 
     def _attributes_of(self, method: str) -> dict[str, str]:
         found = self._attributes.get(method)
@@ -95,13 +102,6 @@ class Outgoing:
     def interceptors(self) -> list[grpc.aio.ClientInterceptor]:
         """Gives one interceptor an arity."""
         return [_UnaryUnary(self), _UnaryStream(self), _StreamUnary(self), _StreamStream(self)]
-
-
-def _finish(span: Span, code: grpc.StatusCode) -> None:
-    span.set_attribute("rpc.grpc.status_code", code.value[0])
-    if code is not grpc.StatusCode.OK:
-        span.set_status(Status(StatusCode.ERROR, code.name))
-    span.end()
 
 
 class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
