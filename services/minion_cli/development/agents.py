@@ -58,8 +58,18 @@ BUILTINS: Final = (
         "Keeps something about the user for all later conversations. Call it for each fact or preference told.",
         _IDEMPOTENT,
         {
-            "content": {"type": "string", "description": "What to keep, as a sentence.", "minLength": 1},
+            "content": {
+                "type": "string",
+                "description": "What to keep, in the user's own words where possible.",
+                "minLength": 1,
+                "maxLength": 4_000,
+            },
             "type": {"type": "string", "enum": ["fact", "preference", "context", "skill"]},
+            "key": {
+                "type": "string",
+                "description": "What it is filed under, such as favourite_drink; replaces what is kept there.",
+                "maxLength": 200,
+            },
         },
         ("content",),
     ),
@@ -67,7 +77,10 @@ BUILTINS: Final = (
         "recall",
         "Searches what was kept about the user. Call it when what you were given of them does not answer.",
         _READ_ONLY,
-        {"query": {"type": "string", "description": "What to look for, in plain words.", "minLength": 1}},
+        {
+            "query": {"type": "string", "description": "What to look for.", "minLength": 1, "maxLength": 4_000},
+            "limit": {"type": "integer", "minimum": 1, "maximum": 20},
+        },
         ("query",),
     ),
     Builtin(
@@ -75,7 +88,7 @@ BUILTINS: Final = (
         "Reads and writes notes of this conversation, by key.",
         _IDEMPOTENT,
         {
-            "operation": {"type": "string", "enum": ["get", "set", "delete", "list"]},
+            "operation": {"type": "string", "enum": ["get", "set", "list"]},
             "key": {"type": "string", "minLength": 1, "maxLength": 200},
             "value": {"description": "What to write; any JSON."},
         },

@@ -1,0 +1,192 @@
+"""The nouns of `minion` against a running stack, found through `.minion` as a user's commands find it."""
+
+import asyncio
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from minion_cli.__main__ import run
+
+from tests.end_to_end.stacks import RunningStack
+
+Show = Callable[..., Any]
+
+
+@pytest.fixture
+def shown(stack: RunningStack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Show:
+    """Runs a command in the stack's directory and gives its JSON; fails when the command does."""
+    monkeypatch.chdir(stack.directory.parent)
+    for name in ("MINION_API_KEY", "MINION_OPERATOR_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def show(*arguments: str, code: int = 0) -> Any:
+        assert run([*arguments, "-o", "json"]) == code, capsys.readouterr().err
+        return json.loads(capsys.readouterr().out)
+
+    return show
+
+
+@pytest.fixture
+def told(shown: Show, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that is refused and gives its one line."""
+
+    def tell(*arguments: str) -> str:
+        assert run(list(arguments)) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert len(captured.err.splitlines()) == 1
+        return captured.err
+
+    return tell
+
+
+@pytest.fixture
+def talk(shown: Show, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., list[str]]:
+    """Sends lines to `minion chat` through a pipe and gives what it printed."""
+
+    def say(text: str, *arguments: str) -> list[str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        assert run(["chat", *arguments]) == 0, capsys.readouterr().err
+        return capsys.readouterr().out.splitlines()
+
+    return say
+
+
+def test_an_agents_life(shown: Show, told: Callable[..., str]) -> None:
+    made = shown("agents", "create", "short-lived", "--tool", "clock", "--instructions", "Be brief.")
+    assert made["status"] == "AGENT_STATUS_DRAFT"
+    assert [each["tool"]["name"] for each in shown("agents", "tools", "short-lived")] == ["clock"]
+    assert shown("agents", "activate", "short-lived")["status"] == "AGENT_STATUS_ACTIVE"
+    assert shown("agents", "get", made["agent_id"])["name"] == "short-lived"
+    assert "short-lived" in [agent["name"] for agent in shown("agents", "list", "--status", "active")]
+    assert told("agents", "archive", "short-lived").startswith("error: AGENT_TRANSITION_ILLEGAL: ")
+    assert shown("agents", "deactivate", "short-lived")["status"] == "AGENT_STATUS_INACTIVE"
+    assert told("agents", "activate", "short-lived", "--etag", "old").startswith("error: ETAG_MISMATCH: ")
+    assert shown("agents", "archive", "short-lived")["status"] == "AGENT_STATUS_ARCHIVED"
+    assert told("agents", "create", "short-lived").startswith("error: AGENT_NAME_TAKEN: ")
+    assert told("agents", "create", "No Name").startswith("error: INVALID_FIELDS: ")
+
+
+def test_an_agent_from_a_file_is_the_one_that_was_read(
+    shown: Show, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["agents", "get", "demo", "-o", "yaml"]) == 0
+    path = tmp_path / "agent.yaml"
+    path.write_text(capsys.readouterr().out)
+    content = yaml.safe_load(path.read_text())
+    content.pop("agent_id")
+    path.write_text(yaml.safe_dump(content))
+    made = shown("agents", "create", "demo-copy", "--file", str(path))
+    assert made["instructions"] == content["instructions"]
+    assert made["behavior"] == content["behavior"]
+
+
+def test_a_conversation_and_all_that_is_left_of_it(
+    shown: Show, talk: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = talk("My favourite colour is teal.\nWhat is 6 * 7?\n", "demo", "--user", "grace")
+    assert any("calls     remember(" in line for line in lines)
+    assert any("calls     calculator(" in line for line in lines)
+    assert any("42" in line for line in lines)
+    assert sum("tokens in" in line and "cost" in line for line in lines) == 2
+    session_id = lines[-1].split()[-1]
+
+    again = talk("What is my favourite colour?\n", "--session", session_id)
+    assert any("recalled" in line and "teal" in line for line in again)
+
+    session = shown("sessions", "get", session_id)
+    assert session["user_id"] == "grace"
+    assert shown("sessions", "list", "--user", "grace")[0]["session_id"] == session_id
+    texts = [part.get("text", "") for message in shown("sessions", "show", session_id) for part in message["parts"]]
+    assert "What is 6 * 7?" in texts
+
+    runs = shown("runs", "list", "--session", session_id)
+    assert [run_["state"] for run_ in runs] == ["RUN_STATE_COMPLETED"] * 3
+    assert shown("runs", "get", runs[0]["run_id"])["answer"] == runs[0]["answer"]
+    assert run(["runs", "watch", runs[-1]["run_id"]]) == 0
+    assert "remember" in capsys.readouterr().out
+    started = shown("runs", "start", session_id, "What is 8 * 8?")
+    assert "64" in started["answer"]
+
+    memory = shown("memories", "list", "--agent", "demo", "--user", "grace")[0]
+    assert "teal" in memory["content"]
+    found = shown("memories", "search", "colour", "--agent", "demo", "--user", "grace")
+    assert found[0]["memory"]["memory_id"] == memory["memory_id"]
+
+    rows = _audit(shown, session_id, len(runs) + 1)
+    assert {row["kind"] for row in rows} >= {"ACTIVITY_KIND_RUN", "ACTIVITY_KIND_LLM_CALL", "ACTIVITY_KIND_TOOL_CALL"}
+    assert shown("activities", "get", rows[0]["activity_id"]) == rows[0]
+    stats = shown("activities", "stats", "demo")
+    assert int(stats["stats"]["run_count"]) >= len(runs) + 1
+    assert shown("sessions", "close", session_id)["status"] == "SESSION_STATUS_CLOSED"
+
+
+def test_memories_are_stored_found_and_deleted(
+    shown: Show, told: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = shown("memories", "store", "Trains run on rails.", "--agent", "demo", "--user", "linus", "--type", "fact")
+    memory_id = stored["memory"]["memory_id"]
+    assert stored["outcome"] == "STORE_OUTCOME_CREATED"
+    assert shown("memories", "get", memory_id)["content"] == "Trains run on rails."
+    hits = shown("memories", "search", "railway", "--agent", "demo", "--user", "linus", "-n", "1")
+    assert hits[0]["memory"]["memory_id"] == memory_id
+    assert run(["memories", "delete", memory_id]) == 0
+    assert capsys.readouterr().out == f"deleted {memory_id}\n"
+    assert told("memories", "get", memory_id).startswith("error: MEMORY_NOT_FOUND: ")
+
+
+def test_keys_and_tenants(
+    shown: Show, told: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tenant = shown("tenants", "create", "acme")
+    assert told("tenants", "create", "acme").startswith("error: TENANT_NAME_TAKEN: ")
+    made = shown("keys", "create", "for acme", "--tenant", tenant["tenant_id"], "--days", "1")
+    monkeypatch.setenv("MINION_API_KEY", made["secret"])
+    assert shown("agents", "list") == []
+    # A tenant's key is no operator's.
+    monkeypatch.setenv("MINION_OPERATOR_KEY", made["secret"])
+    assert told("tenants", "create", "other").startswith("error: PERMISSION_MISSING: ")
+    monkeypatch.delenv("MINION_OPERATOR_KEY")
+    revoked = shown("keys", "revoke", made["api_key"]["api_key_id"], "--tenant", tenant["tenant_id"])
+    assert revoked["revoke_time"]
+    monkeypatch.delenv("MINION_API_KEY")
+    assert run(["keys", "show"]) == 0
+    assert capsys.readouterr().out.startswith("mnk_")
+
+
+def test_the_doctor_sees_the_running_stack(shown: Show, capsys: pytest.CaptureFixture[str]) -> None:
+    del shown
+    assert run(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "a stack is running here" in out
+    assert "with pgvector" in out
+    assert "gateway 0001_" in out
+
+
+def test_many_rows_come_page_by_page(shown: Show) -> None:
+    for index in range(5):
+        shown("memories", "store", f"Note number {index}.", "--agent", "demo", "--user", "pages", "--key", f"k{index}")
+    listed = shown("memories", "list", "--user", "pages", "--limit", "3")
+    assert len(listed) == 3
+    assert len(shown("memories", "list", "--user", "pages", "--limit", "100")) == 5
+
+
+def _audit(shown: Show, session_id: str, runs: int) -> list[dict[str, Any]]:
+    """The audit follows the answers within a second or two."""
+
+    async def poll() -> list[dict[str, Any]]:
+        async with asyncio.timeout(15):
+            while True:
+                rows: list[dict[str, Any]] = await asyncio.to_thread(
+                    shown, "activities", "list", "--session", session_id
+                )
+                if sum(row["kind"] == "ACTIVITY_KIND_RUN" for row in rows) == runs:
+                    return rows
+                await asyncio.sleep(0.1)
+
+    return asyncio.run(poll())
