@@ -1,6 +1,6 @@
 """Between the contract's agents and ours."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from typing import Any, Protocol
 from uuid import UUID
@@ -72,9 +72,11 @@ def update_from_proto(request: pb.UpdateAgentRequest) -> tuple[UUID, dict[str, A
     """Reads the agent, the fields that change with their new values, and the etag. Raises InvalidArgument."""
     violations = Violations()
     agent_id = violations.identifier("agent.agent_id", request.agent.agent_id)
-    if not request.update_mask.paths:
+    paths: Collection[str] = ()
+    if request.update_mask.paths:
+        paths = wire.mask_paths(request.update_mask, _FIELDS, "update_mask", violations)
+    else:
         violations.add("update_mask", "is required")
-    paths = wire.mask_paths(request.update_mask, _FIELDS, "update_mask", violations)
     changes = {field: read(violations, request.agent) for field, read in _FIELDS.items() if field in paths}
     key = requests.key(violations, request)
     violations.raise_if_any()

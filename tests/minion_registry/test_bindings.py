@@ -1,0 +1,212 @@
+"""BindTool, UnbindTool, ListAgentTools, ResolveAgent."""
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from minion.registry.v1 import agent_pb2
+from minion.registry.v1 import agent_service_pb2 as pb
+from minion_testing.errors import refused
+from minion_testing.postgres import ClonedDatabase
+from minion_testing.serving import Served
+from uuid_utils.compat import uuid7
+
+from tests.minion_registry.stage import Caller, over, struct
+
+NOWHERE = "018f0000-0000-7000-8000-000000000000"
+
+
+async def tools_of(caller: Caller, agent_id: str) -> list[agent_pb2.AgentTool]:
+    answer = await caller.agents.ListAgentTools(pb.ListAgentToolsRequest(agent_id=agent_id))
+    return list(answer.agent_tools)
+
+
+async def test_a_tool_is_bound_with_its_digest_and_settings(tenant: Caller) -> None:
+    agent, tool = await tenant.create(), await tenant.register()
+    bound = await tenant.bind(agent.agent_id, tool.tool_id, configuration=struct({"zone": "UTC", "limit": 3}))
+    assert bound.create_time.seconds
+    assert bound == agent_pb2.AgentTool(
+        agent_id=agent.agent_id,
+        tool=tool,
+        configuration=struct({"zone": "UTC", "limit": 3}),
+        bound_digest=tool.digest,
+        create_time=bound.create_time,
+    )
+    assert await tools_of(tenant, agent.agent_id) == [bound]
+
+
+async def test_binding_changes_the_etag_and_makes_no_revision(tenant: Caller) -> None:
+    agent, tool = await tenant.create(), await tenant.register()
+    await tenant.bind(agent.agent_id, tool.tool_id)
+    bound = await tenant.get(agent.agent_id)
+    await tenant.agents.UnbindTool(pb.UnbindToolRequest(agent_id=agent.agent_id, tool_id=tool.tool_id))
+    unbound = await tenant.get(agent.agent_id)
+    assert len({agent.etag, bound.etag, unbound.etag}) == 3
+    assert unbound.revision == agent.revision
+
+
+async def test_binding_again_replaces_the_settings_and_pins_the_digest_anew(
+    tenant: Caller, postgres: ClonedDatabase
+) -> None:
+    agent, tool = await tenant.create(), await tenant.register()
+    first = await tenant.bind(agent.agent_id, tool.tool_id, configuration=struct({"a": 1}))
+    async with await postgres.connect("registry", "owner") as database:
+        await database.execute(
+            "UPDATE registry.tools SET digest = repeat('a', 64) WHERE tool_id = $1::text::uuid", tool.tool_id
+        )
+    stale = await tools_of(tenant, agent.agent_id)
+    assert (stale[0].tool.digest, stale[0].bound_digest) == ("a" * 64, tool.digest)
+    again = await tenant.bind(agent.agent_id, tool.tool_id, configuration=struct({"b": 2}))
+    assert again.bound_digest == "a" * 64
+    assert again.configuration == struct({"b": 2})
+    assert again.create_time.ToMicroseconds() > first.create_time.ToMicroseconds()
+    assert await tools_of(tenant, agent.agent_id) == [again]
+
+
+async def test_a_repeated_binding_and_unbinding_change_once(tenant: Caller) -> None:
+    agent, tool = await tenant.create(), await tenant.register(time_limit=Duration(nanos=10_000_000))
+    bind = pb.BindToolRequest(agent_id=agent.agent_id, tool_id=tool.tool_id, request_id=str(uuid7()))
+    first = await tenant.agents.BindTool(bind)
+    etag = (await tenant.get(agent.agent_id)).etag
+    assert await tenant.agents.BindTool(bind) == first
+    assert (await tenant.get(agent.agent_id)).etag == etag
+    unbind = pb.UnbindToolRequest(agent_id=agent.agent_id, tool_id=tool.tool_id, request_id=str(uuid7()))
+    assert await tenant.agents.UnbindTool(unbind) == await tenant.agents.UnbindTool(unbind)
+    assert await tools_of(tenant, agent.agent_id) == []
+    bind.configuration.update({"other": True})
+    unbind.tool_id = NOWHERE
+    async with refused(grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"):
+        await tenant.agents.BindTool(bind)
+    async with refused(grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"):
+        await tenant.agents.UnbindTool(unbind)
+
+
+async def test_what_is_not_there_or_not_ours_cannot_be_bound(tenant: Caller, stranger: Caller) -> None:
+    agent, tool = await tenant.create(), await tenant.register()
+    foreign_agent, foreign_tool = await stranger.create(), await stranger.register()
+    for agent_id in (NOWHERE, foreign_agent.agent_id):
+        async with refused(grpc.StatusCode.NOT_FOUND, "AGENT_NOT_FOUND"):
+            await tenant.bind(agent_id, tool.tool_id)
+        async with refused(grpc.StatusCode.NOT_FOUND, "AGENT_NOT_FOUND"):
+            await tenant.agents.UnbindTool(pb.UnbindToolRequest(agent_id=agent_id, tool_id=tool.tool_id))
+        async with refused(grpc.StatusCode.NOT_FOUND, "AGENT_NOT_FOUND"):
+            await tools_of(tenant, agent_id)
+        async with refused(grpc.StatusCode.NOT_FOUND, "AGENT_NOT_FOUND"):
+            await tenant.agents.ResolveAgent(pb.ResolveAgentRequest(agent_id=agent_id))
+    for tool_id in (NOWHERE, foreign_tool.tool_id):
+        async with refused(grpc.StatusCode.NOT_FOUND, "TOOL_NOT_FOUND"):
+            await tenant.bind(agent.agent_id, tool_id)
+        async with refused(grpc.StatusCode.NOT_FOUND, "BINDING_NOT_FOUND"):
+            await tenant.agents.UnbindTool(pb.UnbindToolRequest(agent_id=agent.agent_id, tool_id=tool_id))
+    async with refused(grpc.StatusCode.NOT_FOUND, "AGENT_NOT_FOUND"):
+        await tenant.agents.ResolveAgent(pb.ResolveAgentRequest(name=foreign_agent.name))
+
+
+async def test_an_archived_agents_tools_stay_as_they_are(tenant: Caller) -> None:
+    agent, tool, other = await tenant.create(), await tenant.register(), await tenant.register()
+    await tenant.bind(agent.agent_id, tool.tool_id)
+    await tenant.archive(agent.agent_id)
+    async with refused(grpc.StatusCode.FAILED_PRECONDITION, "AGENT_STATUS_UNSUITABLE"):
+        await tenant.bind(agent.agent_id, other.tool_id)
+    async with refused(grpc.StatusCode.FAILED_PRECONDITION, "AGENT_STATUS_UNSUITABLE"):
+        await tenant.agents.UnbindTool(pb.UnbindToolRequest(agent_id=agent.agent_id, tool_id=tool.tool_id))
+    assert len(await tools_of(tenant, agent.agent_id)) == 1
+
+
+async def test_malformed_bindings_are_told(tenant: Caller) -> None:
+    large = struct({"x": "y" * 16_384})
+    async with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS") as refusal:
+        await tenant.agents.BindTool(pb.BindToolRequest(configuration=large, request_id="x"))
+    assert set(refusal.violations) == {"agent_id", "tool_id", "configuration", "request_id"}
+    async with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS") as refusal:
+        await tenant.agents.UnbindTool(pb.UnbindToolRequest())
+    assert set(refusal.violations) == {"agent_id", "tool_id"}
+    async with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS") as refusal:
+        await tenant.agents.ListAgentTools(pb.ListAgentToolsRequest(page_size=-1))
+    assert set(refusal.violations) == {"agent_id", "page_size"}
+
+
+async def test_an_agent_has_at_most_128_tools(tenant: Caller, postgres: ClonedDatabase) -> None:
+    agent = await tenant.create()
+    last = await tenant.register(name="zz_last")
+    one_more = await tenant.register(name="zz_one_more")
+    async with await postgres.connect("registry", "owner") as database:
+        # Through the service these would be 254 calls; what is tested is the 128th and 129th.
+        await database.execute(
+            "INSERT INTO registry.tools SELECT (jsonb_populate_record(t, jsonb_build_object("
+            "'tool_id', gen_random_uuid(), 'name', 'copy_' || n))).* FROM registry.tools t, generate_series(1, 127) n"
+            " WHERE t.tool_id = $1::text::uuid",
+            last.tool_id,
+        )
+        await database.execute(
+            "INSERT INTO registry.agent_tools (tenant_id, agent_id, tool_id, configuration, bound_digest)"
+            " SELECT tenant_id, $2::text::uuid, tool_id, '{}', digest FROM registry.tools"
+            " WHERE tenant_id = $1 AND name LIKE 'copy%'",
+            tenant.tenant_id,
+            agent.agent_id,
+        )
+    await tenant.bind(agent.agent_id, last.tool_id)
+    async with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_TOOLS") as refusal:
+        await tenant.bind(agent.agent_id, one_more.tool_id)
+    assert refusal.metadata == {"limit": "128"}
+    await tenant.bind(agent.agent_id, last.tool_id, configuration=struct({"again": True}))
+    resolved = await tenant.agents.ResolveAgent(pb.ResolveAgentRequest(agent_id=agent.agent_id))
+    assert len(resolved.resolved_agent.tools) == 128
+
+
+async def test_tools_of_an_agent_are_listed_by_name_page_by_page(tenant: Caller) -> None:
+    agent, other = await tenant.create(), await tenant.create()
+    for name in ("b", "a", "d", "c", "e"):
+        tool = await tenant.register(name=name)
+        await tenant.bind(agent.agent_id, tool.tool_id)
+    found: list[str] = []
+    token = ""
+    while True:
+        page = await tenant.agents.ListAgentTools(
+            pb.ListAgentToolsRequest(agent_id=agent.agent_id, page_size=2, page_token=token)
+        )
+        found.extend(bound.tool.name for bound in page.agent_tools)
+        if not page.next_page_token:
+            break
+        token = page.next_page_token
+    assert found == ["a", "b", "c", "d", "e"]
+    for agent_id, wrong in ((other.agent_id, token), (agent.agent_id, "x")):
+        async with refused(grpc.StatusCode.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID"):
+            await tenant.agents.ListAgentTools(pb.ListAgentToolsRequest(agent_id=agent_id, page_token=wrong))
+
+
+@pytest.mark.parametrize("named", ["agent_id", "name"])
+async def test_a_resolved_agent_is_what_the_other_calls_tell(tenant: Caller, named: str) -> None:
+    agent = await tenant.create(
+        llm=agent_pb2.LlmConfig(temperature=0.5),
+        behavior=agent_pb2.BehaviorSettings(max_duration=Duration(seconds=7)),
+        labels={"a": "b"},
+        metadata=struct({"x": [1.5, {"y": None}]}),
+    )
+    for name in ("b", "a"):
+        tool = await tenant.register(
+            name=name,
+            time_limit=Duration(nanos=10_000_000) if name == "a" else None,
+            input_schema=struct({"type": "object", "properties": {"n": {"maximum": 1.25}}}),
+            labels={"k": "v"},
+            cost_per_call_nanos=10**15,
+        )
+        await tenant.bind(agent.agent_id, tool.tool_id, configuration=struct({"nested": {"n": 1}}))
+    now = await tenant.activate(agent.agent_id)
+    request = pb.ResolveAgentRequest(**{named: getattr(agent, named)})
+    resolved = (await tenant.agents.ResolveAgent(request)).resolved_agent
+    assert resolved.agent == now
+    assert list(resolved.tools) == await tools_of(tenant, agent.agent_id)
+    assert [bound.tool.name for bound in resolved.tools] == ["a", "b"]
+
+
+async def test_resolving_is_one_statement_for_a_service(registry: Served, tenant: Caller) -> None:
+    agent = await tenant.create()
+    registry.telemetry.flush()
+    registry.collected.clear()
+    async with registry.acting(tenant.tenant_id) as channel:
+        request = pb.ResolveAgentRequest(agent_id=agent.agent_id)
+        resolved = await over(channel, tenant.tenant_id).agents.ResolveAgent(request)
+    assert resolved.resolved_agent.agent == agent
+    assert not resolved.resolved_agent.tools
+    statements = [span.name for span in registry.spans() if span.name.startswith("registry.")]
+    assert statements == ["registry.resolve_agent"]
