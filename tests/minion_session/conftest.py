@@ -6,15 +6,17 @@ from uuid import UUID
 import grpc
 import pytest
 import pytest_asyncio
+from minion.session.v1.session_service_pb2_grpc import SessionServiceStub
 from minion_postgres import Database
 from minion_testing.postgres import ClonedDatabase
+from minion_testing.serving import Served
 from uuid_utils.compat import uuid7
 
-from tests.minion_session.stage import GATEWAY, OPERATOR_KEY, Replica, Stub, serving
+from tests.minion_session.stage import Stub, gateway, serving
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def replica(postgres: ClonedDatabase) -> AsyncIterator[Replica]:
+async def replica(postgres: ClonedDatabase) -> AsyncIterator[Served]:
     """One replica for a module's tests."""
     async with serving(postgres) as running:
         yield running
@@ -27,24 +29,24 @@ def tenant_id() -> UUID:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def session(replica: Replica, tenant_id: UUID) -> AsyncIterator[Stub]:
+async def session(replica: Served, tenant_id: UUID) -> AsyncIterator[Stub]:
     """The service as the gateway calls it for the test's tenant."""
-    async with replica.stub(GATEWAY.mint(tenant_id)) as stub:
+    async with gateway(replica, tenant_id) as stub:
         yield stub
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def stranger(replica: Replica) -> AsyncIterator[Stub]:
+async def stranger(replica: Served) -> AsyncIterator[Stub]:
     """The service as another tenant sees it."""
-    async with replica.stub(GATEWAY.mint(uuid7())) as stub:
+    async with gateway(replica, uuid7()) as stub:
         yield stub
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def client(replica: Replica, tenant_id: UUID) -> AsyncIterator[tuple[Stub, grpc.aio.Metadata]]:
+async def client(replica: Served, tenant_id: UUID) -> AsyncIterator[tuple[Stub, grpc.aio.Metadata]]:
     """The service as somebody calls it who is no service, and the metadata that names the tenant."""
-    async with replica.stub(OPERATOR_KEY) as stub:
-        yield stub, grpc.aio.Metadata(("minion-tenant", str(tenant_id)))
+    async with replica.operator() as channel:
+        yield SessionServiceStub(channel), grpc.aio.Metadata(("minion-tenant", str(tenant_id)))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

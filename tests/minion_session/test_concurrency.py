@@ -15,26 +15,27 @@ from minion.session.v1 import session_service_pb2 as pb
 from minion_grpc import wire
 from minion_testing.errors import refused
 from minion_testing.postgres import ClonedDatabase
+from minion_testing.serving import Served
 
 from tests.minion_session.made import append, new_id, open_session, source, text, turn
-from tests.minion_session.stage import GATEWAY, Replica, Stub, serving
+from tests.minion_session.stage import Stub, gateway, serving
 
 WRITERS = 16
 APPENDS = 20
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def replicas(postgres: ClonedDatabase) -> AsyncIterator[list[Replica]]:
+async def replicas(postgres: ClonedDatabase) -> AsyncIterator[list[Served]]:
     """Two replicas on one database."""
     async with AsyncExitStack() as running:
         yield [await running.enter_async_context(serving(postgres)) for _ in range(2)]
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def stubs(replicas: list[Replica], tenant_id: UUID) -> AsyncIterator[list[Stub]]:
+async def stubs(replicas: list[Served], tenant_id: UUID) -> AsyncIterator[list[Stub]]:
     """A channel to each replica, for the test's tenant."""
     async with AsyncExitStack() as running:
-        yield [await running.enter_async_context(one.stub(GATEWAY.mint(tenant_id))) for one in replicas]
+        yield [await running.enter_async_context(gateway(one, tenant_id)) for one in replicas]
 
 
 @pytest.fixture

@@ -20,10 +20,11 @@ from minion_postgres import Database, Migrations, idempotency
 from minion_session.sessions.worker import purge_requests
 from minion_testing.errors import refused
 from minion_testing.postgres import ClonedDatabase
+from minion_testing.serving import SERVICE_KEY, ActingTokens, Served
 from uuid_utils.compat import uuid7
 
 from tests.minion_session.made import append, new_id, open_session, seconds, source
-from tests.minion_session.stage import GATEWAY, OPERATOR_KEY, SERVICE_KEY, Replica, Stub, serving
+from tests.minion_session.stage import Stub, gateway, serving
 
 MakeDatabase = Callable[..., Awaitable[ClonedDatabase]]
 MIGRATIONS = resources.files("minion_session") / "migrations"
@@ -39,16 +40,20 @@ async def eventually(holds: Callable[[], Awaitable[bool] | bool], *, within: flo
             await asyncio.sleep(0.01)
 
 
-async def test_nobody_gets_in_without_a_credential(replica: Replica, tenant_id: UUID) -> None:
+async def test_nobody_gets_in_without_a_credential(replica: Served, tenant_id: UUID) -> None:
     request = pb.GetSessionRequest(session_id=new_id())
     async with (
-        grpc.aio.insecure_channel(replica.server.address) as channel,
+        grpc.aio.insecure_channel(replica.address) as channel,
         refused(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_MISSING"),
     ):
         await SessionServiceStub(channel).GetSession(request)
-    async with replica.stub("not a credential") as stub, refused(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_INVALID"):
-        await stub.GetSession(request)
-    async with replica.stub(OPERATOR_KEY) as stub:
+    async with (
+        replica.channel("not a credential") as channel,
+        refused(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_INVALID"),
+    ):
+        await SessionServiceStub(channel).GetSession(request)
+    async with replica.operator() as channel:
+        stub = SessionServiceStub(channel)
         async with refused(grpc.StatusCode.INVALID_ARGUMENT, "TENANT_MISSING"):
             await stub.GetSession(request)
         named = grpc.aio.Metadata(("minion-tenant", str(tenant_id)))
@@ -59,30 +64,30 @@ async def test_nobody_gets_in_without_a_credential(replica: Replica, tenant_id: 
 async def test_without_authentication_everybody_may_do_everything(postgres: ClonedDatabase) -> None:
     async with (
         serving(postgres, auth_mode="disabled", service_key=None, operator_key=None) as replica,
-        grpc.aio.insecure_channel(replica.server.address) as channel,
+        grpc.aio.insecure_channel(replica.address) as channel,
     ):
         stub: Stub = SessionServiceStub(channel)
         session_id = await open_session(stub)
         assert (await stub.AppendMessages(append(session_id, "hello", source=source()))).last_sequence == 1
 
 
-async def test_the_service_is_healthy(replica: Replica) -> None:
-    async with grpc.aio.insecure_channel(replica.server.address) as channel:
+async def test_the_service_is_healthy(replica: Served) -> None:
+    async with grpc.aio.insecure_channel(replica.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthCheckRequest(service="minion.session.v1.SessionService")
         assert (await health.Check(request)).status == health_pb2.HealthCheckResponse.SERVING
 
 
-def _gauge(replica: Replica) -> float | None:
-    return replica.telemetry.registry.get_sample_value("active_sessions")
+def _gauge(replica: Served) -> float | None:
+    return replica.metric("active_sessions")
 
 
 async def test_active_sessions_are_counted_over_all_tenants(database_factory: MakeDatabase) -> None:
     database = await database_factory()
     async with (
         serving(database) as replica,
-        replica.stub(GATEWAY.mint(uuid7())) as one,
-        replica.stub(GATEWAY.mint(uuid7())) as other,
+        gateway(replica, uuid7()) as one,
+        gateway(replica, uuid7()) as other,
         await database.connect("session", "owner") as owner,
     ):
         await eventually(lambda: _gauge(replica) == 0)
@@ -105,7 +110,7 @@ async def test_the_count_of_active_sessions_becomes_an_estimate(owner: Database,
 
 
 async def test_old_request_ids_are_forgotten(
-    replica: Replica, session: Stub, owner: Database, postgres: ClonedDatabase
+    replica: Served, session: Stub, owner: Database, postgres: ClonedDatabase
 ) -> None:
     session_id = await open_session(session)
     old, recent = append(session_id, "old", request_id=new_id()), append(session_id, "recent", request_id=new_id())
@@ -147,13 +152,13 @@ async def test_the_schema_goes_down_and_up_again(database_factory: MakeDatabase)
         assert [row["relname"] for row in left] == ["schema_migrations"]
         assert await owner.fetch("SELECT FROM pg_proc WHERE pronamespace = 'session'::regnamespace") == []
     assert await migrations.up(dsn) == ["0001_initial", "functions.sql"]
-    async with serving(database) as replica, replica.stub(GATEWAY.mint(uuid7())) as stub:
+    async with serving(database) as replica, gateway(replica, uuid7()) as stub:
         await open_session(stub)
 
 
 async def test_a_database_that_is_gone_is_told_and_come_back_to(database_factory: MakeDatabase) -> None:
     database = await database_factory()
-    async with serving(database) as replica, replica.stub(GATEWAY.mint(uuid7())) as stub:
+    async with serving(database) as replica, gateway(replica, uuid7()) as stub:
         session_id = await open_session(stub)
         async with await database.connect("session", "owner") as owner:
             name = await owner.fetch_value("SELECT current_database()")
@@ -198,7 +203,7 @@ async def test_the_service_runs_by_itself_until_it_is_told_to_stop(postgres: Clo
                     break
         async with grpc.aio.insecure_channel(logged["address"]) as channel:
             stub: Stub = SessionServiceStub(channel)
-            token = ("authorization", f"Bearer {GATEWAY.mint(uuid7())}")
+            token = ("authorization", f"Bearer {ActingTokens('gateway', uuid7(), None).mint()}")
             response = await stub.CreateSession(
                 pb.CreateSessionRequest(agent_id=new_id(), user_id="ada"), metadata=grpc.aio.Metadata(token)
             )
@@ -226,7 +231,7 @@ async def test_all_wrong_settings_are_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("call", ["GetSession", "CreateSession"])
-async def test_calls_are_measured(replica: Replica, session: Stub, call: str) -> None:
+async def test_calls_are_measured(replica: Served, session: Stub, call: str) -> None:
     await session.GetSession(pb.GetSessionRequest(session_id=await open_session(session)))
     labels = {
         "grpc_type": "unary",
@@ -234,4 +239,4 @@ async def test_calls_are_measured(replica: Replica, session: Stub, call: str) ->
         "grpc_method": call,
         "grpc_code": "OK",
     }
-    assert (replica.telemetry.registry.get_sample_value("grpc_server_handled_total", labels) or 0) >= 1
+    assert (replica.metric("grpc_server_handled_total", **labels) or 0) >= 1
