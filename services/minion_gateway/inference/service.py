@@ -129,6 +129,12 @@ class Inference:
             full, input_tokens=bound_request(request), output_tokens=request.maximum_output_tokens
         )
 
+    def price_bound(self, model: str, *, input_tokens: int, output_tokens: int) -> int | None:
+        """Returns the most that so many tokens of a model can cost; None where its price is unknown."""
+        return self._prices.worst_case_nanos(
+            self.full_name(model), input_tokens=input_tokens, output_tokens=output_tokens
+        )
+
     async def close(self) -> None:
         """Closes every provider and embedder."""
         for embedder in self._embedders.values():

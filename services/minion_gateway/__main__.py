@@ -1,0 +1,142 @@
+"""Runs the gateway: `python -m minion_gateway`."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from uuid import UUID
+
+import grpc
+from minion.gateway.v1 import inference_service_pb2, run_service_pb2
+from minion.gateway.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
+from minion.gateway.v1.run_service_pb2_grpc import add_RunServiceServicer_to_server
+from minion_auth import ServiceTokens
+from minion_grpc import Server, connect, run
+from minion_grpc.verification import authenticating
+from minion_postgres import Database
+from minion_telemetry import Telemetry
+from uuid_utils.compat import uuid7
+
+from minion_gateway.agents import peer as agents_peer
+from minion_gateway.agents.service import Agents
+from minion_gateway.inference import composition
+from minion_gateway.inference.service import Inference, RecordedInference
+from minion_gateway.inference.servicer import InferenceServicer
+from minion_gateway.outbox import peer as outbox_peer
+from minion_gateway.outbox.service import Outbox
+from minion_gateway.outbox.store import OutboxStore
+from minion_gateway.outbox.worker import Relay
+from minion_gateway.runs.asking import Asking
+from minion_gateway.runs.beginning import Beginning
+from minion_gateway.runs.calling import Calling
+from minion_gateway.runs.engine import Engine
+from minion_gateway.runs.events import EventWriter
+from minion_gateway.runs.feeds import Feeds
+from minion_gateway.runs.metrics import RunMetrics
+from minion_gateway.runs.peer import MEMORY_RETRYABLE, SESSION_RETRYABLE, MemoryPeer, SessionPeer
+from minion_gateway.runs.service import Runs
+from minion_gateway.runs.servicer import RunServicer
+from minion_gateway.runs.store import RunStore
+from minion_gateway.runs.worker import Worker
+from minion_gateway.settings import GatewaySettings
+from minion_gateway.tools.builtins.calculator import Calculator
+from minion_gateway.tools.builtins.clock import Clock
+from minion_gateway.tools.builtins.memories import Recall, Remember
+from minion_gateway.tools.builtins.workspace import Workspace
+from minion_gateway.tools.domain import Builtin
+from minion_gateway.tools.service import Toolbox
+
+# A turn may take an hour; how long its caller waits is the caller's business.
+_DEADLINES = {"/minion.gateway.v1.RunService/CreateRun": None}
+
+
+@asynccontextmanager
+async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncIterator[Server]:
+    """Builds the service, ready to start; what it holds is let go at the end of the block."""
+    key = settings.service_key
+    tokens = ServiceTokens(key.get_secret_value(), "gateway") if key else None
+
+    async with AsyncExitStack() as held:
+
+        async def channel(address: str, retryable: tuple[str, ...]) -> grpc.aio.Channel:
+            return await held.enter_async_context(
+                connect(address, telemetry=telemetry, tokens=tokens, retryable=retryable)
+            )
+
+        authenticator = await held.enter_async_context(authenticating(settings, telemetry))
+        registry = agents_peer.RegistryPeer(await channel(settings.registry_address, agents_peer.RETRYABLE))
+        sessions = SessionPeer(await channel(settings.session_address, SESSION_RETRYABLE))
+        memories = MemoryPeer(await channel(settings.memory_address, MEMORY_RETRYABLE))
+        activity = outbox_peer.ActivityPeer(await channel(settings.activity_address, outbox_peer.RETRYABLE))
+        database = await held.enter_async_context(
+            await Database.connect(settings.app_dsn, schema="gateway", settings=settings, telemetry=telemetry)
+        )
+        inference = composition.build(settings, telemetry)
+        held.push_async_callback(inference.close)
+
+        outbox = OutboxStore(database)
+        relay = Relay(outbox, activity, telemetry.registry, poll_seconds=settings.outbox_poll_seconds)
+        agents = Agents(registry)
+        store = RunStore(database, replica=UUID(int=uuid7().int), lease=timedelta(seconds=settings.lease_seconds))
+        feeds = Feeds()
+        writer = EventWriter(store)
+        worker = Worker(
+            store,
+            feeds,
+            writer,
+            telemetry,
+            RunMetrics(telemetry.registry),
+            lease_seconds=settings.lease_seconds,
+            maximum_runs=settings.maximum_runs,
+        )
+        worker.use(
+            Engine(
+                store,
+                sessions,
+                Beginning(sessions, memories, inference),
+                Asking(inference),
+                Calling(Toolbox(builtins(sessions, memories, inference)), telemetry),
+                maximum_recoveries=settings.maximum_recoveries,
+                takes_next=lambda: worker.takes_more,
+            )
+        )
+        held.push_async_callback(worker.drain)
+        runs = Runs(store, worker, feeds, sessions, agents, inference, poll_seconds=settings.event_poll_seconds)
+
+        server = Server("gateway", settings, telemetry, authenticator, deadlines=_DEADLINES)
+        server.add(
+            add_RunServiceServicer_to_server,
+            RunServicer(runs),
+            run_service_pb2.DESCRIPTOR.services_by_name["RunService"],
+        )
+        server.add(
+            add_InferenceServiceServicer_to_server,
+            InferenceServicer(RecordedInference(inference, Outbox(outbox).record)),
+            inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"],
+        )
+        server.background(agents.watch, name="agents")
+        server.background(writer.run, name="events")
+        server.background(worker.pick, name="picker")
+        server.background(worker.renew, name="leases")
+        server.background(relay.run, name="outbox")
+        server.on_drain(worker.drain)
+        yield server
+
+
+def builtins(sessions: SessionPeer, memories: MemoryPeer, inference: Inference) -> dict[str, Builtin]:
+    """Returns the tools that the gateway has by itself, by the name that a tool of the registry calls them."""
+    return {
+        "clock": Clock(),
+        "calculator": Calculator(),
+        "workspace": Workspace(sessions),
+        "remember": Remember(memories, inference),
+        "recall": Recall(memories, inference),
+    }
+
+
+def main() -> None:
+    """Runs the service until it is told to stop."""
+    run(GatewaySettings, compose)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""An agent as the gateway runs it: one revision with its tools, defaults filled in, filed under its digest."""
+
+import enum
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+from minion_errors import FailedPrecondition
+from pydantic import TypeAdapter
+
+# The defaults that minion.registry.v1 states for fields left at zero.
+DEFAULT_STEPS = 10
+DEFAULT_SECONDS = 300.0
+DEFAULT_OUTPUT_TOKENS = 1_024
+DEFAULT_MEMORIES = 5
+DEFAULT_MINIMUM_SCORE = 0.25
+DEFAULT_TOKEN_BUDGET = 8_000
+DEFAULT_MESSAGES = 50
+DEFAULT_TOOL_SECONDS = 30.0
+
+
+class AgentStatus(enum.Enum):
+    """Where an agent is in its life; ACTIVE ones alone take turns."""
+
+    DRAFT = "DRAFT"
+    ACTIVE = "ACTIVE"
+    INACTIVE = "INACTIVE"
+    ARCHIVED = "ARCHIVED"
+
+
+class ToolEffect(enum.Enum):
+    """What calling a tool does to the world; it decides what happens when a call may have been lost."""
+
+    READ_ONLY = "READ_ONLY"
+    IDEMPOTENT = "IDEMPOTENT"
+    SIDE_EFFECT = "SIDE_EFFECT"
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether a call that may have happened can be made again (with the same key)."""
+        return self is not ToolEffect.SIDE_EFFECT
+
+
+@dataclass(frozen=True, slots=True)
+class BoundTool:
+    """A tool that the agent may call, as it was bound."""
+
+    name: str
+    description: str
+    input_schema: dict[str, Any]
+    builtin: str
+    effect: ToolEffect
+    time_limit_seconds: float
+    cost_per_call_nanos: int
+    configuration: dict[str, Any]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedAgent:
+    """What a run pins when it is accepted. It never changes; another revision or binding is another one."""
+
+    agent_id: UUID
+    name: str
+    revision: int
+    behavior_type: str
+    instructions: str
+    model: str
+    temperature: float | None
+    max_output_tokens: int
+    max_steps: int
+    max_seconds: float
+    recalls: bool
+    max_memories: int
+    min_score: float
+    token_budget: int
+    max_messages: int
+    tools: tuple[BoundTool, ...] = ()
+
+    def tool(self, name: str) -> BoundTool | None:
+        """Returns the tool of this name, if the agent may call it."""
+        return next((tool for tool in self.tools if tool.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSnapshot:
+    """A resolved agent in its stored form; `digest` is the SHA-256 of `stored`."""
+
+    agent: ResolvedAgent
+    stored: bytes
+    digest: bytes
+
+    @classmethod
+    def of(cls, agent: ResolvedAgent) -> "AgentSnapshot":
+        """Writes an agent down."""
+        stored = orjson.dumps(agent, option=orjson.OPT_SORT_KEYS)
+        return cls(agent, stored, hashlib.sha256(stored).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What the registry says of an agent now: whether it takes turns, and what a turn would be driven by."""
+
+    status: AgentStatus
+    snapshot: AgentSnapshot
+
+    def check_active(self) -> None:
+        """Raises FailedPrecondition (AGENT_NOT_ACTIVE) unless the agent takes turns."""
+        if self.status is not AgentStatus.ACTIVE:
+            raise FailedPrecondition(
+                "The session's agent is not active.",
+                reason="AGENT_NOT_ACTIVE",
+                metadata={"agent_id": str(self.snapshot.agent.agent_id), "status": self.status.value},
+            )
+
+
+_STORED = TypeAdapter(ResolvedAgent)
+
+
+def from_stored(stored: Any) -> ResolvedAgent:
+    """Reads what `AgentSnapshot.of` wrote, parsed as JSON; fails loudly on anything else."""
+    return _STORED.validate_python(stored)

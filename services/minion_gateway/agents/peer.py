@@ -1,0 +1,125 @@
+"""The registry, as the gateway knows agents from it."""
+
+import enum
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct
+from minion.registry.v1 import agent_pb2, agent_service_pb2, agent_service_pb2_grpc, tool_pb2
+from minion_errors import Violations
+from minion_grpc import peer_call
+from minion_grpc.wire import from_struct
+
+from minion_gateway.agents import domain
+from minion_gateway.agents.domain import AgentSnapshot, AgentStatus, BoundTool, Candidate, ResolvedAgent, ToolEffect
+
+_CALL_SECONDS = 10.0
+RETRYABLE = ("/minion.registry.v1.AgentService/ResolveAgent",)
+
+
+class ChangeKind(enum.Enum):
+    """What a change of the feed means to the cache."""
+
+    SYNCED = "synced"
+    CHANGED = "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentChange:
+    """One change; SYNCED concerns no agent."""
+
+    kind: ChangeKind
+    cursor: str
+    tenant_id: UUID | None = None
+    agent_id: UUID | None = None
+
+
+class RegistryPeer:
+    """The registry's agents."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub: agent_service_pb2_grpc.AgentServiceAsyncStub = agent_service_pb2_grpc.AgentServiceStub(channel)
+
+    async def resolve(self, agent_id: UUID) -> Candidate:
+        """Returns an agent of the caller's tenant as it is now. Raises NotFound (AGENT_NOT_FOUND)."""
+        with peer_call("registry"):
+            answer = await self._stub.ResolveAgent(
+                agent_service_pb2.ResolveAgentRequest(agent_id=str(agent_id)), timeout=_CALL_SECONDS
+            )
+        return _candidate(answer.resolved_agent)
+
+    async def watch(self, cursor: str) -> AsyncGenerator[AgentChange, None]:
+        """Yields changes of all tenants' agents, after a cursor or from now on; outside of any call."""
+        call = self._stub.WatchAgents(agent_service_pb2.WatchAgentsRequest(cursor=cursor))
+        try:
+            with peer_call("registry"):
+                async for change in call:
+                    yield _change(change)
+        finally:
+            # gRPC never collects a stream that was left.
+            call.cancel()
+
+
+def _change(change: agent_service_pb2.WatchAgentsResponse) -> AgentChange:
+    if change.kind == agent_pb2.AGENT_CHANGE_KIND_SYNCED:
+        return AgentChange(ChangeKind.SYNCED, change.cursor)
+    return AgentChange(ChangeKind.CHANGED, change.cursor, UUID(change.tenant_id), UUID(change.agent_id))
+
+
+def _candidate(resolved: agent_pb2.ResolvedAgent) -> Candidate:
+    agent, behavior = resolved.agent, resolved.agent.behavior
+    memory, context = behavior.memory, behavior.context
+    snapshot = ResolvedAgent(
+        agent_id=UUID(agent.agent_id),
+        name=agent.name,
+        revision=agent.revision,
+        behavior_type=agent.behavior_type,
+        instructions=agent.instructions,
+        model=agent.llm.model,
+        temperature=agent.llm.temperature if agent.llm.HasField("temperature") else None,
+        max_output_tokens=agent.llm.max_output_tokens or domain.DEFAULT_OUTPUT_TOKENS,
+        max_steps=behavior.max_steps or domain.DEFAULT_STEPS,
+        max_seconds=_seconds(behavior.max_duration, domain.DEFAULT_SECONDS),
+        recalls=memory.recall,
+        max_memories=memory.max_memories or domain.DEFAULT_MEMORIES,
+        min_score=memory.min_score if memory.HasField("min_score") else domain.DEFAULT_MINIMUM_SCORE,
+        token_budget=context.token_budget or domain.DEFAULT_TOKEN_BUDGET,
+        max_messages=context.max_messages or domain.DEFAULT_MESSAGES,
+        tools=tuple(
+            _tool(bound)
+            for bound in resolved.tools
+            # What was bound is what is called: a tool that changed since is blocked until it is bound again.
+            if bound.tool.digest == bound.bound_digest
+        ),
+    )
+    status = AgentStatus[agent_pb2.AgentStatus.Name(agent.status).removeprefix("AGENT_STATUS_")]
+    return Candidate(status, AgentSnapshot.of(snapshot))
+
+
+def _tool(bound: agent_pb2.AgentTool) -> BoundTool:
+    tool = bound.tool
+    return BoundTool(
+        name=tool.name,
+        description=tool.description,
+        input_schema=_json(tool.input_schema),
+        builtin=tool.builtin,
+        effect=ToolEffect[tool_pb2.ToolEffect.Name(tool.effect).removeprefix("TOOL_EFFECT_")],
+        time_limit_seconds=_seconds(tool.time_limit, domain.DEFAULT_TOOL_SECONDS),
+        cost_per_call_nanos=tool.cost_per_call_nanos,
+        configuration=_json(bound.configuration),
+        digest=tool.digest,
+    )
+
+
+def _seconds(duration: Duration, default: float) -> float:
+    span = timedelta(seconds=duration.seconds, microseconds=duration.nanos // 1_000)
+    return span.total_seconds() or default
+
+
+def _json(struct: Struct) -> dict[str, object]:
+    # The registry has checked it.
+    return from_struct(struct, "", Violations())

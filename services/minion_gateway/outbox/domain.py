@@ -1,0 +1,113 @@
+"""A row of the audit, as the gateway writes it down."""
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from pydantic import TypeAdapter
+
+# The activity service takes 64 KiB of JSON a field; masking can lengthen it, and an audit is no store of documents.
+MAXIMUM_CONTENT_BYTES = 32 * 1024
+_MAXIMUM_MESSAGE = 2_000
+_MAXIMUM_REASON = 64
+_CUT = 8_000
+
+
+class ActivityKind(enum.Enum):
+    """What kind of thing was done."""
+
+    RUN = "RUN"
+    LLM_CALL = "LLM_CALL"
+    TOOL_CALL = "TOOL_CALL"
+    INFERENCE = "INFERENCE"
+
+
+class ActivityStatus(enum.Enum):
+    """How it ended."""
+
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """One thing that was done. `activity_id` is a UUIDv7: whoever sends the row again sends the same one."""
+
+    activity_id: UUID
+    kind: ActivityKind
+    status: ActivityStatus
+    name: str
+    start_time: datetime
+    nanoseconds: int
+    agent_id: UUID | None = None
+    agent_revision: int = 0
+    session_id: UUID | None = None
+    run_id: UUID | None = None
+    step_sequence: int = 0
+    user_id: str = ""
+    input: Any = None
+    output: Any = None
+    error_reason: str = ""
+    error_message: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_nanos: int | None = None
+    tools_used: tuple[str, ...] = ()
+    trace_id: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def row(self, principal: str) -> dict[str, object]:
+        """Its stored form, done by `principal`."""
+        return {"activity_id": self.activity_id, "principal": principal, "payload": self}
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A row that waits in the outbox."""
+
+    principal: str
+    activity: Activity
+
+
+_STORED = TypeAdapter(Activity)
+
+
+def from_stored(payload: Any) -> Activity:
+    """Reads a stored row; fails loudly on anything that `Activity.row` doesn't write."""
+    return _STORED.validate_python(payload)
+
+
+def clipped(value: Any) -> Any:
+    """Returns the value, with long texts cut and marked when it is too large for the audit."""
+    if len(orjson.dumps(value, default=str)) <= MAXIMUM_CONTENT_BYTES:
+        return value
+    for limit in (_CUT, 1_000, 100):
+        cut = _cut(value, limit)
+        if len(orjson.dumps(cut, default=str)) <= MAXIMUM_CONTENT_BYTES:
+            return cut
+    return "… (too large for the audit)"
+
+
+def error_fields(reason: str, message: str) -> dict[str, Any]:
+    """Fits an error into the activity service's limits."""
+    return {"error_reason": reason[:_MAXIMUM_REASON], "error_message": message[:_MAXIMUM_MESSAGE]}
+
+
+def _cut(value: Any, limit: int) -> Any:
+    match value:
+        case str() if len(value) > limit:
+            return f"{value[:limit]}… ({len(value)} characters)"
+        case Mapping():
+            return {name: _cut(item, limit) for name, item in value.items()}
+        case Sequence() if not isinstance(value, str):
+            return [_cut(item, limit) for item in value]
+        case _:
+            return value

@@ -1,0 +1,96 @@
+"""The begin step: the user's message into the session, the context out of it, and what the agent remembers."""
+
+import asyncio
+from uuid import UUID
+
+import structlog
+from minion_errors import FailedPrecondition, MinionError
+
+from minion_gateway.inference.service import Inference
+from minion_gateway.runs.asking import tokens
+from minion_gateway.runs.changes import Charge
+from minion_gateway.runs.domain import BeginResult, Recalled, StepKind, StepState
+from minion_gateway.runs.happenings import MemoriesRecalled
+from minion_gateway.runs.peer import MemoryPeer, OpenedTurn, SessionPeer
+from minion_gateway.runs.points import point
+from minion_gateway.runs.store import RunStore
+from minion_gateway.runs.turn import Turn
+
+BEGIN_STEP = 1
+# A run may be taken over, and its answer appended, somewhat after its own time is over.
+_HOLD_MARGIN = 120.0
+_EMBEDDED_CHARACTERS = 8_192
+_log = structlog.get_logger()
+
+
+class Beginning:
+    """Opens turns. BeginTurn and the search for memories run side by side."""
+
+    def __init__(self, sessions: SessionPeer, memories: MemoryPeer, inference: Inference) -> None:
+        self._sessions = sessions
+        self._memories = memories
+        self._inference = inference
+
+    async def open(self, turn: Turn, store: RunStore) -> None:
+        """Fills the turn's context and memories; stages the step's end where it is still open.
+
+        Safe to repeat: the message is appended once, and the context is that of then. Memory or embeddings that are
+        down don't stop a turn: it goes on without memories, and its begin step, its audit row and the log say so.
+        """
+        recalling = asyncio.create_task(self._recall(turn)) if self._wants_memories(turn) else None
+        try:
+            point("begin.before")
+            opened = await self._enter(turn, store)
+            point("begin.appended")
+            found, degraded, charge = await recalling if recalling else (turn.history.memories or (), "", None)
+        finally:
+            if recalling is not None:
+                recalling.cancel()
+        turn.context = opened.context
+        if turn.begun is not None:
+            return
+        turn.begun = BeginResult(found, degraded, opened.message_sequence)
+        if found and turn.history.memories is None:
+            turn.tell(MemoriesRecalled(found))
+        if charge is not None:
+            turn.charge(charge)
+        for step in turn.open(StepKind.BEGIN):
+            turn.end(step, StepState.DONE, turn.begun)
+
+    def _wants_memories(self, turn: Turn) -> bool:
+        # What was told of once is what the model is shown, whoever drives.
+        return turn.agent.recalls and turn.begun is None and turn.history.memories is None
+
+    async def _enter(self, turn: Turn, store: RunStore) -> OpenedTurn:
+        run = turn.run
+        hold = turn.agent.max_seconds + _HOLD_MARGIN
+        try:
+            return await self._sessions.begin(run, turn.agent, step=BEGIN_STEP, hold_seconds=hold)
+        except FailedPrecondition as fault:
+            # A run that ended without letting go (its replica died in between) holds nobody up.
+            if fault.reason != "SESSION_HELD":
+                raise
+            holder = await store.get(run.tenant_id, UUID(fault.metadata["run_id"]))
+            if holder is None or not holder.state.is_terminal:
+                raise
+            await self._sessions.release(run.session_id, holder.run_id)
+            return await self._sessions.begin(run, turn.agent, step=BEGIN_STEP, hold_seconds=hold)
+
+    async def _recall(self, turn: Turn) -> tuple[tuple[Recalled, ...], str, Charge | None]:
+        agent, run = turn.agent, turn.run
+        charge: Charge | None = None
+        try:
+            embedded = await self._inference.embed([run.text[:_EMBEDDED_CHARACTERS]])
+            charge = Charge(BEGIN_STEP, "embedding", embedded.model, tokens(embedded.usage), embedded.cost_nanos)
+            found = await self._memories.search(
+                run.agent_id,
+                run.user_id,
+                model=embedded.model,
+                vector=embedded.vectors[0],
+                limit=agent.max_memories,
+                min_score=agent.min_score,
+            )
+        except MinionError as fault:
+            _log.warning("nothing was recalled", reason=fault.reason, error=fault.message)
+            return (), fault.reason, charge
+        return found, "", charge

@@ -1,0 +1,87 @@
+-- name: accept_run
+-- Accepts a run: its row, lease, first intents and first event.
+SELECT outcome, accepted_run, accept_time
+  FROM gateway.accept_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+                          $21, $22);
+
+-- name: advance_run
+-- Moves a run on by one change; NULL to a ghost.
+SELECT gateway.advance_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17);
+
+-- name: end_run
+-- Moves a run out of WORKING and starts the next one of its session; no row to a ghost.
+SELECT change_time, next_run
+  FROM gateway.end_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
+                       $22, $23);
+
+-- name: append_events
+-- Appends a batch of events of several runs; returns those whose fence held.
+SELECT appended_run, append_time FROM gateway.append_events($1);
+
+-- name: read_run
+-- A run.
+SELECT * FROM gateway.read_run($1, $2);
+
+-- name: read_events
+-- Events of a run after a sequence, oldest first.
+SELECT sequence, kind, payload, create_time FROM gateway.read_events($1, $2, $3, $4);
+
+-- name: lease_runs
+-- Leases runs whose lease ran out.
+SELECT tenant_id, run_id FROM gateway.lease_runs($1, $2, $3);
+
+-- name: renew_leases
+-- Renews leases; those not returned are lost.
+SELECT run_id FROM gateway.renew_leases($1, $2, $3, $4, $5);
+
+-- name: release_leases
+-- Gives all leases of a replica back.
+SELECT gateway.release_leases($1);
+
+-- name: load_run
+-- A run that a replica has leased, with the agent it was accepted with.
+SELECT r.*, s.snapshot, extract(epoch FROM now() - r.start_time)::double precision AS elapsed
+  FROM gateway.runs r
+  JOIN gateway.agent_snapshots s ON s.tenant_id = r.tenant_id AND s.digest = r.agent_digest
+ WHERE r.tenant_id = $1 AND r.run_id = $2 AND r.owner = $3 AND r.state = 'WORKING';
+
+-- name: list_steps
+-- The steps of a run, in order.
+SELECT sequence, kind, state, attempt, intent, result FROM gateway.run_steps
+ WHERE tenant_id = $1 AND run_id = $2 ORDER BY sequence;
+
+-- name: find_shown_text
+-- The first event with text of a model step's attempt.
+SELECT min(sequence) FROM gateway.run_events
+ WHERE tenant_id = $1 AND run_id = $2 AND kind = 'text_added'
+   AND (payload ->> 'step')::integer = $3 AND (payload ->> 'attempt')::integer = $4;
+
+-- name: find_recalled
+-- The event that told of recalled memories.
+SELECT payload FROM gateway.run_events
+ WHERE tenant_id = $1 AND run_id = $2 AND kind = 'memories_recalled' ORDER BY sequence LIMIT 1;
+
+-- name: find_request
+-- The run of a request_id.
+SELECT run_id, request_digest FROM gateway.runs WHERE tenant_id = $1 AND request_id = $2;
+
+-- name: list_runs
+-- Runs of a tenant by any filters, newest first.
+SELECT * FROM gateway.runs
+ WHERE tenant_id = $1 AND ($2::uuid IS NULL OR session_id = $2) AND ($3::uuid IS NULL OR agent_id = $3)
+   AND ($4::text IS NULL OR state = $4) AND ($5::uuid IS NULL OR run_id < $5)
+ ORDER BY run_id DESC LIMIT $6;
+
+-- name: list_session_runs
+-- Runs of a session, newest first.
+SELECT * FROM gateway.runs
+ WHERE tenant_id = $1 AND session_id = $2 AND ($3::uuid IS NULL OR agent_id = $3)
+   AND ($4::text IS NULL OR state = $4) AND ($5::uuid IS NULL OR run_id < $5)
+ ORDER BY run_id DESC LIMIT $6;
+
+-- name: list_agent_runs
+-- Runs of an agent, newest first.
+SELECT * FROM gateway.runs
+ WHERE tenant_id = $1 AND $2::uuid IS NULL AND agent_id = $3
+   AND ($4::text IS NULL OR state = $4) AND ($5::uuid IS NULL OR run_id < $5)
+ ORDER BY run_id DESC LIMIT $6;

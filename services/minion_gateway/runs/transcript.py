@@ -1,0 +1,81 @@
+"""What a turn leaves in its session, cut into appends that the session takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from minion_gateway.runs.cleaning import weight
+from minion_gateway.runs.domain import LlmResult, RequestedCall, Step, ToolResult
+
+# The session takes 100 messages and 1 MiB an append, 256 KiB and 64 parts a message; the rest is for framing.
+_MAXIMUM_MESSAGES = 100
+_MAXIMUM_APPEND = 900 * 1024
+_MAXIMUM_TEXT = 200 * 1024
+_FRAME = 512
+
+
+@dataclass(frozen=True, slots=True)
+class AssistantSaid:
+    """The model's words and wishes."""
+
+    text: str
+    calls: tuple[RequestedCall, ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSaid:
+    """A tool's answer."""
+
+    call_id: str
+    name: str
+    output: Any
+    is_error: bool
+
+
+Said = AssistantSaid | ToolSaid
+
+
+def appends_of(steps: Sequence[Step]) -> list[list[Said]]:
+    """Returns the turn's messages in order, in appends of at most 100 messages and 1 MiB; one at least.
+
+    The last may be empty: an answer of no words leaves nothing, and the hold must be released all the same.
+    """
+    appends: list[list[Said]] = [[]]
+    size = 0
+    for message in _messages(steps):
+        length = _weight(message)
+        if appends[-1] and (len(appends[-1]) == _MAXIMUM_MESSAGES or size + length > _MAXIMUM_APPEND):
+            appends.append([])
+            size = 0
+        appends[-1].append(message)
+        size += length
+    return appends
+
+
+def _messages(steps: Sequence[Step]) -> list[Said]:
+    said: list[Said] = []
+    for step in steps:
+        match step.result:
+            case LlmResult(text=text, calls=calls, usage=usage, estimated=estimated):
+                if text or calls:
+                    written = 0 if estimated else max(0, usage.output_tokens - usage.reasoning_tokens)
+                    said.append(AssistantSaid(_cut(text), calls, written))
+            case ToolResult(output=output, is_error=is_error) if step.intent is not None:
+                said.append(ToolSaid(step.intent.call_id, step.intent.name, output, is_error))
+    return said
+
+
+def _weight(message: Said) -> int:
+    match message:
+        case AssistantSaid(text=text, calls=calls):
+            return _FRAME + weight(text) + sum(_FRAME + weight(call.arguments) for call in calls)
+        case ToolSaid(output=output):
+            return _FRAME + weight(output)
+
+
+def _cut(text: str) -> str:
+    data = text.encode()
+    if len(data) <= _MAXIMUM_TEXT:
+        return text
+    return data[:_MAXIMUM_TEXT].decode(errors="ignore") + "\n… (cut: too long for a message)"

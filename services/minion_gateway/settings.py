@@ -1,0 +1,44 @@
+"""What a deployment decides about the gateway."""
+
+from typing import ClassVar
+
+from minion_grpc.settings import ServerSettings
+from minion_postgres import DatabaseSettings
+from pydantic import Field
+
+from minion_gateway.inference.settings import InferenceSettings
+
+
+class GatewaySettings(ServerSettings, DatabaseSettings, InferenceSettings):
+    """The gateway."""
+
+    service: ClassVar[str] = "gateway"
+
+    port: int = Field(default=50050, ge=0, le=65_535, description="Port of the gRPC server; 0 picks a free one.")
+    operations_port: int = Field(
+        default=9050, ge=0, le=65_535, description="Port of /metrics, /healthz and /readyz; 0 picks a free one."
+    )
+    session_address: str = Field(default="localhost:50052", description="Where the session service answers.")
+    memory_address: str = Field(default="localhost:50053", description="Where the memory service answers.")
+    activity_address: str = Field(default="localhost:50054", description="Where the activity service answers.")
+    lease_seconds: float = Field(
+        default=4.0,
+        ge=0.1,
+        le=60,
+        description="How long a run stays with a replica that died. Leases are renewed at thirds of it.",
+    )
+    maximum_recoveries: int = Field(
+        default=5, ge=0, le=100, description="How often a run is taken over from dead replicas before it is FAILED."
+    )
+    maximum_runs: int = Field(
+        default=500, ge=1, le=100_000, description="Runs that one replica drives at once; further ones are refused."
+    )
+    event_poll_seconds: float = Field(
+        default=0.15,
+        ge=0.01,
+        le=10,
+        description="Seconds between two looks of a watcher at a run that another replica drives.",
+    )
+    outbox_poll_seconds: float = Field(
+        default=0.25, ge=0.01, le=60, description="Seconds between two looks of the audit's relay at the outbox."
+    )

@@ -1,0 +1,1 @@
+"""The tools that agents call: arguments checked, time limited, effects keyed."""

@@ -1,0 +1,1 @@
+"""The tools that the gateway has by itself."""

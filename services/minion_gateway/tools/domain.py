@@ -1,0 +1,41 @@
+"""What a tool is given and what it gives back."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One call, and for whom it is made.
+
+    `key` is the step's: whoever acts must act once for it. `user_text` is the message that the turn answers, and
+    `message_sequence` its place in the session (0 when unknown).
+    """
+
+    arguments: Mapping[str, Any]
+    key: UUID
+    session_id: UUID
+    agent_id: UUID
+    user_id: str
+    user_text: str
+    message_sequence: int
+    configuration: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a call. `uncertain`: it ran out of time, and whether it took effect isn't known."""
+
+    output: Any
+    is_error: bool
+    nanoseconds: int
+    uncertain: bool = False
+
+
+class ToolFailedError(Exception):
+    """A tool can't do what it was asked; the message goes back to the model."""
+
+
+Builtin = Callable[[Invocation], Awaitable[Any]]
