@@ -16,11 +16,13 @@ IBAN = "[IBAN]"
 API_KEY = "[API_KEY]"
 TOKEN = "[TOKEN]"  # noqa: S105 - the mark, no secret
 CREDENTIALS = "[CREDENTIALS]"
+SECRET = "[SECRET]"  # noqa: S105 - the mark, no secret
 
 # Text longer than this is cut before it is masked: masking is linear, yet a log line has no use for megabytes.
 MAXIMUM_CHARACTERS = 16_384
 _MAXIMUM_DEPTH = 8
 _MAXIMUM_ITEMS = 1_000
+_SHORTEST_CARD = 10**12  # 13 digits
 
 # Every quantifier is bounded or possessive, so that hostile text costs linear time. UUIDs stand first, so that their
 # digits are never read as a number of another kind.
@@ -57,6 +59,14 @@ def mask(text: str) -> str:
     """Replaces personal data and secrets by marks such as `[EMAIL]`; text beyond 16,384 characters is cut."""
     if len(text) > MAXIMUM_CHARACTERS:
         text = f"{text[:MAXIMUM_CHARACTERS]}… ({len(text)} characters)"
+    return mask_whole(text)
+
+
+def mask_whole(text: str) -> str:
+    """Replaces personal data and secrets by marks and cuts nothing: for what is stored, whose size is bounded.
+
+    Costs up to 0.8 µs a character: 64 KiB of it belong off the event loop.
+    """
     if _SUSPECT.search(text) is None:
         return text
     return _PATTERN.sub(_replacement, text)
@@ -72,7 +82,7 @@ def mask_value(value: Any, depth: int = 0) -> Any:
         return "…"
     if isinstance(value, Mapping):
         return {
-            mask(str(name)): "[SECRET]" if is_secret_name(name) else mask_value(item, depth + 1)
+            mask(str(name)): SECRET if is_secret_name(name) else mask_value(item, depth + 1)
             for name, item in list(value.items())[:_MAXIMUM_ITEMS]
         }
     if isinstance(value, bytes):
@@ -80,6 +90,33 @@ def mask_value(value: Any, depth: int = 0) -> Any:
     if isinstance(value, (Sequence, set, frozenset)):
         return [mask_value(item, depth + 1) for item in list(value)[:_MAXIMUM_ITEMS]]
     return mask(str(value))
+
+
+def mask_json(value: Any) -> Any:
+    """Masks a JSON value whole, for what is stored: nothing is cut or dropped, names are masked too.
+
+    Names that become the same mark are told apart (`[EMAIL]`, `[EMAIL] 2`). A whole number is masked where its digits
+    are those of a payment card. The value's depth must be bounded.
+    """
+    match value:
+        case str():
+            return mask_whole(value)
+        case bool() | float() | None:
+            return value
+        case int():
+            return CARD if value >= _SHORTEST_CARD and mask_whole(str(value)) == CARD else value
+        case Mapping():
+            masked: dict[str, Any] = {}
+            seen: dict[str, int] = {}
+            for name, item in value.items():
+                mark = kept = mask_whole(name)
+                while kept != name and (kept in masked or kept in value):
+                    seen[mark] = seen.get(mark, 1) + 1
+                    kept = f"{mark} {seen[mark]}"
+                masked[kept] = SECRET if is_secret_name(name) and item is not None else mask_json(item)
+            return masked
+        case _:
+            return [mask_json(item) for item in value]
 
 
 def is_secret_name(name: object) -> bool:

@@ -98,3 +98,44 @@ def test_what_lies_too_deep_or_loops_is_dropped() -> None:
     looped: list[object] = []
     looped.append(looped)
     assert "…" in repr(masking.mask_value(looped))
+
+
+def test_json_is_masked_whole_and_nothing_of_it_is_lost() -> None:
+    long = f"{'x' * 60_000} ann@example.com"
+    deep: dict[str, object] = {"to": "ann@example.com"}
+    for _ in range(30):
+        deep = {"in": deep}
+    masked = masking.mask_json(
+        {"long": long, "many": list(range(5_000)), "deep": deep, "none": None, "yes": True, "rate": 0.5}
+    )
+    assert masked["long"] == f"{'x' * 60_000} [EMAIL]"
+    assert masked["many"] == list(range(5_000))
+    assert repr(masked["deep"]).count("in") == 30
+    assert "'to': '[EMAIL]'" in repr(masked["deep"])
+    assert (masked["none"], masked["yes"], masked["rate"]) == (None, True, 0.5)
+
+
+def test_json_names_are_masked_and_stay_apart() -> None:
+    value = {"ann@example.com": 1, "[EMAIL] 2": 2, "bob@example.com": 3, "[EMAIL]": 4, "eve@example.com": 5}
+    masked = masking.mask_json(value)
+    assert sorted(masked.values()) == [1, 2, 3, 4, 5]
+    assert masked["[EMAIL]"] == 4
+    assert masked["[EMAIL] 2"] == 2
+    assert "example.com" not in repr(masked)
+
+
+def test_json_secrets_go_by_their_names_and_cards_even_as_numbers() -> None:
+    value = {
+        "password": {"old": "a"},
+        "token": 17,
+        "api_key": None,
+        "card": 4111111111111111,
+        "count": 4111111111111112,
+    }
+    assert masking.mask_json(value) == {
+        "password": "[SECRET]",
+        "token": "[SECRET]",
+        "api_key": None,
+        "card": "[CARD]",
+        "count": 4111111111111112,
+    }
