@@ -24,6 +24,7 @@ from minion_telemetry import Telemetry, TelemetrySettings
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from minion_cli.development.directory import DEFAULT, Directory
+from minion_cli.settings import load
 
 if TYPE_CHECKING:
     # Exist for the type checker alone.
@@ -156,7 +157,7 @@ class Services:
 async def services(connection: Connection, *, span_exporter: SpanExporter | None = None) -> AsyncIterator[Services]:
     """Opens the services for a block; what they refuse comes out as MinionError with the reason that they gave."""
     # A span that nobody records tells every service after it not to record either: a person's own calls are traced.
-    telemetry = Telemetry.start("cli", TelemetrySettings.load(), span_exporters=[span_exporter or _Nowhere()])
+    telemetry = Telemetry.start("cli", load(TelemetrySettings), span_exporters=[span_exporter or _Nowhere()])
     opened = Services(connection, telemetry)
     try:
         yield opened

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from minion_errors import FailedPrecondition
-from minion_postgres import DatabaseSettings
-from minion_postgres.roles import SCHEMAS
-from minion_settings import SettingsError
+from minion_postgres import SCHEMAS, DatabaseSettings
+from minion_settings import Fault, SettingsError
+
+from minion_cli.settings import refused
 
 
 def database_settings(
@@ -14,15 +14,14 @@ def database_settings(
 ) -> list[DatabaseSettings]:
     """Loads the database settings of these services; raises FailedPrecondition that lists every fault once."""
     loaded: list[DatabaseSettings] = []
-    faults: dict[str, str] = {}
+    faults: list[Fault] = []
     for name in names:
         try:
             loaded.append(_kind(name).load(environ))
         except SettingsError as error:
-            faults |= {fault.variable: fault.description for fault in error.faults}
+            faults += error.faults
     if faults:
-        listed = "; ".join(f"{variable} {description}" for variable, description in faults.items())
-        raise FailedPrecondition(f"The settings are wrong: {listed}", reason="SETTINGS_INVALID")
+        raise refused(faults)
     return loaded
 
 

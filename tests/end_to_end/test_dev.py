@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -11,6 +12,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from minion.gateway.v1 import run_pb2
+from minion_cli.development.directory import Directory
+from minion_testing.postgres import cluster
 
 from tests.end_to_end.stacks import RunningStack, dev, minion, start_dev, until
 from tests.end_to_end.turns import new_agent, new_session, take_turn, texts
@@ -97,6 +100,21 @@ async def test_a_database_that_is_down_is_told_in_one_line(place: Path, plain_en
     assert done.err.startswith("error: DATABASE_UNAVAILABLE: ")
     assert "127.0.0.1:1" in done.err
     assert len(done.err.splitlines()) == 1
+
+
+async def test_a_database_of_ones_own(place: Path, plain_environ: dict[str, str]) -> None:
+    """The keys that the directory holds are of another database: the stack finds out and makes new ones."""
+    directory = Directory(place / ".minion")
+    directory.prepare()
+    directory.save(replace(directory.credentials(), tenant_id="gone", api_key="mnk_" + "x" * 43))
+    async with cluster() as running:
+        env = {**plain_environ, "MINION_DATABASE_URL": running.postgres.admin_dsn()}
+        async with dev(directory.path, env=env) as stack:
+            agent = await new_agent(stack, "clock")
+            turn = await take_turn(stack, await new_session(stack, agent.agent_id), "What time is it?")
+            assert turn.run.state == run_pb2.RUN_STATE_COMPLETED
+            assert await stack.stop(signal.SIGTERM) == 0
+    assert "postgres" not in os.listdir(directory.path)
 
 
 async def test_what_was_said_outlives_kills_restarts_and_modes(place: Path, plain_environ: dict[str, str]) -> None:

@@ -11,15 +11,15 @@ import minion_memory.__main__ as memory
 import minion_registry.__main__ as registry
 import minion_session.__main__ as session
 from minion_activity.settings import ActivitySettings
-from minion_errors import FailedPrecondition
 from minion_gateway.settings import GatewaySettings
 from minion_grpc import Server, ServerSettings
 from minion_memory.settings import MemorySettings
 from minion_registry.settings import RegistrySettings
 from minion_session.settings import SessionSettings
-from minion_settings import SettingsError
 from minion_telemetry import OperationsServer, Telemetry
 from opentelemetry.sdk.trace.export import SpanExporter
+
+from minion_cli.settings import load
 
 _Compose = Callable[[Any, Telemetry], AbstractAsyncContextManager[Server]]
 
@@ -59,15 +59,6 @@ async def serving(
             await server.start()
             telemetries[settings.service] = telemetry
         yield telemetries
-
-
-def load(kind: type[ServerSettings], environ: Mapping[str, str]) -> ServerSettings:
-    """Loads a service's settings; all that is wrong with them becomes one FailedPrecondition."""
-    try:
-        return kind.load(environ)
-    except SettingsError as fault:
-        listed = "; ".join(f"{found.variable} {found.description}" for found in fault.faults)
-        raise FailedPrecondition(f"The settings are wrong: {listed}.", reason="SETTINGS_INVALID") from fault
 
 
 def _readiness(server: Server) -> Callable[[], bool]:
