@@ -1,8 +1,8 @@
 """The server's one interceptor: finds a call's method and lets `call.Method` serve it.
 
 OpenTelemetry's aio interceptor is not used: it takes every streaming handler for an async generator (which breaks
-`Health.Watch`), leaves the status of cancelled spans open, records each abort as an exception, and costs as much as all
-of this together. The spans made here carry the same names and attributes.
+`Health.Watch`), leaves the status of cancelled spans open, and records each abort as an exception. The spans made here
+carry the same names and attributes. See docs/decisions/0007-rpc-spans.md.
 """
 
 import inspect

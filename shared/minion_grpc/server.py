@@ -87,8 +87,8 @@ class Server:
     @property
     def address(self) -> str:
         """Where clients on this machine reach the server, as `host:port`."""
-        host = self._settings.host
-        return f"{'127.0.0.1' if host in ('0.0.0.0', '[::]', '::') else host}:{self.port}"  # noqa: S104 - compared, not bound
+        anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}  # noqa: S104 - compared, not bound
+        return _joined(anywhere.get(self._settings.host, self._settings.host), self.port)
 
     def add(
         self, register: Callable[[Any, grpc.aio.Server], None], servicer: object, service: ServiceDescriptor
@@ -111,7 +111,7 @@ class Server:
         Raises:
             Unavailable: the port is taken or not allowed (`PORT_UNAVAILABLE`).
         """
-        wanted = f"{self._settings.host}:{self._settings.port}"
+        wanted = _joined(self._settings.host, self._settings.port)
         if self._settings.reflection:
             reflection.enable_server_reflection(
                 [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
@@ -186,6 +186,10 @@ class Server:
             pause = _FIRST_PAUSE_SECONDS if clock() - started > _LONGEST_PAUSE_SECONDS else pause
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 
 async def _probe(host: str, port: int) -> None:

@@ -56,6 +56,12 @@ async def test_a_taken_port_is_an_error_that_names_it() -> None:
         telemetry.shutdown()
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "::1", "::"])  # noqa: S104 - a test's own
+async def test_an_address_can_be_called_whatever_host_was_bound(host: str) -> None:
+    async with serving(host=host) as served, served.channel() as channel:
+        assert (await stub(channel).Echo(EchoRequest(text="x"), timeout=5)).text == "x"
+
+
 async def test_the_limit_of_calls_at_once_holds() -> None:
     gate = Gate()
     async with serving(EchoServicer(gate), maximum_concurrent_rpcs=2) as served, served.channel() as channel:
