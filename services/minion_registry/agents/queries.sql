@@ -158,22 +158,29 @@ SELECT agent_id, name, display_name, description, behavior_type, instructions, l
  ORDER BY create_time DESC, agent_id DESC LIMIT $4;
 
 -- name: list_agents_by_capability
--- A page of the agents with one capability; the other filters look at what that gives.
+-- A page of the agents with one capability; the other filters look at what that gives. OFFSET 0 keeps the planner from
+-- joining with all of the tenant's agents: it thinks that the other filters leave next to nothing.
 SELECT a.agent_id, a.name, a.display_name, a.description, a.behavior_type, a.instructions, a.llm, a.capabilities,
        a.behavior, a.metadata, a.labels, a.status, a.revision, a.version, a.create_time, a.updated_at
   FROM registry.agent_capabilities c
-  JOIN registry.agents a ON a.tenant_id = c.tenant_id AND a.agent_id = c.agent_id
+ CROSS JOIN LATERAL (
+       SELECT * FROM registry.agents
+        WHERE tenant_id = $1 AND agent_id = c.agent_id
+          AND ($5::text IS NULL OR status = $5) AND ($6::text IS NULL OR behavior_type = $6)
+       OFFSET 0) a
  WHERE c.tenant_id = $1 AND (c.agent_create_time, c.agent_id) < ($2, $3) AND c.capability = $7
-   AND ($5::text IS NULL OR a.status = $5) AND ($6::text IS NULL OR a.behavior_type = $6)
  ORDER BY c.agent_create_time DESC, c.agent_id DESC LIMIT $4;
 
 -- name: list_agents_by_label
--- A page of the agents with one label; the other filters and labels look at what that gives.
+-- A page of the agents with one label; the other filters and labels look at what that gives (OFFSET 0: as above).
 SELECT a.agent_id, a.name, a.display_name, a.description, a.behavior_type, a.instructions, a.llm, a.capabilities,
        a.behavior, a.metadata, a.labels, a.status, a.revision, a.version, a.create_time, a.updated_at
   FROM registry.agent_labels l
-  JOIN registry.agents a ON a.tenant_id = l.tenant_id AND a.agent_id = l.agent_id
+ CROSS JOIN LATERAL (
+       SELECT * FROM registry.agents
+        WHERE tenant_id = $1 AND agent_id = l.agent_id
+          AND ($5::text IS NULL OR status = $5) AND ($6::text IS NULL OR behavior_type = $6)
+          AND ($7::text IS NULL OR $7 = ANY (capabilities)) AND ($10::jsonb IS NULL OR labels @> $10)
+       OFFSET 0) a
  WHERE l.tenant_id = $1 AND (l.agent_create_time, l.agent_id) < ($2, $3) AND l.key = $8 AND l.value = $9
-   AND ($5::text IS NULL OR a.status = $5) AND ($6::text IS NULL OR a.behavior_type = $6)
-   AND ($7::text IS NULL OR $7 = ANY (a.capabilities)) AND a.labels @> $10
  ORDER BY l.agent_create_time DESC, l.agent_id DESC LIMIT $4;

@@ -117,9 +117,10 @@ class AgentStore:
         status = selected.status.value if selected.status else None
         behavior_type, capability = selected.behavior_type, selected.capability
         if selected.labels:
-            key, value = next(iter(sorted(selected.labels.items())))
+            key, value = min(selected.labels.items())
+            others = {name: wanted for name, wanted in selected.labels.items() if name != key} or None
             rows = await transaction.fetch(
-                _QUERIES.list_agents_by_label, *where, status, behavior_type, capability, key, value, selected.labels
+                _QUERIES.list_agents_by_label, *where, status, behavior_type, capability, key, value, others
             )
         elif capability is not None:
             rows = await transaction.fetch(

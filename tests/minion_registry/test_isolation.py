@@ -1,0 +1,319 @@
+"""What the service's role may see and do, and that what it asks is found by an index."""
+
+import re
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from importlib import resources
+from uuid import UUID
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from minion_postgres import Database, feed, idempotency, queries
+from minion_postgres.database import Transaction
+from minion_testing.postgres import ClonedDatabase
+from uuid_utils.compat import uuid7
+
+from tests.minion_registry.stage import Caller
+
+TABLES = (
+    "tenants",
+    "api_keys",
+    "agents",
+    "agent_revisions",
+    "agent_labels",
+    "agent_capabilities",
+    "tools",
+    "tool_versions",
+    "agent_tools",
+    "idempotency_keys",
+    "changes",
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def app(postgres: ClonedDatabase) -> AsyncIterator[Database]:
+    """The database as the service sees it."""
+    async with await postgres.connect("registry") as database:
+        yield database
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def owner(postgres: ClonedDatabase) -> AsyncIterator[Database]:
+    """The database as migrations and maintenance see it."""
+    async with await postgres.connect("registry", "owner") as database:
+        yield database
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def agent_id(tenant: Caller) -> UUID:
+    """An agent, and with it a row in each table."""
+    agent = await tenant.create(labels={"a": "b"}, capabilities=["c"])
+    tool = await tenant.register()
+    await tenant.bind(agent.agent_id, tool.tool_id, request_id=str(uuid7()))
+    return UUID(agent.agent_id)
+
+
+def counting(table: str) -> str:
+    # The digests of keys can't be read at all.
+    return f"SELECT count(tenant_id) FROM registry.{table}"  # noqa: S608 - a name of ours
+
+
+@pytest.mark.parametrize("table", TABLES)
+async def test_without_a_tenant_there_are_no_rows(app: Database, owner: Database, agent_id: UUID, table: str) -> None:
+    assert await owner.fetch_value(counting(table)) > 0
+    assert await app.fetch_value(counting(table)) == 0
+    async with app.transaction(uuid7()) as transaction:
+        assert await transaction.fetch_value(counting(table)) == 0
+
+
+@pytest.mark.parametrize("table", TABLES)
+async def test_a_tenant_sees_its_own_rows(
+    app: Database, owner: Database, tenant: Caller, agent_id: UUID, table: str
+) -> None:
+    own = await owner.fetch_value(f"{counting(table)} WHERE tenant_id = $1", tenant.tenant_id)
+    async with app.transaction(tenant.tenant_id) as transaction:
+        assert await transaction.fetch_value(counting(table)) == own > 0
+
+
+@pytest.mark.parametrize("schema", ["session", "memory", "activity", "gateway"])
+async def test_other_schemas_are_closed(app: Database, schema: str) -> None:
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await app.fetch(f"SELECT * FROM {schema}.schema_migrations")  # noqa: S608 - a name of ours
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await app.execute(f"CREATE TABLE {schema}.mine (a int)")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE registry.agent_revisions SET instructions = ''",
+        "DELETE FROM registry.agent_revisions",
+        "DELETE FROM registry.agents",
+        "UPDATE registry.tool_versions SET description = ''",
+        "DELETE FROM registry.tool_versions",
+        "INSERT INTO registry.tenants (tenant_id, name, display_name) VALUES (gen_random_uuid(), 'mine', '')",
+        "UPDATE registry.tenants SET name = 'mine'",
+        "DELETE FROM registry.tenants",
+        "SELECT digest FROM registry.api_keys",
+        "SELECT * FROM registry.api_keys",
+        "UPDATE registry.api_keys SET expire_time = NULL",
+        "DELETE FROM registry.api_keys",
+        "UPDATE registry.changes SET kind = 'created'",
+        "DELETE FROM registry.changes",
+        "TRUNCATE registry.agents",
+        "CREATE TABLE registry.mine (a int)",
+        "CREATE TEMPORARY TABLE mine (a int)",
+        "ALTER TABLE registry.agents DISABLE ROW LEVEL SECURITY",
+        "ALTER TABLE registry.agents DISABLE TRIGGER ALL",
+        "SET ROLE minion_registry_owner",
+    ],
+)
+async def test_the_service_may_not(app: Database, tenant: Caller, agent_id: UUID, statement: str) -> None:
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        async with app.transaction(tenant.tenant_id) as transaction:
+            await transaction.execute(statement)
+
+
+async def test_revisions_and_versions_never_change_whoever_asks(owner: Database, agent_id: UUID) -> None:
+    for table in ("agent_revisions", "tool_versions"):
+        with pytest.raises(asyncpg.RestrictViolationError):
+            await owner.execute(f"UPDATE registry.{table} SET description = 'other'")  # noqa: S608 - a name of ours
+
+
+async def test_nothing_is_written_for_another_tenant(app: Database, tenant: Caller, stranger: Caller) -> None:
+    insert = "INSERT INTO registry.changes (tenant_id, resource_id, kind) VALUES ($1, $2, 'created')"
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        async with app.transaction(tenant.tenant_id) as transaction:
+            await transaction.execute(insert, stranger.tenant_id, uuid7())
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await app.execute(insert, tenant.tenant_id, uuid7())
+
+
+async def test_an_agent_is_deleted_from_its_own_tenant_alone(
+    app: Database, tenant: Caller, stranger: Caller, agent_id: UUID
+) -> None:
+    delete = "SELECT registry.delete_agent($1)"
+    assert await app.fetch_value(delete, agent_id) is False
+    async with app.transaction(stranger.tenant_id) as transaction:
+        assert await transaction.fetch_value(delete, agent_id) is False
+    await tenant.activate(str(agent_id))
+    async with app.transaction(tenant.tenant_id) as transaction:
+        assert await transaction.fetch_value(delete, agent_id) is False
+    assert await tenant.get(str(agent_id))
+
+
+async def test_what_crosses_tenants_gives_ids_alone(owner: Database) -> None:
+    rows = await owner.fetch(
+        "SELECT proname, pg_get_function_result(oid) AS result FROM pg_proc"
+        " WHERE pronamespace = 'registry'::regnamespace AND prosecdef"
+    )
+    assert {row["proname"]: row["result"] for row in rows} == {
+        "create_tenant": "TABLE(tenant_id uuid, name text, display_name text, create_time timestamp with time zone)",
+        "verify_credential": "TABLE(tenant_id uuid, api_key_id uuid, expire_time timestamp with time zone)",
+        "delete_agent": "boolean",
+        "purge_requests": "bigint",
+        "read_all_changes": "TABLE(tenant_id uuid, xid xid8, id bigint, resource_id uuid, kind text,"
+        " create_time timestamp with time zone)",
+        "purge_changes": "bigint",
+    }
+
+
+async def test_nobody_else_may_call_the_functions(postgres: ClonedDatabase) -> None:
+    connection = await asyncpg.connect(postgres.dsn("session"))
+    try:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.fetch("SELECT * FROM registry.verify_credential($1)", bytes(32))
+    finally:
+        await connection.close()
+
+
+def test_the_snippets_of_the_shared_package_are_copied_as_they_are() -> None:
+    migrations = resources.files("minion_registry") / "migrations"
+    first = (migrations / "0001_initial.up.sql").read_text()
+    functions = (migrations / "functions.sql").read_text()
+    for snippet in (idempotency.table_sql("registry"), feed.table_sql("registry")):
+        assert snippet in first
+    for snippet in (idempotency.functions_sql("registry"), feed.functions_sql("registry")):
+        assert snippet in functions
+
+
+async def test_updated_at_is_the_databases(tenant: Caller, owner: Database, agent_id: UUID) -> None:
+    before = await tenant.get(str(agent_id))
+    await owner.execute(
+        "UPDATE registry.agents SET updated_at = '2000-01-01', version = version + 1 WHERE agent_id = $1", agent_id
+    )
+    after = await tenant.get(str(agent_id))
+    assert after.update_time.ToMicroseconds() > before.update_time.ToMicroseconds()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def crowd(owner: Database) -> UUID:
+    """A tenant with agents, tools and bindings enough for the planner to think about, which it is told of."""
+    tenant_id = uuid7()
+    await owner.execute(
+        "INSERT INTO registry.tenants (tenant_id, name, display_name) VALUES ($1, 'crowd', '')", tenant_id
+    )
+    for statement in (
+        """
+        INSERT INTO registry.agents (tenant_id, agent_id, name, display_name, description, behavior_type, instructions,
+                                     llm, capabilities, behavior, metadata, labels, create_time)
+        SELECT $1, lpad(to_hex(number), 32, '0')::uuid, 'a-' || number, '', '',
+               CASE WHEN number % 100 = 0 THEN 'conversational' ELSE 'tool_use' END, '', '{}',
+               ARRAY['c-' || number % 10], '{}', '{}', jsonb_build_object('k', (number % 10)::text),
+               now() - number * interval '1 minute'
+          FROM generate_series(1, 5000) AS number
+        """,
+        # A draft may be made, and nothing else: the few active ones go the way that all go.
+        "UPDATE registry.agents SET status = 'active' WHERE tenant_id = $1 AND behavior_type <> 'tool_use'",
+        """
+        INSERT INTO registry.agent_labels (tenant_id, agent_id, key, value, agent_create_time)
+        SELECT tenant_id, agent_id, 'k', labels ->> 'k', create_time FROM registry.agents WHERE tenant_id = $1
+        """,
+        """
+        INSERT INTO registry.agent_capabilities (tenant_id, agent_id, capability, agent_create_time)
+        SELECT tenant_id, agent_id, capabilities[1], create_time FROM registry.agents WHERE tenant_id = $1
+        """,
+        """
+        INSERT INTO registry.tools (tenant_id, tool_id, name, description, input_schema, transport, builtin, effect,
+                                    cost_per_call_nanos, labels, digest)
+        SELECT $1, lpad(to_hex(number), 32, '0')::uuid, 't_' || number, 'x', '{}', 'builtin', 'clock', 'read_only', 0,
+               '{}', repeat('a', 64)
+          FROM generate_series(1, 2000) AS number
+        """,
+        """
+        INSERT INTO registry.agent_tools (tenant_id, agent_id, tool_id, configuration, bound_digest)
+        SELECT tenant_id, agent_id, lpad(to_hex(1 + abs(hashtext(name)) % 2000), 32, '0')::uuid, '{}', ''
+          FROM registry.agents WHERE tenant_id = $1
+        """,
+        """
+        INSERT INTO registry.api_keys (tenant_id, api_key_id, display_name, prefix, digest)
+        SELECT $1, lpad(to_hex(number), 32, '0')::uuid, '', '', sha256(number::text::bytea)
+          FROM generate_series(1, 2000) AS number
+        """,
+        "INSERT INTO registry.changes (tenant_id, resource_id, kind)"
+        " SELECT tenant_id, agent_id, 'created' FROM registry.agents WHERE tenant_id = $1",
+    ):
+        await owner.execute(statement, tenant_id)
+    await owner.execute(
+        "VACUUM (ANALYZE) registry.agents, registry.agent_labels, registry.agent_capabilities, registry.tools,"
+        " registry.agent_tools, registry.api_keys, registry.changes"
+    )
+    return tenant_id
+
+
+async def _plan(transaction: Transaction, sql: str, *args: object) -> str:
+    return "\n".join(row[0] for row in await transaction.fetch(f"EXPLAIN {sql}", *args))
+
+
+_AGENTS = queries.load("minion_registry.agents")
+_TOOLS = queries.load("minion_registry.tools")
+_BINDINGS = queries.load("minion_registry.bindings")
+
+
+@pytest.mark.parametrize("generic", [False, True])
+@pytest.mark.parametrize(
+    ("query", "extra", "index"),
+    [
+        ("list_agents", (), "agents_create_time"),
+        ("list_agents_by_status", ("active", None), "agents_status"),
+        ("list_agents_by_behavior_type", ("conversational",), "agents_behavior_type"),
+        ("list_agents_by_capability", (None, None, "c-7"), "agent_capabilities_capability"),
+        ("list_agents_by_label", (None, None, None, "k", "7", None), "agent_labels_value"),
+    ],
+)
+async def test_agents_are_listed_by_an_index_in_its_order(
+    app: Database, crowd: UUID, query: str, extra: tuple[object, ...], index: str, generic: bool
+) -> None:
+    async with app.transaction(crowd) as transaction:
+        # Prepared statements are planned without their values in the long run.
+        mode = "force_generic_plan" if generic else "force_custom_plan"
+        await transaction.execute(f"SET LOCAL plan_cache_mode = {mode}")
+        plan = await _plan(transaction, _AGENTS[query], crowd, datetime.now(UTC), UUID(int=1), 51, *extra)
+    assert re.search(rf"Index (Only )?Scan using {index}", plan), plan
+    assert re.search(r"Index Cond: .*ROW\((\w+\.)?(agent_)?create_time, (\w+\.)?agent_id\) <", plan), plan
+    assert "Seq Scan" not in plan, plan
+    assert "Sort" not in plan, plan
+
+
+@pytest.mark.parametrize(
+    ("query", "args", "index"),
+    [
+        (_AGENTS.get_agent, (UUID(int=7),), "agents_pkey"),
+        (_AGENTS.get_agent_by_name, ("a-7",), "agents_name_key"),
+        (_AGENTS.list_agent_revisions, (UUID(int=7), 9, 51), "agent_revisions_pkey"),
+        (_TOOLS.get_tool_by_name, ("t_7",), "tools_name_key"),
+        (_TOOLS.list_tools, ("t_7", 51), "tools_name_key"),
+        (_TOOLS.list_tools_by_transport, ("t_7", 51, "builtin"), "tools_(transport|name_key)"),
+        (_BINDINGS.list_agent_tools, (UUID(int=7), "", 51), "agent_tools_pkey"),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+async def test_what_is_asked_is_found_by_an_index(
+    app: Database, crowd: UUID, query: str, args: tuple[object, ...], index: str
+) -> None:
+    async with app.transaction(crowd) as transaction:
+        plan = await _plan(transaction, query, crowd, *args)
+    assert re.search(rf"Scan (Backward )?(using|on) {index}", plan), plan
+    assert "Seq Scan" not in plan, plan
+
+
+@pytest.mark.parametrize(
+    ("body", "index"),
+    [
+        (
+            "SELECT FROM registry.api_keys k WHERE k.digest = sha256('7') AND k.revoke_time IS NULL",
+            "api_keys_digest_key",
+        ),
+        (
+            "SELECT FROM registry.changes c WHERE (c.xid, c.id) > ('9', 0)"
+            " AND c.xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY c.xid, c.id LIMIT 500",
+            "changes_order",
+        ),
+    ],
+)
+async def test_what_crosses_tenants_is_found_by_an_index(owner: Database, crowd: UUID, body: str, index: str) -> None:
+    # The bodies of verify_credential and read_all_changes, which run as the owner.
+    async with owner.transaction(None) as transaction:
+        plan = await _plan(transaction, body)
+    assert re.search(rf"Index (Only )?Scan using {index}", plan), plan
