@@ -72,6 +72,7 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
         )
         inference = composition.build(settings, telemetry)
         held.push_async_callback(inference.close)
+        await inference.start()
 
         outbox = OutboxStore(database)
         relay = Relay(outbox, activity, telemetry.registry, poll_seconds=settings.outbox_poll_seconds)

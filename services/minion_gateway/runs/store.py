@@ -349,10 +349,10 @@ def _run(row: Record) -> Run:
 
 def _leased(row: Record) -> LeasedRun:
     return LeasedRun(
-        tenant_id=row["tenant_id"],
-        run_id=row["run_id"],
-        session_id=row["session_id"],
-        agent_id=row["agent_id"],
+        tenant_id=_uuid(row["tenant_id"]),
+        run_id=_uuid(row["run_id"]),
+        session_id=_uuid(row["session_id"]),
+        agent_id=_uuid(row["agent_id"]),
         user_id=row["user_id"],
         principal=row["principal"],
         text=row["input"],
@@ -370,3 +370,8 @@ def _leased(row: Record) -> LeasedRun:
         cost_nanos=row["cost_nanos"],
         unpriced_steps=row["unpriced_steps"],
     )
+
+
+def _uuid(value: UUID) -> UUID:
+    # asyncpg's own subclass is one that orjson doesn't know.
+    return UUID(int=value.int)

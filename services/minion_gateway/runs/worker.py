@@ -123,8 +123,13 @@ class Worker:
 
     async def take(self, tenant_id: UUID, run_id: UUID, *, began_at: float) -> None:
         """Drives a run that was just leased to this replica."""
+        stale = self._driven.get(run_id)
+        if stale is not None and stale.task is not None:
+            # Our own lease ran out under us (the process was paused, or starved): what we began is fenced by now.
+            stale.lose()
+            await asyncio.wait([stale.task])
         loaded = await self._store.load(tenant_id, run_id)
-        if loaded is not None and run_id not in self._driven:
+        if loaded is not None:
             self.drive(loaded, began_at=began_at)
 
     async def pick(self) -> None:
