@@ -27,8 +27,8 @@ class MemorySettings(ServerSettings, DatabaseSettings):
     exact_search_limit: int = Field(
         default=20_000,
         ge=0,
-        description="Memories of one agent and user up to which a search compares all of them; above, it walks the "
-        "HNSW index.",
+        description="Memories of one agent and user (of the types asked for) up to which a search compares all; above, "
+        "it may walk the HNSW index.",
     )
     walk_candidates: int = Field(
         default=80,
@@ -39,6 +39,5 @@ class MemorySettings(ServerSettings, DatabaseSettings):
     walk_limit: int = Field(
         default=20_000,
         ge=1_000,
-        description="Vectors that an index walk visits at most before the search compares all instead "
-        "(hnsw.max_scan_tuples).",
+        description="Vectors that an index walk visits at most (hnsw.max_scan_tuples).",
     )

@@ -166,7 +166,7 @@ async def test_walk_uses_the_hnsw_index(connection: Connection, scope: str, tena
 
 @pytest.mark.parametrize(
     ("exact_limit", "plan", "index"),
-    [(20_000, "exact", "memory_vectors_1_tenant_id_agent_id_user_id_idx"), (10, "hnsw", "memory_vectors_1_hnsw")],
+    [(20_000, "exact", "memory_vectors_1_tenant_id_agent_id_user_id_type_idx"), (10, "hnsw", "memory_vectors_1_hnsw")],
 )
 async def test_search_scans_the_index_of_its_plan(
     connection: Connection,
@@ -187,24 +187,25 @@ async def test_search_scans_the_index_of_its_plan(
         before = await scans()
         rows = await connection.fetch(
             "SELECT plan FROM memory.search_memories($1, $2, 'ann', 1::smallint, $3::float4[]::vector, NULL, NULL,"
-            " 10, $4, 80, 20000)",
+            " 1, $4, 80, 20000)",
             tenant_id,
             UUID(scope),
             towards(0),
             exact_limit,
         )
-        assert [row["plan"] for row in rows] == [plan] * 10
+        assert [row["plan"] for row in rows] == [plan]
         assert await scans() == before + 1
 
 
 async def test_settings_of_a_walk_end_with_it(connection: Connection, scope: str, tenant_id: UUID) -> None:
-    await connection.fetch(
+    walked = await connection.fetchval(
         "SELECT plan FROM memory.search_memories($1, $2, 'ann', 1::smallint, $3::float4[]::vector, NULL, NULL,"
-        " 10, 10, 80, 20000)",
+        " 1, 10, 80, 20000)",
         tenant_id,
         UUID(scope),
         towards(0),
     )
+    assert walked == "hnsw"
     settings = await connection.fetchrow(
         "SELECT current_setting('enable_sort') AS sorting, current_setting('hnsw.iterative_scan') AS walk,"
         " nullif(current_setting('minion.tenant'), '') AS tenant"

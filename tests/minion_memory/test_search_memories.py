@@ -1,9 +1,10 @@
 """SearchMemories: exact for small scopes, by index for large ones, and never fewer than there are."""
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from uuid import uuid4
 
+import asyncpg
 import pytest
 import pytest_asyncio
 from minion.memory.v1 import memory_pb2
@@ -38,6 +39,9 @@ async def large(postgres: ClonedDatabase) -> AsyncIterator[tuple[Stub, str, list
         new += [placed(vector, agent_id=agent_id, user_id="bob", key=str(n)) for n, vector in enumerate(vectors[:300])]
         for start in range(0, len(new), 100):
             await stub.StoreMemories(batch(*new[start : start + 100]))
+        owner = await asyncpg.connect(postgres.dsn("memory", "owner"))
+        await owner.execute("ANALYZE memory.memory_vectors")
+        await owner.close()
         yield stub, agent_id, vectors
 
 
@@ -108,8 +112,11 @@ async def test_large_scope_is_walked_and_misses_little(large: tuple[Stub, str, l
 
 async def test_each_scope_is_planned_by_its_own_count(large: tuple[Stub, str, list[list[float]]]) -> None:
     stub, agent_id, vectors = large
+    # A third of the index: walking past all the others would cost more than comparing 300.
     bob = await stub.SearchMemories(search(agent_id, vectors[0], user_id="bob"))
-    assert (bob.plan, bob.scope_count) == (HNSW, 300)
+    assert (bob.plan, bob.scope_count, len(bob.hits)) == (EXACT, 300, 10)
+    few = await stub.SearchMemories(search(agent_id, vectors[0], user_id="bob", limit=2))
+    assert (few.plan, len(few.hits)) == (HNSW, 2)
     none = await stub.SearchMemories(search(agent_id, vectors[0], user_id="eve"))
     assert (none.plan, none.scope_count) == (EXACT, 0)
 
@@ -120,41 +127,52 @@ async def test_filtered_search_brings_as_many_as_match(
 ) -> None:
     stub, agent_id, vectors = large
     found = await stub.SearchMemories(search(agent_id, vectors[7], types=[SKILL], limit=limit))
-    assert len(found.hits) == min(limit, 12) == matches
+    assert found.plan == EXACT
     skills = [vectors[number] for number in range(0, 600, 50)]
     best = [str(50 * int(place)) for place in nearest(skills, vectors[7], limit)]
-    if found.plan == AGAIN or limit >= 12:
-        assert [hit.memory.key for hit in found.hits] == best
+    assert [hit.memory.key for hit in found.hits] == best
+    assert len(best) == matches
 
 
-async def test_search_that_comes_back_short_is_done_again_whole(large: tuple[Stub, str, list[list[float]]]) -> None:
+async def test_wide_filter_is_walked(large: tuple[Stub, str, list[list[float]]]) -> None:
     stub, agent_id, vectors = large
-    found = await stub.SearchMemories(search(agent_id, vectors[7], types=[SKILL], limit=50))
-    assert (found.plan, len(found.hits)) == (AGAIN, 12)
+    found = await stub.SearchMemories(search(agent_id, vectors[50], types=[FACT], limit=10))
+    assert (found.plan, len(found.hits)) == (HNSW, 10)
+    assert {hit.memory.type for hit in found.hits} == {FACT}
 
 
-async def test_least_score_is_held_exactly_in_a_large_scope(large: tuple[Stub, str, list[list[float]]]) -> None:
+async def test_walk_that_comes_back_short_is_done_again_whole(large: tuple[Stub, str, list[list[float]]]) -> None:
     stub, agent_id, vectors = large
     wanted = vectors[3]
     scores = sorted((math.fsum(a * b for a, b in zip(vector, wanted, strict=True)) for vector in vectors), reverse=True)
-    least = (scores[24] + scores[25]) / 2
-    found = await stub.SearchMemories(search(agent_id, wanted, min_score=least, limit=100))
-    assert (found.plan, len(found.hits)) == (AGAIN, 25)
-    within = await stub.SearchMemories(search(agent_id, wanted, min_score=least, limit=10))
-    assert (within.plan, len(within.hits)) == (HNSW, 10)
+    least = (scores[4] + scores[5]) / 2
+    found = await stub.SearchMemories(search(agent_id, wanted, min_score=least, limit=10))
+    assert (found.plan, len(found.hits)) == (AGAIN, 5)
+    assert [hit.memory.key for hit in found.hits] == nearest(vectors, wanted, 5)
+    within = await stub.SearchMemories(search(agent_id, wanted, min_score=least, limit=4))
+    assert (within.plan, len(within.hits)) == (HNSW, 4)
 
 
-async def test_limit_of_a_hundred_is_filled_by_a_walk(large: tuple[Stub, str, list[list[float]]]) -> None:
-    stub, agent_id, vectors = large
-    found = await stub.SearchMemories(search(agent_id, vectors[0], limit=100))
-    assert len(found.hits) == 100
-    assert len({hit.memory.memory_id for hit in found.hits}) == 100
-
-
-async def test_deleted_and_changed_memories_are_not_found_by_a_walk(postgres: ClonedDatabase) -> None:
+async def test_changed_type_moves_between_the_counts(large: tuple[Stub, str, list[list[float]]]) -> None:
+    stub, _, vectors = large
     agent_id = str(uuid4())
-    async with serve("memory", postgres, exact_search_limit=5) as served, calling(served, uuid4()) as stub:
-        new = [placed(towards(angle), agent_id=agent_id, key=str(angle)) for angle in range(10)]
+    await stub.StoreMemories(batch(*[placed(vectors[n], agent_id=agent_id, key=str(n)) for n in range(4)]))
+    await stub.StoreMemories(batch(placed(vectors[1], agent_id=agent_id, key="1", type=SKILL)))
+    skills = await stub.SearchMemories(search(agent_id, vectors[0], types=[SKILL]))
+    assert [hit.memory.key for hit in skills.hits] == ["1"]
+    facts = await stub.SearchMemories(search(agent_id, vectors[0], types=[FACT]))
+    assert len(facts.hits) == 3
+
+
+async def test_deleted_and_changed_memories_are_not_found_by_a_walk(
+    database_factory: Callable[[], Awaitable[ClonedDatabase]],
+) -> None:
+    agent_id = str(uuid4())
+    async with (
+        serve("memory", await database_factory(), exact_search_limit=5) as served,
+        calling(served, uuid4()) as stub,
+    ):
+        new = [placed(towards(angle), agent_id=agent_id, key=str(angle)) for angle in range(100)]
         stored = await stub.StoreMemories(batch(*new))
         await stub.DeleteMemory(pb.DeleteMemoryRequest(memory_id=stored.results[0].memory.memory_id))
         await stub.StoreMemories(batch(placed(towards(170), agent_id=agent_id, key="1")))

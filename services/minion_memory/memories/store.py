@@ -65,7 +65,7 @@ class Receipt:
 
 
 async def prepare(connection: Connection) -> None:
-    """Teaches a new connection pgvector's type, whose values pass as the bytes that `_packed` makes."""
+    """Teaches a new connection pgvector's type, whose values pass as the bytes that `packed` makes."""
     await connection.set_type_codec("vector", schema="public", format="binary", encoder=_as_it_is, decoder=_as_it_is)
 
 
@@ -82,7 +82,7 @@ class MemoryStore:
         Raises AlreadyExists (MEMORY_ID_TAKEN) when another memory has a proposed id.
         """
         items = [_item(position, placed) for position, placed in enumerate(batch, 1)]
-        vectors = [_packed(placed.vector) for placed in batch]
+        vectors = [packed(placed.vector) for placed in batch]
         try:
             stored = await self._database.fetch_value(
                 _QUERIES.store_memories, tenant_id, *_request(key), items, vectors
@@ -131,7 +131,7 @@ class MemoryStore:
             search.agent_id,
             search.user_id,
             model.model_id,
-            _packed(vector),
+            packed(vector),
             sorted(kind.value for kind in search.types) or None,
             search.min_score,
             search.limit,
@@ -162,7 +162,7 @@ def _as_it_is(value: bytes) -> bytes:
     return value
 
 
-def _packed(vector: "array[float]") -> bytes:
+def packed(vector: "array[float]") -> bytes:
     """Writes a vector as pgvector receives it: dimension and a zero (16 bits each), then floats, all big-endian."""
     numbers = array("f", measurable(vector))
     numbers.byteswap()

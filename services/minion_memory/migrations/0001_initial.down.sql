@@ -5,6 +5,5 @@ DROP TABLE memory.memory_vectors;
 DROP TABLE memory.memories;
 DROP TABLE memory.scope_counts;
 DROP TABLE memory.embedding_models;
-DROP FUNCTION memory.count_stored();
-DROP FUNCTION memory.count_deleted();
+DROP FUNCTION memory.keep_counts();
 DROP FUNCTION memory.set_updated_at();

@@ -82,7 +82,7 @@ CREATE TABLE memory.memory_vectors (
     PRIMARY KEY (tenant_id, memory_id, model_id),
     FOREIGN KEY (tenant_id, memory_id) REFERENCES memory.memories (tenant_id, memory_id) ON DELETE CASCADE
 ) PARTITION BY LIST (model_id);
-CREATE INDEX memory_vectors_scope ON memory.memory_vectors (tenant_id, agent_id, user_id);
+CREATE INDEX memory_vectors_scope ON memory.memory_vectors (tenant_id, agent_id, user_id, type);
 ALTER TABLE memory.memory_vectors ENABLE ROW LEVEL SECURITY;
 ALTER TABLE memory.memory_vectors FORCE ROW LEVEL SECURITY;
 CREATE POLICY owner ON memory.memory_vectors TO minion_memory_owner USING (true);
@@ -91,12 +91,16 @@ CREATE POLICY app ON memory.memory_vectors TO minion_memory_app
     WITH CHECK (tenant_id = nullif(current_setting('minion.tenant', true), '')::uuid);
 GRANT SELECT, INSERT, UPDATE, DELETE ON memory.memory_vectors TO minion_memory_app;
 
--- How many memories an agent has of a user: decides how a search goes. Its row is also the scope's lock.
+-- How many memories of each type an agent has of a user: decides how a search goes. Its row is also the scope's lock.
 CREATE TABLE memory.scope_counts (
-    tenant_id    uuid   NOT NULL,
-    agent_id     uuid   NOT NULL,
-    user_id      text   NOT NULL,
-    memory_count bigint NOT NULL DEFAULT 0 CHECK (memory_count >= 0),
+    tenant_id        uuid   NOT NULL,
+    agent_id         uuid   NOT NULL,
+    user_id          text   NOT NULL,
+    fact_count       bigint NOT NULL DEFAULT 0 CHECK (fact_count >= 0),
+    preference_count bigint NOT NULL DEFAULT 0 CHECK (preference_count >= 0),
+    context_count    bigint NOT NULL DEFAULT 0 CHECK (context_count >= 0),
+    skill_count      bigint NOT NULL DEFAULT 0 CHECK (skill_count >= 0),
+    memory_count     bigint GENERATED ALWAYS AS (fact_count + preference_count + context_count + skill_count) STORED,
     PRIMARY KEY (tenant_id, agent_id, user_id)
 ) WITH (fillfactor = 80);
 ALTER TABLE memory.scope_counts ENABLE ROW LEVEL SECURITY;
@@ -107,24 +111,47 @@ CREATE POLICY app ON memory.scope_counts TO minion_memory_app
     WITH CHECK (tenant_id = nullif(current_setting('minion.tenant', true), '')::uuid);
 GRANT SELECT, INSERT, UPDATE ON memory.scope_counts TO minion_memory_app;
 
-CREATE FUNCTION memory.count_stored() RETURNS trigger LANGUAGE plpgsql AS $$
+-- Keeps the counts, whoever writes memories: by statement, in the writer's own transaction.
+CREATE FUNCTION memory.keep_counts() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO memory.scope_counts AS scope (tenant_id, agent_id, user_id, memory_count)
-    SELECT tenant_id, agent_id, user_id, count(*) FROM stored GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-    ON CONFLICT (tenant_id, agent_id, user_id) DO UPDATE SET memory_count = scope.memory_count + excluded.memory_count;
+    IF TG_OP = 'UPDATE' THEN
+        IF NOT EXISTS (SELECT FROM added JOIN removed USING (tenant_id, memory_id) WHERE added.type <> removed.type) THEN
+            RETURN NULL;
+        END IF;
+    END IF;
+    IF TG_OP IN ('INSERT', 'UPDATE') THEN
+        INSERT INTO memory.scope_counts AS scope (
+            tenant_id, agent_id, user_id, fact_count, preference_count, context_count, skill_count)
+        SELECT tenant_id, agent_id, user_id,
+               count(*) FILTER (WHERE type = 'fact'), count(*) FILTER (WHERE type = 'preference'),
+               count(*) FILTER (WHERE type = 'context'), count(*) FILTER (WHERE type = 'skill')
+          FROM added GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+        ON CONFLICT (tenant_id, agent_id, user_id) DO UPDATE
+           SET fact_count = scope.fact_count + excluded.fact_count,
+               preference_count = scope.preference_count + excluded.preference_count,
+               context_count = scope.context_count + excluded.context_count,
+               skill_count = scope.skill_count + excluded.skill_count;
+    END IF;
+    IF TG_OP IN ('UPDATE', 'DELETE') THEN
+        UPDATE memory.scope_counts scope
+           SET fact_count = scope.fact_count - gone.facts, preference_count = scope.preference_count - gone.preferences,
+               context_count = scope.context_count - gone.contexts, skill_count = scope.skill_count - gone.skills
+          FROM (SELECT tenant_id, agent_id, user_id,
+                       count(*) FILTER (WHERE type = 'fact') AS facts,
+                       count(*) FILTER (WHERE type = 'preference') AS preferences,
+                       count(*) FILTER (WHERE type = 'context') AS contexts,
+                       count(*) FILTER (WHERE type = 'skill') AS skills
+                  FROM removed GROUP BY 1, 2, 3) gone
+         WHERE (scope.tenant_id, scope.agent_id, scope.user_id) = (gone.tenant_id, gone.agent_id, gone.user_id);
+    END IF;
     RETURN NULL;
 END $$;
-CREATE FUNCTION memory.count_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    UPDATE memory.scope_counts scope SET memory_count = scope.memory_count - gone.memory_count
-      FROM (SELECT tenant_id, agent_id, user_id, count(*) AS memory_count FROM deleted GROUP BY 1, 2, 3) gone
-     WHERE (scope.tenant_id, scope.agent_id, scope.user_id) = (gone.tenant_id, gone.agent_id, gone.user_id);
-    RETURN NULL;
-END $$;
-CREATE TRIGGER count_stored AFTER INSERT ON memory.memories REFERENCING NEW TABLE AS stored
-    FOR EACH STATEMENT EXECUTE FUNCTION memory.count_stored();
-CREATE TRIGGER count_deleted AFTER DELETE ON memory.memories REFERENCING OLD TABLE AS deleted
-    FOR EACH STATEMENT EXECUTE FUNCTION memory.count_deleted();
+CREATE TRIGGER count_inserted AFTER INSERT ON memory.memories REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION memory.keep_counts();
+CREATE TRIGGER count_updated AFTER UPDATE ON memory.memories REFERENCING OLD TABLE AS removed NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION memory.keep_counts();
+CREATE TRIGGER count_deleted AFTER DELETE ON memory.memories REFERENCING OLD TABLE AS removed
+    FOR EACH STATEMENT EXECUTE FUNCTION memory.keep_counts();
 
 -- A memory as the service reads it.
 CREATE VIEW memory.memory_details WITH (security_invoker = true) AS

@@ -236,9 +236,10 @@ $$;
 -- The memories of a scope that are nearest to a vector, best first, with how they were found and how many the scope
 -- has; one row with no memory when nothing was found.
 --
--- A scope of at most `exact_limit` memories is compared whole. A larger one is searched by HNSW, and again whole when
--- that brings fewer than `most`: an index walk under filters ends early, and a score's limit may cut one that a miss of
--- the walk let in. Stable, so that all of it sees one snapshot.
+-- The counts say how many match scope and types. At most `exact_limit` are compared all; so are more where the walk of
+-- the index, which holds every tenant's vectors, would meet so many others that comparing is cheaper. All else is walked,
+-- and compared after all when that brings fewer than `most` (of at least `least_score`). Stable, so that all of it sees
+-- one snapshot.
 CREATE OR REPLACE FUNCTION memory.search_memories(
     tenant uuid, agent uuid, subject text, model smallint, query vector, types text[], least_score double precision,
     most integer, exact_limit bigint, walk_candidates integer, walk_limit integer
@@ -246,29 +247,47 @@ CREATE OR REPLACE FUNCTION memory.search_memories(
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     counted bigint;
+    matching bigint;
+    indexed bigint;
+    fetched integer;
+    visited bigint;
     chosen text := 'exact';
     ids uuid[];
     distances double precision[];
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
-    counted := coalesce((SELECT scope.memory_count FROM memory.scope_counts scope
-                          WHERE scope.tenant_id = tenant AND scope.agent_id = agent AND scope.user_id = subject), 0);
-    IF counted > exact_limit THEN
-        chosen := 'hnsw';
-        -- All of them end with the transaction. With sorting off the planner takes the index whatever it guesses.
-        PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true),
-                set_config('hnsw.ef_search', greatest(walk_candidates, most)::text, true),
-                set_config('hnsw.max_scan_tuples', walk_limit::text, true),
-                set_config('enable_sort', 'off', true);
-        EXECUTE format('SELECT array_agg(memory_id), array_agg(distance) FROM (%s) walked
-                         WHERE $7 IS NULL OR 1 - distance >= $7', memory.walk_query(model, vector_dims(query)))
-           INTO ids, distances USING tenant, agent, subject, types, query, most, least_score;
-        PERFORM set_config('enable_sort', 'on', true);
-        IF coalesce(cardinality(ids), 0) < least(most, counted) THEN
-            chosen := 'hnsw_then_exact';
+    SELECT scope.memory_count,
+           CASE WHEN types IS NULL THEN scope.memory_count
+                ELSE CASE WHEN 'fact' = ANY (types) THEN scope.fact_count ELSE 0 END
+                   + CASE WHEN 'preference' = ANY (types) THEN scope.preference_count ELSE 0 END
+                   + CASE WHEN 'context' = ANY (types) THEN scope.context_count ELSE 0 END
+                   + CASE WHEN 'skill' = ANY (types) THEN scope.skill_count ELSE 0 END END
+      INTO counted, matching
+      FROM memory.scope_counts scope
+     WHERE scope.tenant_id = tenant AND scope.agent_id = agent AND scope.user_id = subject;
+    IF matching > exact_limit THEN
+        indexed := greatest(matching, (SELECT reltuples::bigint FROM pg_class
+                                        WHERE oid = format('memory.memory_vectors_%s', model)::regclass));
+        -- Past its first batch of candidates a walk brings vectors in nearly the order of their distances, so the best
+        -- of several times as many are taken. Measured with one in thirty matching: 92 % of the nearest ten are among
+        -- the first ten, 99 % among the first forty.
+        fetched := most * CASE WHEN matching * 3 >= indexed THEN 2 ELSE 4 END;
+        visited := fetched * indexed / matching;
+        -- A vector met on a walk costs about as much as ten compared in a row.
+        IF visited * 10 <= matching THEN
+            -- All of them end with the transaction. With sorting off the planner takes the index whatever it guesses.
+            PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true),
+                    set_config('hnsw.ef_search', least(greatest(walk_candidates, 2 * most), 1000)::text, true),
+                    set_config('hnsw.max_scan_tuples', least(greatest(4 * visited, 1000), walk_limit)::text, true),
+                    set_config('enable_sort', 'off', true);
+            EXECUTE format('SELECT array_agg(memory_id), array_agg(distance) FROM (%s) nearest
+                             WHERE $7 IS NULL OR 1 - distance >= $7', memory.walk_query(model, vector_dims(query)))
+               INTO ids, distances USING tenant, agent, subject, types, query, fetched, least_score;
+            PERFORM set_config('enable_sort', 'on', true);
+            chosen := CASE WHEN cardinality(ids) >= most THEN 'hnsw' ELSE 'hnsw_then_exact' END;
         END IF;
     END IF;
-    IF counted > 0 AND chosen <> 'hnsw' THEN
+    IF matching > 0 AND chosen <> 'hnsw' THEN
         SELECT array_agg(best.memory_id), array_agg(best.distance) INTO ids, distances
           FROM (SELECT placed.memory_id, placed.embedding <=> query AS distance
                   FROM memory.memory_vectors placed
@@ -282,9 +301,9 @@ BEGIN
         SELECT chosen, counted, 1 - hit.distance, details
           FROM unnest(ids, distances) AS hit (memory_id, distance)
           JOIN memory.memory_details details ON details.tenant_id = tenant AND details.memory_id = hit.memory_id
-         ORDER BY hit.distance, hit.memory_id;
+         ORDER BY hit.distance, hit.memory_id LIMIT most;
     IF NOT FOUND THEN
-        RETURN QUERY SELECT chosen, counted, NULL::double precision, NULL::memory.memory_details;
+        RETURN QUERY SELECT chosen, coalesce(counted, 0), NULL::double precision, NULL::memory.memory_details;
     END IF;
 END $$;
 

@@ -1,0 +1,259 @@
+"""Texts that come without a vector are embedded by the gateway's InferenceService."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import ClassVar
+from uuid import UUID, uuid4
+
+import grpc
+import pytest
+import pytest_asyncio
+from minion.gateway.v1 import inference_service_pb2, inference_service_pb2_grpc
+from minion.memory.v1 import memory_pb2
+from minion.memory.v1 import memory_service_pb2 as pb
+from minion_auth import Identity, caller
+from minion_gateway.inference.composition import build
+from minion_gateway.inference.domain import InferenceCall
+from minion_gateway.inference.service import RecordedInference
+from minion_gateway.inference.servicer import InferenceServicer
+from minion_gateway.inference.settings import InferenceSettings
+from minion_grpc import Server, ServerSettings
+from minion_grpc.verification import authenticating
+from minion_telemetry import Telemetry
+from minion_testing.errors import refused
+from minion_testing.fake_provider import FakeProvider
+from minion_testing.postgres import ClonedDatabase
+from minion_testing.provider_script import Fault, FaultKind
+from minion_testing.serving import SERVICE_KEY, Served, serve
+from uuid_utils.compat import uuid7
+
+from tests.minion_memory.stage import MODEL, Stub, batch, calling, memory, placed, search, towards
+
+OPENAI = "openai/text-embedding-3-small"
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+
+
+class GatewaySettings(InferenceSettings, ServerSettings):
+    """What the gateway's InferenceService needs alone."""
+
+    service: ClassVar[str] = "gateway"
+
+
+@dataclass
+class Gateway:
+    """A running InferenceService, and whom it was called by."""
+
+    address: str
+    calls: list[tuple[Identity, InferenceCall]]
+
+
+@asynccontextmanager
+async def inference(**overrides: object) -> AsyncIterator[Gateway]:
+    """Serves the gateway's InferenceService."""
+    environ = {"MINION_AUTH_MODE": "required", "MINION_SERVICE_KEY": SERVICE_KEY}
+    settings = GatewaySettings.load(environ, **{"port": 0, "drain_seconds": 5, **overrides})
+    telemetry = Telemetry.start("gateway", settings)
+    models = build(settings, telemetry)
+    calls: list[tuple[Identity, InferenceCall]] = []
+
+    async def record(call: InferenceCall) -> None:
+        calls.append((caller(), call))
+
+    async with authenticating(settings, telemetry) as authenticator:
+        server = Server("gateway", settings, telemetry, authenticator)
+        server.add(
+            inference_service_pb2_grpc.add_InferenceServiceServicer_to_server,
+            InferenceServicer(RecordedInference(models, record)),
+            inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"],
+        )
+        await server.start()
+        try:
+            yield Gateway(server.address, calls)
+        finally:
+            await server.drain_and_stop()
+            await models.close()
+            telemetry.shutdown()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def fake() -> AsyncIterator[FakeProvider]:
+    async with FakeProvider() as provider:
+        yield provider
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def gateway(fake: FakeProvider, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+    """The gateway's models: the local one, and OpenAI's behind a faked wire."""
+    cache = tmp_path_factory.mktemp("models")
+    async with inference(model_cache=cache, openai_base_url=fake.base_url, provider_attempts=1) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def service(postgres: ClonedDatabase, gateway: Gateway) -> AsyncIterator[Served]:
+    """The memory service with the local model."""
+    async with serve("memory", postgres, gateway_address=gateway.address) as served:
+        yield served
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def by_openai(postgres: ClonedDatabase, gateway: Gateway, tenant_id: UUID) -> AsyncIterator[Stub]:
+    """The memory service with OpenAI's model."""
+    async with (
+        serve("memory", postgres, gateway_address=gateway.address, default_embedding_model=OPENAI) as served,
+        calling(served, tenant_id) as stub,
+    ):
+        yield stub
+
+
+def unplaced(**fields: object) -> pb.NewMemory:
+    return pb.NewMemory(memory=memory(**fields))
+
+
+async def test_what_was_said_is_found_by_other_words(memories: Stub, gateway: Gateway, tenant_id: UUID) -> None:
+    agent_id = str(uuid4())
+    stored = await memories.StoreMemories(
+        batch(
+            unplaced(agent_id=agent_id, content="Ann drinks green tea every morning."),
+            unplaced(agent_id=agent_id, content="Her car is an old red Volvo."),
+            unplaced(agent_id=agent_id, content="She was born in Bergen, Norway."),
+        )
+    )
+    assert {result.memory.embedding_model for result in stored.results} == {MODEL}
+    found = await memories.SearchMemories(
+        pb.SearchMemoriesRequest(agent_id=agent_id, user_id="ann", query="Which beverage does she like?", limit=1)
+    )
+    assert [hit.memory.content for hit in found.hits] == ["Ann drinks green tea every morning."]
+    identity, _ = gateway.calls[-1]
+    assert (identity.principal, identity.tenant_id, identity.origin) == ("service:memory", tenant_id, "key:test")
+
+
+async def test_given_and_embedded_vectors_go_together(memories: Stub, gateway: Gateway) -> None:
+    agent_id = str(uuid4())
+    before = len(gateway.calls)
+    stored = await memories.StoreMemories(
+        batch(
+            unplaced(agent_id=agent_id, content="Ann drinks tea."),
+            placed(towards(0), agent_id=agent_id, key="given"),
+            unplaced(agent_id=agent_id, content="Ann drives a car."),
+        )
+    )
+    assert [result.memory.key == "given" for result in stored.results] == [False, True, False]
+    assert len(gateway.calls) == before + 1
+    found = await memories.SearchMemories(search(agent_id, towards(0), limit=1))
+    assert [hit.memory.key for hit in found.hits] == ["given"]
+    by_text = await memories.SearchMemories(
+        pb.SearchMemoriesRequest(agent_id=agent_id, user_id="ann", query="Ann drives a car.", limit=1)
+    )
+    assert [hit.memory.content for hit in by_text.hits] == ["Ann drives a car."]
+    assert by_text.hits[0].score == pytest.approx(1, abs=1e-5)
+
+
+async def test_the_same_text_again_is_unchanged(memories: Stub) -> None:
+    request = batch(unplaced(agent_id=str(uuid4()), content="Ann drinks tea."))
+    first = (await memories.StoreMemories(request)).results[0]
+    again = (await memories.StoreMemories(request)).results[0]
+    assert again.outcome == memory_pb2.STORE_OUTCOME_UNCHANGED
+    assert again.memory == first.memory
+
+
+async def test_new_text_under_a_key_is_found_by_its_new_meaning(memories: Stub) -> None:
+    agent_id = str(uuid4())
+    await memories.StoreMemories(batch(unplaced(agent_id=agent_id, key="car", content="Ann drives a red Volvo.")))
+    moved = await memories.StoreMemories(batch(unplaced(agent_id=agent_id, key="car", content="Ann rides a bicycle.")))
+    assert moved.results[0].outcome == memory_pb2.STORE_OUTCOME_UPDATED
+    found = await memories.SearchMemories(
+        pb.SearchMemoriesRequest(agent_id=agent_id, user_id="ann", query="Ann rides a bicycle.")
+    )
+    assert [hit.score for hit in found.hits] == [pytest.approx(1, abs=1e-5)]
+
+
+async def test_replay_embeds_nothing(memories: Stub, gateway: Gateway) -> None:
+    request = batch(unplaced(content="Ann drinks tea."), request_id=uuid7())
+    first = await memories.StoreMemories(request)
+    before = len(gateway.calls)
+    assert await memories.StoreMemories(request) == first
+    assert len(gateway.calls) == before
+
+
+async def test_a_remote_model_is_asked_through_the_gateway(by_openai: Stub, fake: FakeProvider) -> None:
+    agent_id = str(uuid4())
+    stored = await by_openai.StoreMemories(batch(unplaced(agent_id=agent_id, content="Ann drinks tea.")))
+    assert stored.results[0].memory.embedding_model == OPENAI
+    found = await by_openai.SearchMemories(
+        pb.SearchMemoriesRequest(agent_id=agent_id, user_id="ann", query="Ann drinks tea.")
+    )
+    assert found.hits[0].score == pytest.approx(1, abs=1e-5)
+    assert fake.ledger.asked[-1].body["input"] == ["Ann drinks tea."]
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        (Fault(FaultKind.SERVER_ERROR), "PROVIDER_UNAVAILABLE"),
+        (Fault(FaultKind.RATE_LIMITED, seconds=7), "PROVIDER_RATE_LIMITED"),
+        (Fault(FaultKind.KEY_REFUSED), "PROVIDER_CREDENTIAL_REFUSED"),
+    ],
+    ids=lambda value: value.kind.value if isinstance(value, Fault) else "",
+)
+async def test_failing_provider_stores_nothing(by_openai: Stub, fake: FakeProvider, fault: Fault, cause: str) -> None:
+    agent_id = str(uuid4())
+    # UNAVAILABLE from the gateway is tried again: the fault must last.
+    fake.push(*[fault] * 4)
+    try:
+        async with refused(UNAVAILABLE, "EMBEDDING_UNAVAILABLE") as refusal:
+            await by_openai.StoreMemories(
+                batch(placed(towards(0), agent_id=agent_id, key="given"), unplaced(agent_id=agent_id, content="Tea."))
+            )
+    finally:
+        fake.reset()
+    assert refusal.metadata == {"cause": cause}
+    assert refusal.retry_after_seconds == (7 if fault.seconds else 1)
+    assert len((await by_openai.ListMemories(pb.ListMemoriesRequest(agent_id=agent_id))).memories) == 0
+
+
+async def test_text_too_long_for_the_model_is_the_callers_fault(by_openai: Stub, fake: FakeProvider) -> None:
+    fake.push(Fault(FaultKind.CONTEXT_TOO_LONG))
+    async with refused(grpc.StatusCode.INVALID_ARGUMENT, "CONTEXT_TOO_LONG"):
+        await by_openai.StoreMemories(batch(unplaced(content="Tea.")))
+
+
+async def test_absent_gateway_stores_nothing(postgres: ClonedDatabase) -> None:
+    agent_id = str(uuid4())
+    async with (
+        serve("memory", postgres, gateway_address="127.0.0.1:1") as served,
+        calling(served, uuid4()) as stub,
+    ):
+        async with refused(UNAVAILABLE, "EMBEDDING_UNAVAILABLE") as refusal:
+            await stub.StoreMemories(
+                batch(placed(towards(0), agent_id=agent_id, key="given"), unplaced(agent_id=agent_id, content="Tea."))
+            )
+        assert refusal.retry_after_seconds
+        async with refused(UNAVAILABLE, "EMBEDDING_UNAVAILABLE"):
+            await stub.SearchMemories(pb.SearchMemoriesRequest(agent_id=agent_id, user_id="ann", query="tea"))
+        assert len((await stub.ListMemories(pb.ListMemoriesRequest(agent_id=agent_id))).memories) == 0
+
+
+async def test_model_that_the_gateway_has_not_is_unavailable(
+    postgres: ClonedDatabase, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The gateway knows no OpenAI here: a fault of the deployment, not of the caller."""
+    async with (
+        inference(model_cache=tmp_path_factory.mktemp("none")) as gateway,
+        serve("memory", postgres, gateway_address=gateway.address, default_embedding_model=OPENAI) as served,
+        calling(served, uuid4()) as stub,
+    ):
+        async with refused(UNAVAILABLE, "EMBEDDING_UNAVAILABLE") as refusal:
+            await stub.StoreMemories(batch(unplaced()))
+        assert refusal.metadata == {"cause": "MODEL_NOT_FOUND"}
+
+
+async def test_default_model_that_nobody_registered_is_named(postgres: ClonedDatabase) -> None:
+    async with (
+        serve("memory", postgres, default_embedding_model="acme/none") as served,
+        calling(served, uuid4()) as stub,
+    ):
+        async with refused(grpc.StatusCode.NOT_FOUND, "EMBEDDING_MODEL_NOT_FOUND") as refusal:
+            await stub.StoreMemories(batch(unplaced()))
+        assert refusal.metadata == {"embedding_model": "acme/none"}
