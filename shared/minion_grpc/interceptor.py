@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import Message
 
 from minion_grpc.call import Method, Surroundings
 from minion_grpc.metrics import RpcMetrics
@@ -78,7 +79,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             "client_stream": grpc.stream_unary_rpc_method_handler,
             "bidi_stream": grpc.stream_stream_rpc_method_handler,
         }[kind]
-        wrapped: _Handler = make(
-            method.stream if generates else method.respond, method.deserialize, handler.response_serializer
-        )
+        wrapped: _Handler = make(method.stream if generates else method.respond, method.deserialize, _serialize)
         return wrapped
+
+
+def _serialize(message: Message) -> bytes:
+    # Maps in a fixed order: what a run's watchers are sent is the same on every replica, byte for byte.
+    return message.SerializeToString(deterministic=True)
