@@ -62,7 +62,13 @@ async def test_the_demo_asks_the_provider_that_is_set(place: Path, plain_environ
     assert done.code == 0, done.err
     assert asked >= 4
     assert "stand-in" not in done.out
-    for part in ("echo: Hello! My name is Ada.", "The audit", "as one trace", "Tokens and cost", "grpcurl -plaintext"):
+    for part in (
+        "echo: Hello! My name is Ada.",
+        "Turn 1 as one trace, through activity, gateway, memory, registry, session",
+        "Tokens and cost",
+        "The audit: ",
+        "grpcurl -plaintext",
+    ):
         assert part in done.out
 
 

@@ -83,9 +83,11 @@ def _memories(console: Console, story: Story) -> None:
 
 
 def _trace(console: Console, story: Story, spans: Sequence[ReadableSpan]) -> None:
-    run = story.runs[-1]
-    crossed = ", ".join(name for name in trace.services(spans, run.trace_id) if name != "cli")
-    heading(console, f"The last turn as one trace, through {crossed}")
+    # The turn that asked the most of the services; the later ones find much in caches.
+    through = [trace.services(spans, run.trace_id) for run in story.runs]
+    number = max(range(len(through)), key=lambda index: len(through[index]))
+    run, crossed = story.runs[number], [name for name in through[number] if name != "cli"]
+    heading(console, f"Turn {number + 1} as one trace, through {', '.join(crossed)}")
     console.print(Text(f"trace {run.trace_id}", "dim"))
     console.print(Text(f"{'service':<9} {'start ms':>8} {'took ms':>8}  span", "bold"))
     for branch in trace.tree(spans, run.trace_id):
