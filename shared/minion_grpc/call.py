@@ -5,7 +5,7 @@ own: what is set in context variables here ends with the call, and needs no rese
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from time import perf_counter
 from typing import Any, NoReturn
 
@@ -23,6 +23,7 @@ from minion_grpc import deadline, error_table, peer_errors, propagation
 from minion_grpc.metrics import MethodMetrics
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Metadata = Iterable[tuple[str, str | bytes]]
 
 _OK = grpc.StatusCode.OK
 # Codes after which the server's span is marked as failed: the semantic conventions' for gRPC servers, and CANCELLED,
@@ -125,10 +126,11 @@ class Method:
     async def respond(self, request: Any, context: Context) -> Any:
         """Serves a call with one response, or one of a streaming handler that is a coroutine and writes by itself."""
         started = perf_counter()
-        span = self._enter(context)
+        metadata = context.invocation_metadata() or ()
+        span = self._enter(metadata, context)
         code, failure = _OK, None
         try:
-            await self._admit(context)
+            await self._admit(metadata)
             if request.__class__ is Refused:
                 raise request.error
             requests = _checked(request) if self._streams_in else request
@@ -147,11 +149,12 @@ class Method:
     async def stream(self, request: Any, context: Context) -> AsyncIterator[Any]:
         """Serves a call with a stream of responses, of a handler that is an async generator."""
         started = perf_counter()
-        span = self._enter(context)
+        metadata = context.invocation_metadata() or ()
+        span = self._enter(metadata, context)
         code, failure = _OK, None
         task = asyncio.current_task()
         try:
-            await self._admit(context)
+            await self._admit(metadata)
             if request.__class__ is Refused:
                 raise request.error
             if self._endless and task is not None:
@@ -174,17 +177,17 @@ class Method:
         if failure is not None:
             await self._abort(context, code, failure)
 
-    def _enter(self, context: Context) -> Span:
+    def _enter(self, metadata: Metadata, context: Context) -> Span:
         self._metrics.started()
-        parent = propagation.extract(context.invocation_metadata() or ())
+        parent = propagation.extract(metadata)
         # Its attributes are set in one go at the end: setting them here as well would double what they cost.
         span = self._around.tracer.start_span(self._name, parent, kind=SpanKind.SERVER, record_exception=False)
         trace_context.attach(set_span_in_context(span, parent))
         deadline.enter(context.time_remaining())
         return span
 
-    async def _admit(self, context: Context) -> None:
-        identity = await self._around.authenticator.authenticate(context.invocation_metadata() or (), self._name)
+    async def _admit(self, metadata: Metadata) -> None:
+        identity = await self._around.authenticator.authenticate(metadata, self._name)
         identities.enter(identity)
         structlog.contextvars.bind_contextvars(
             service=self._around.service,
@@ -228,11 +231,12 @@ class Method:
 
     def _leave(self, span: Span, code: grpc.StatusCode, failure: BaseException | None, started: float) -> None:
         seconds = perf_counter() - started
-        self._metrics.handled(code, seconds)
+        name = code.name
+        self._metrics.handled(name, seconds)
         fields: dict[str, object] = {
             "service": self._around.service,
             "method": self._name,
-            "code": code.name,
+            "code": name,
             "duration_ms": round(seconds * 1_000, 3),
         }
         if failure is None:
