@@ -1,0 +1,1 @@
+"""The activity service: what agents did, how long it took, what it cost."""

@@ -1,0 +1,1 @@
+"""Activities: recorded once, read, summed up for each agent."""

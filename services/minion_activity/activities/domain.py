@@ -1,0 +1,163 @@
+"""Activities, and what they sum up to."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from minion_errors import NotFound
+
+# How far an id's time may be ahead of ours: clocks differ, and rows of far months would wait in the wrong partition.
+LONGEST_AHEAD = timedelta(days=1)
+
+
+class ActivityKind(enum.Enum):
+    """What kind of thing was done."""
+
+    RUN = "run"
+    LLM_CALL = "llm_call"
+    TOOL_CALL = "tool_call"
+    INFERENCE = "inference"
+    CUSTOM = "custom"
+
+
+class ActivityStatus(enum.Enum):
+    """How it ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """Tokens that models took."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Something that was done. `cost_nanos` is None where the price isn't known, `duration` where nobody measured."""
+
+    activity_id: UUID
+    kind: ActivityKind
+    status: ActivityStatus
+    start_time: datetime
+    duration: timedelta | None = None
+    name: str = ""
+    agent_id: UUID | None = None
+    agent_revision: int = 0
+    session_id: UUID | None = None
+    run_id: UUID | None = None
+    step_sequence: int = 0
+    user_id: str = ""
+    input: Any = None
+    output: Any = None
+    error_reason: str = ""
+    error_message: str = ""
+    usage: TokenUsage = TokenUsage()
+    cost_nanos: int | None = None
+    currency: str = ""
+    tools_used: tuple[str, ...] = ()
+    trace_id: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedActivity:
+    """A row of the audit: the activity, who recorded it and when."""
+
+    activity: Activity
+    principal: str
+    record_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """How many rows of a batch were new, and how many were there already."""
+
+    recorded_count: int
+    duplicate_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityFilter:
+    """Which activities are listed: those that match all that is given, and began in [start_time, end_time)."""
+
+    agent_id: UUID | None = None
+    session_id: UUID | None = None
+    run_id: UUID | None = None
+    kind: ActivityKind | None = None
+    status: ActivityStatus | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityPage:
+    """One page of activities, newest first; the token is empty on the last."""
+
+    activities: tuple[RecordedActivity, ...]
+    next_page_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatsQuery:
+    """Whose activities are summed up, of those that began in [start_time, end_time)."""
+
+    agent_id: UUID
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What an agent did; `agent_revision` 0 is all revisions together. Durations are None where no run has one."""
+
+    agent_revision: int
+    run_count: int
+    succeeded_count: int
+    failed_count: int
+    canceled_count: int
+    tool_call_count: int
+    llm_call_count: int
+    usage: TokenUsage
+    cost_nanos: int
+    unpriced_run_count: int
+    mean_duration: timedelta | None
+    p50_duration: timedelta | None
+    p95_duration: timedelta | None
+    last_run_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStats:
+    """An agent's figures: all together, and of its newest revisions."""
+
+    agent_id: UUID
+    stats: Stats
+    revisions: tuple[Stats, ...]
+
+
+def time_of(activity_id: UUID) -> datetime | None:
+    """Reads when an id was made (RFC 9562, section 5.7); None when it is no UUIDv7 or its time has no date."""
+    if activity_id.version != 7:
+        return None
+    try:
+        return datetime.fromtimestamp((activity_id.int >> 80) / 1000, UTC)
+    except (OverflowError, ValueError):
+        return None
+
+
+def not_found(activity_id: UUID) -> NotFound:
+    """Builds the error for an activity that this tenant hasn't."""
+    return NotFound(
+        "There is no such activity.", reason="ACTIVITY_NOT_FOUND", metadata={"activity_id": str(activity_id)}
+    )
