@@ -13,6 +13,8 @@ from minion_cli.application import command
 
 def main() -> None:
     """Runs the command line of this process and exits: 0 done, 1 refused or failed, 2 used wrongly."""
+    # We start other programs and never fork ourselves; gRPC would remark on each of them in the user's terminal.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     sys.exit(run(sys.argv[1:]))
 
 

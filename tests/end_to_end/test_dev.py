@@ -123,7 +123,8 @@ async def test_what_was_said_outlives_kills_restarts_and_modes(place: Path, plai
     first = await start_dev(directory, "--processes", env=plain_environ)
     children = psutil.Process(first.process.pid).children(recursive=True)
     try:
-        assert sum("minion_" in " ".join(child.cmdline()) for child in children) == len(_SERVICES)
+        commands = [child.cmdline()[1:] for child in children]
+        assert all(["-m", f"minion_{service}"] in commands for service in _SERVICES)
         agent = await new_agent(first)
         session_id = await new_session(first, agent.agent_id)
         assert (await take_turn(first, session_id, "Good morning")).run.state == run_pb2.RUN_STATE_COMPLETED

@@ -71,8 +71,8 @@ async def _show(
         connection = Connection(stack.stack.addresses, stack.credentials.api_key)
         async with services(connection, span_exporter=ours) as opened:
             story = await play(opened, ViewOf() if as_json else Stage(console))
-        await _flush(stack)
         if not as_json:
+            await _flush(stack)
             conclusion(console, story, [*ours.get_finished_spans(), *theirs.get_finished_spans()], directory)
     seconds = time.monotonic() - started
     if as_json:

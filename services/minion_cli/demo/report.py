@@ -79,7 +79,10 @@ def _memories(console: Console, story: Story) -> None:
         for memory in turn.recalled:
             if turn.run.session_id == story.session_ids[-1] and memory.memory_id not in seen:
                 seen.add(memory.memory_id)
-                console.print(f"{memory.score:5.2f}  {output.one_line(memory.content)}  ({memory.memory_id})")
+                line = f"{memory.score:5.2f}  {output.one_line(memory.content)}  ({memory.memory_id})"
+                console.print(line, soft_wrap=True)
+    if not seen:
+        console.print("(nothing: the model kept nothing with its remember tool, or nothing that fits the questions)")
 
 
 def _trace(console: Console, story: Story, spans: Sequence[ReadableSpan]) -> None:
