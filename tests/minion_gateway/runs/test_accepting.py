@@ -1,0 +1,275 @@
+"""Asking for a run: what is refused, what is joined, what waits."""
+
+import asyncio
+
+import grpc
+import pytest
+from google.protobuf.struct_pb2 import Struct
+from minion.gateway.v1 import run_pb2, run_service_pb2
+from minion.registry.v1 import agent_service_pb2
+from minion.session.v1 import session_service_pb2
+from minion_testing.errors import refused
+from minion_testing.fake_provider import FakeProvider
+from minion_testing.provider_script import Fault, FaultKind, Reply
+from uuid_utils.compat import uuid4
+
+from tests.minion_gateway.runs.stage import Client, Stage, struct, until
+
+
+async def test_a_repeat_joins_the_first_run(client: Client, provider: FakeProvider) -> None:
+    session_id = await client.conversation()
+    request_id = str(uuid4())
+    first = await client.create(session_id, request_id=request_id)
+    again = await client.create(session_id, request_id=request_id)
+    assert again == first
+    assert len(provider.ledger.asked) == 1
+
+
+async def test_repeats_at_once_are_one_run(client: Client, provider: FakeProvider) -> None:
+    session_id = await client.conversation()
+    request_id = str(uuid4())
+    runs = await asyncio.gather(*(client.create(session_id, request_id=request_id) for _ in range(5)))
+    assert len({run.run_id for run in runs}) == 1
+    assert len(provider.ledger.asked) == 1
+
+
+async def test_a_repeated_stream_tells_the_same_events(client: Client) -> None:
+    session_id = await client.conversation()
+    request_id = str(uuid4())
+    assert await client.stream(session_id, request_id=request_id) == await client.stream(
+        session_id, request_id=request_id
+    )
+
+
+async def test_another_request_under_the_same_id_is_refused(client: Client) -> None:
+    session_id = await client.conversation()
+    request_id = str(uuid4())
+    await client.create(session_id, "one", request_id=request_id)
+    async with refused(grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"):
+        await client.create(session_id, "two", request_id=request_id)
+
+
+async def test_a_repeat_is_joined_though_the_agent_takes_no_more_turns(client: Client) -> None:
+    agent_id = await client.agent()
+    session_id = await client.session(agent_id)
+    request_id = str(uuid4())
+    first = await client.create(session_id, request_id=request_id)
+    await client.agents.DeactivateAgent(agent_service_pb2.DeactivateAgentRequest(agent_id=agent_id))
+
+    async def inactive() -> bool:
+        try:
+            await client.create(session_id)
+        except grpc.aio.AioRpcError:
+            return True
+        return False
+
+    await until(inactive)
+    assert await client.create(session_id, request_id=request_id) == first
+
+
+async def test_an_agent_that_is_not_active_takes_no_turns(client: Client) -> None:
+    session_id = await client.conversation(active=False)
+    async with refused(grpc.StatusCode.FAILED_PRECONDITION, "AGENT_NOT_ACTIVE") as refusal:
+        await client.create(session_id)
+    assert refusal.metadata["status"] == "DRAFT"
+
+
+async def test_a_session_with_an_agent_that_never_was_takes_no_turns(client: Client) -> None:
+    session_id = await client.session(str(uuid4()))
+    async with refused(grpc.StatusCode.FAILED_PRECONDITION, "AGENT_NOT_ACTIVE"):
+        await client.create(session_id)
+
+
+@pytest.mark.parametrize("method", ["create", "stream"])
+async def test_an_unknown_session_is_not_found(client: Client, method: str) -> None:
+    async with refused(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"):
+        await getattr(client, method)(str(uuid4()))
+
+
+async def test_another_tenants_session_reads_as_not_found(client: Client, stage: Stage) -> None:
+    session_id = await client.conversation()
+    await client.create(session_id)
+    async with Client(stage) as stranger:
+        async with refused(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"):
+            await stranger.create(session_id)
+
+
+@pytest.mark.parametrize("method", ["create", "stream"])
+async def test_a_session_that_was_closed_takes_no_turns(client: Client, method: str) -> None:
+    session_id = await client.conversation()
+    await client.create(session_id)
+    await client.sessions.CloseSession(session_service_pb2.CloseSessionRequest(session_id=session_id))
+    # The first time the session itself says so, from then on the gateway knows.
+    for _ in range(2):
+        async with refused(grpc.StatusCode.FAILED_PRECONDITION, "SESSION_NOT_ACTIVE"):
+            await getattr(client, method)(session_id)
+
+
+async def test_a_second_run_is_refused_while_one_is_active(client: Client, provider: FakeProvider) -> None:
+    session_id = await client.conversation()
+    provider.push(Fault(FaultKind.STALL))
+    first = asyncio.create_task(client.create(session_id, "first"))
+    await provider.ledger.until(1)
+    async with refused(grpc.StatusCode.FAILED_PRECONDITION, "SESSION_BUSY") as refusal:
+        await client.create(session_id, "second")
+    provider.release()
+    assert refusal.metadata["run_id"] == (await first).run_id
+
+
+async def test_a_queued_run_starts_when_the_one_before_it_ends(client: Client, provider: FakeProvider) -> None:
+    session_id = await client.conversation()
+    provider.push(Fault(FaultKind.STALL))
+    first = asyncio.create_task(client.create(session_id, "first"))
+    await provider.ledger.until(1)
+    queue = run_pb2.BUSY_POLICY_ENQUEUE
+    second = asyncio.create_task(client.stream(session_id, "second", busy_policy=queue))
+
+    async def waiting() -> bool:
+        listed = await client.runs.ListRuns(
+            run_service_pb2.ListRunsRequest(session_id=session_id, state=run_pb2.RUN_STATE_SUBMITTED)
+        )
+        return bool(listed.runs)
+
+    await until(waiting)
+    third = asyncio.create_task(client.create(session_id, "third", busy_policy=queue))
+    provider.release()
+
+    await first
+    states = [event.state_changed.state for event in (await second)[:2]]
+    assert states == [run_pb2.RUN_STATE_SUBMITTED, run_pb2.RUN_STATE_WORKING]
+    assert (await third).answer == "echo: third"
+    said = [message.parts[0].text for message in await client.messages(session_id)]
+    assert said == ["first", "echo: first", "second", "echo: second", "third", "echo: third"]
+
+
+async def test_a_caller_who_goes_away_cancels_nothing(client: Client, provider: FakeProvider) -> None:
+    session_id = await client.conversation()
+    provider.push(Fault(FaultKind.STALL))
+    call = client.runs.StreamRun(run_service_pb2.StreamRunRequest(session_id=session_id, text="hello"))
+    first = await call.read()
+    await provider.ledger.until(1)
+    call.cancel()
+    provider.release()
+
+    async def ended() -> bool:
+        return bool((await client.get(first.event.run_id)).state == run_pb2.RUN_STATE_COMPLETED)
+
+    assert await until(ended)
+
+
+async def test_a_deadline_that_runs_out_ends_the_call_and_not_the_run(
+    client: Client, provider: FakeProvider
+) -> None:
+    session_id = await client.conversation()
+    provider.push(Fault(FaultKind.STALL))
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await client.runs.CreateRun(
+            run_service_pb2.CreateRunRequest(session_id=session_id, text="hello"), timeout=0.3
+        )
+    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    provider.release()
+
+    async def answered() -> bool:
+        return len(await client.messages(session_id)) == 2
+
+    assert await until(answered)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"session_id": "x"}, "session_id"),
+        ({"session_id": ""}, "session_id"),
+        ({"text": ""}, "text"),
+        ({"text": "x" * 65_537}, "text"),
+        ({"text": "a\x00b"}, "text"),
+        ({"request_id": "x"}, "request_id"),
+        ({"busy_policy": 77}, "busy_policy"),
+        ({"metadata": struct({"k": "x" * 16_384})}, "metadata"),
+    ],
+)
+@pytest.mark.parametrize("method", ["CreateRun", "StreamRun"])
+async def test_a_field_that_breaks_its_limit_is_named(
+    client: Client, fields: dict[str, object], field: str, method: str
+) -> None:
+    kind = getattr(run_service_pb2, f"{method}Request")
+    request = kind(**{"session_id": str(uuid4()), "text": "hello", **fields})
+    async with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS") as refusal:
+        call = getattr(client.runs, method)(request)
+        if method == "CreateRun":
+            await call
+        else:
+            await call.read()
+    assert list(refusal.violations) == [field]
+
+
+async def test_the_longest_text_and_metadata_are_taken(client: Client, provider: FakeProvider) -> None:
+    session_id = await client.conversation()
+    provider.push(Reply("yes"))
+    metadata = Struct()
+    metadata.update({"k": "x" * 16_000, "n": 1, "half": 0.5, "list": [None, True, {"deep": "er"}]})
+    run = await client.create(session_id, "x" * 20_000, metadata=metadata)
+    assert run.metadata == metadata
+    assert run.answer == "yes"
+
+
+async def test_an_unknown_run_is_not_found(client: Client) -> None:
+    async with refused(grpc.StatusCode.NOT_FOUND, "RUN_NOT_FOUND"):
+        await client.get(str(uuid4()))
+    async with refused(grpc.StatusCode.NOT_FOUND, "RUN_NOT_FOUND"):
+        await client.watch(str(uuid4()))
+    async with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS"):
+        await client.get("x")
+
+
+async def test_another_tenants_run_reads_as_not_found(client: Client, stage: Stage) -> None:
+    run = await client.create(await client.conversation())
+    async with Client(stage) as stranger:
+        async with refused(grpc.StatusCode.NOT_FOUND, "RUN_NOT_FOUND"):
+            await stranger.get(run.run_id)
+        async with refused(grpc.StatusCode.NOT_FOUND, "RUN_NOT_FOUND"):
+            await stranger.watch(run.run_id)
+        listed = await stranger.runs.ListRuns(run_service_pb2.ListRunsRequest())
+        assert not listed.runs
+
+
+async def test_runs_are_listed_page_by_page(client: Client) -> None:
+    session_id = await client.conversation()
+    made = [(await client.create(session_id)).run_id for _ in range(5)]
+    request = run_service_pb2.ListRunsRequest(session_id=session_id, page_size=2)
+    found: list[str] = []
+    while True:
+        page = await client.runs.ListRuns(request)
+        found += [run.run_id for run in page.runs]
+        if not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+    assert found == made[::-1]
+
+
+async def test_a_page_token_belongs_to_its_list(client: Client) -> None:
+    session_id = await client.conversation()
+    for _ in range(2):
+        await client.create(session_id)
+    page = await client.runs.ListRuns(run_service_pb2.ListRunsRequest(session_id=session_id, page_size=1))
+    for wrong in (
+        run_service_pb2.ListRunsRequest(page_token=page.next_page_token),
+        run_service_pb2.ListRunsRequest(session_id=session_id, page_token="x"),
+    ):
+        async with refused(grpc.StatusCode.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID"):
+            await client.runs.ListRuns(wrong)
+    async with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS"):
+        await client.runs.ListRuns(run_service_pb2.ListRunsRequest(page_size=-1))
+    async with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS"):
+        await client.runs.ListRuns(run_service_pb2.ListRunsRequest(agent_id="x"))
+
+
+async def test_nobody_without_a_credential_runs_anything(stage: Stage) -> None:
+    async with stage.gateway.channel(None) as channel:
+        method = channel.unary_unary(
+            "/minion.gateway.v1.RunService/CreateRun",
+            request_serializer=run_service_pb2.CreateRunRequest.SerializeToString,
+            response_deserializer=run_service_pb2.CreateRunResponse.FromString,
+        )
+        async with refused(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_MISSING"):
+            await method(run_service_pb2.CreateRunRequest())
