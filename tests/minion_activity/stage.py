@@ -139,4 +139,3 @@ async def pages(stub: Stub, **filters: Any) -> list[list[activity_pb2.Activity]]
         token = response.next_page_token
         if not token:
             return found
-
