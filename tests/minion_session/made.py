@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
@@ -91,8 +90,3 @@ async def listed(session: Stub, session_id: str, **fields: Any) -> Sequence[mess
 def words(found: Sequence[messages.Message]) -> list[str]:
     """Gives the first text of each message."""
     return [message.parts[0].text for message in found]
-
-
-def identifier(value: str) -> UUID:
-    """Reads an id."""
-    return UUID(value)

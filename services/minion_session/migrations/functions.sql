@@ -28,18 +28,17 @@ BEGIN
      WHERE s.tenant_id = tenant AND s.session_id = target;
 END $$;
 
--- Where the messages of a step stand, which may have been appended before. `kept_last` is NULL when they were not.
-CREATE OR REPLACE FUNCTION session.recall_step(
-    tenant uuid, run uuid, step integer,
-    OUT kept_session uuid, OUT kept_role text, OUT kept_first bigint, OUT kept_last bigint, OUT kept_time timestamptz
-) LANGUAGE plpgsql AS $$
-BEGIN
+-- Where the messages of a step stand; no row when it has appended nothing. STABLE, so that it becomes part of the
+-- statement that asks, whose snapshot is taken after the lock.
+CREATE OR REPLACE FUNCTION session.recall_step(tenant uuid, run uuid, step integer)
+RETURNS TABLE (
+    kept_session uuid, kept_role text, kept_first bigint, kept_last bigint, kept_time timestamptz
+) LANGUAGE sql STABLE AS $$
     SELECT m.session_id, m.role, m.sequence - m.step_place, m.sequence, m.create_time
-      INTO kept_session, kept_role, kept_first, kept_last, kept_time
       FROM session.messages m
      WHERE m.tenant_id = tenant AND m.run_id = run AND m.step_sequence = step
      ORDER BY m.step_place DESC LIMIT 1;
-END $$;
+$$;
 
 -- Appends one batch. The lock on the session's row puts writers in order, which makes the sequence gapless and lets a
 -- replay see what the first try stored. `run` and `step` are NULL without a source, `request` without a request_id,
@@ -77,7 +76,7 @@ BEGIN
     END IF;
     IF run IS NOT NULL THEN
         SELECT * INTO kept FROM session.recall_step(tenant, run, step);
-        IF kept.kept_last IS NOT NULL THEN
+        IF FOUND THEN
             outcome := CASE WHEN kept.kept_session = target THEN 'OK' ELSE 'STEP_ELSEWHERE' END;
             first_sequence := kept.kept_first;
             last_sequence := kept.kept_last;
@@ -201,7 +200,7 @@ BEGIN
     END IF;
     moment := clock_timestamp();
     SELECT * INTO kept FROM session.recall_step(tenant, run, step);
-    IF kept.kept_last IS NOT NULL THEN
+    IF FOUND THEN
         IF kept.kept_session <> target OR kept.kept_role <> 'user' THEN
             outcome := 'STEP_ELSEWHERE';
             RETURN NEXT;
