@@ -132,9 +132,10 @@ async def test_an_agent_has_at_most_128_tools(tenant: Caller, postgres: ClonedDa
     async with await postgres.connect("registry", "owner") as database:
         # Through the service these would be 254 calls; what is tested is the 128th and 129th.
         await database.execute(
-            "INSERT INTO registry.tools SELECT (jsonb_populate_record(t, jsonb_build_object("
-            "'tool_id', gen_random_uuid(), 'name', 'copy_' || n))).* FROM registry.tools t, generate_series(1, 127) n"
-            " WHERE t.tool_id = $1::text::uuid",
+            "INSERT INTO registry.tools (tenant_id, tool_id, name, description, input_schema, transport, builtin,"
+            " effect, cost_per_call_nanos, labels, digest)"
+            " SELECT tenant_id, gen_random_uuid(), 'copy_' || n, description, input_schema, transport, builtin, effect,"
+            " 0, labels, digest FROM registry.tools, generate_series(1, 127) n WHERE tool_id = $1::text::uuid",
             last.tool_id,
         )
         await database.execute(
@@ -151,6 +152,25 @@ async def test_an_agent_has_at_most_128_tools(tenant: Caller, postgres: ClonedDa
     await tenant.bind(agent.agent_id, last.tool_id, configuration=struct({"again": True}))
     resolved = await tenant.agents.ResolveAgent(pb.ResolveAgentRequest(agent_id=agent.agent_id))
     assert len(resolved.resolved_agent.tools) == 128
+
+
+async def test_an_agents_tools_fit_into_a_message(tenant: Caller) -> None:
+    agent = await tenant.create(instructions="🙂" * 100_000)
+    large = struct({"type": "object", "title": "x" * 65_000})
+    bound = 0
+    while bound < 20:
+        tool = await tenant.register(input_schema=large)
+        try:
+            await tenant.bind(agent.agent_id, tool.tool_id, configuration=struct({"text": "x" * 16_000}))
+        except grpc.aio.AioRpcError:
+            break
+        bound += 1
+    async with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_TOOLS") as refusal:
+        await tenant.bind(agent.agent_id, tool.tool_id, configuration=struct({"text": "x" * 16_000}))
+    assert refusal.metadata == {"limit_bytes": str(3 * 1024 * 1024)}
+    resolved = await tenant.agents.ResolveAgent(pb.ResolveAgentRequest(agent_id=agent.agent_id))
+    assert 1 < len(resolved.resolved_agent.tools) == bound
+    assert resolved.ByteSize() < 4 * 1024 * 1024
 
 
 async def test_tools_of_an_agent_are_listed_by_name_page_by_page(tenant: Caller) -> None:

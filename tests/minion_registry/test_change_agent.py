@@ -258,6 +258,23 @@ async def test_revisions_are_listed_newest_first_page_by_page(tenant: Caller) ->
     assert found == ["5/5", "4/4", "3/3", "2/2", "1/1"]
 
 
+async def test_a_page_of_revisions_fits_into_a_message(tenant: Caller) -> None:
+    made = await tenant.create(instructions="🙂" * 100_000)
+    for number in range(2, 12):
+        await tenant.agents.UpdateAgent(change(made, display_name=str(number)))
+    request = pb.ListAgentRevisionsRequest(agent_id=made.agent_id)
+    numbers: list[int] = []
+    pages = 0
+    while not pages or request.page_token:
+        page = await tenant.agents.ListAgentRevisions(request)
+        assert page.ByteSize() < 3 * 1024 * 1024
+        numbers.extend(revision.revision for revision in page.revisions)
+        request.page_token = page.next_page_token
+        pages += 1
+    assert numbers == list(range(11, 0, -1))
+    assert pages > 1
+
+
 async def test_a_token_of_another_agents_revisions_is_refused(tenant: Caller) -> None:
     one, two = await tenant.create(), await tenant.create()
     await tenant.agents.UpdateAgent(change(one, instructions="new"))

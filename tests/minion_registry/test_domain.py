@@ -1,5 +1,6 @@
 """Rules of agents and tools that need nothing running."""
 
+import json
 from datetime import UTC, datetime
 from random import Random
 from uuid import UUID
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from minion_errors import Aborted, FailedPrecondition, ResourceExhausted
+from minion_grpc import wire
 from minion_registry.agents.domain import (
     Agent,
     AgentContents,
@@ -16,7 +18,8 @@ from minion_registry.agents.domain import (
     BehaviorType,
     LlmConfig,
 )
-from minion_registry.bindings.domain import MAXIMUM_TOOLS, check_room
+from minion_registry.bindings.domain import MAXIMUM_TOOL_BYTES, MAXIMUM_TOOLS, check_room
+from minion_registry.paging import MAXIMUM_BYTES, fitting
 from minion_registry.tools.domain import digest
 
 DRAFT, ACTIVE, INACTIVE, ARCHIVED = AgentStatus
@@ -74,10 +77,30 @@ def test_what_takes_no_changes_and_what_can_go(status: AgentStatus) -> None:
 
 
 def test_an_agent_has_room_for_so_many_tools() -> None:
-    check_room(MAXIMUM_TOOLS - 1)
-    with pytest.raises(ResourceExhausted) as raised:
-        check_room(MAXIMUM_TOOLS)
-    assert raised.value.metadata == {"limit": "128"}
+    check_room(MAXIMUM_TOOLS, MAXIMUM_TOOL_BYTES)
+    for tools, size, metadata in (
+        (MAXIMUM_TOOLS + 1, 1, {"limit": "128"}),
+        (1, MAXIMUM_TOOL_BYTES + 1, {"limit_bytes": "3145728"}),
+    ):
+        with pytest.raises(ResourceExhausted) as raised:
+            check_room(tools, size)
+        assert (raised.value.reason, raised.value.metadata) == ("TOO_MANY_TOOLS", metadata)
+
+
+def test_a_page_ends_before_its_bytes_or_its_count_do() -> None:
+    assert fitting([], 5) == 0
+    assert fitting([1, 1, 1], 2) == 2
+    assert fitting([1, 1], 5) == 2
+    assert fitting([MAXIMUM_BYTES, 1], 5) == 1
+    assert fitting([MAXIMUM_BYTES - 1, 1, 1], 5) == 2
+    assert fitting([MAXIMUM_BYTES + 1, 1], 5) == 1
+
+
+@given(st.dictionaries(st.text(), _json, max_size=4))
+def test_what_the_database_reckons_is_no_less_than_what_is_sent(values: dict[str, object]) -> None:
+    # `wire_bytes` counts four bytes for each of the JSON text, as Postgres writes it.
+    written = len(json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    assert wire.to_struct(values).ByteSize() <= 4 * written
 
 
 @given(st.dictionaries(st.text(), _json, max_size=4), st.randoms())

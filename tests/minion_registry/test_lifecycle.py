@@ -87,9 +87,10 @@ async def test_the_database_refuses_what_the_rules_refuse(
 async def test_the_database_takes_drafts_and_known_statuses_alone(tenant: Caller, postgres: ClonedDatabase) -> None:
     made = await tenant.create()
     copy = (
-        "INSERT INTO registry.agents SELECT (jsonb_populate_record(a, jsonb_build_object("
-        "'agent_id', gen_random_uuid(), 'name', $2::text, 'status', $3::text))).* FROM registry.agents a"
-        " WHERE agent_id = $1::text::uuid"
+        "INSERT INTO registry.agents (tenant_id, agent_id, name, display_name, description, behavior_type,"
+        " instructions, llm, capabilities, behavior, metadata, labels, status)"
+        " SELECT tenant_id, gen_random_uuid(), $2, display_name, description, behavior_type, instructions, llm,"
+        " capabilities, behavior, metadata, labels, $3 FROM registry.agents WHERE agent_id = $1::text::uuid"
     )
     async with await postgres.connect("registry", "owner") as database:
         assert await database.execute(copy, made.agent_id, "copy", "draft") == 1

@@ -74,6 +74,16 @@ async def test_every_filter_given_must_match(tenant: Caller) -> None:
             assert found == expected, filters
 
 
+async def test_a_page_fits_into_a_message_whatever_it_holds(tenant: Caller) -> None:
+    for name in "abcdefghij":
+        await tenant.create(name=name, instructions="🙂" * 100_000, labels={"k": "v"})
+    page = await tenant.agents.ListAgents(pb.ListAgentsRequest())
+    assert 1 < len(page.agents) < 10
+    assert page.ByteSize() < 3 * 1024 * 1024
+    assert "".join(await names(tenant)) == "jihgfedcba"
+    assert "".join(await names(tenant, labels={"k": "v"})) == "jihgfedcba"
+
+
 async def test_lists_follow_updates(tenant: Caller) -> None:
     made = await tenant.create(name="a", capabilities=["old", "kept"], labels={"old": "1", "kept": "1", "moved": "1"})
     await tenant.agents.UpdateAgent(

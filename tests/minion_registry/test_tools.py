@@ -170,6 +170,22 @@ async def test_tools_are_listed_by_name_page_by_page(tenant: Caller, stranger: C
         assert found == sorted(names)
 
 
+async def test_a_page_of_tools_fits_into_a_message(tenant: Caller) -> None:
+    large = struct({"type": "object", "title": "x" * 65_000})
+    for name in "abcdefghijklmn":
+        await tenant.register(name=name, input_schema=large)
+    request = pb.ListToolsRequest()
+    found, pages = "", 0
+    while not pages or request.page_token:
+        page = await tenant.tools.ListTools(request)
+        assert page.ByteSize() < 3 * 1024 * 1024
+        found += "".join(tool.name for tool in page.tools)
+        request.page_token = page.next_page_token
+        pages += 1
+    assert found == "abcdefghijklmn"
+    assert pages > 1
+
+
 async def test_a_token_of_another_list_is_refused(tenant: Caller) -> None:
     for _ in range(2):
         await tenant.register()

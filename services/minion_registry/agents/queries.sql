@@ -115,56 +115,59 @@ SELECT agent_id, name, display_name, description, behavior_type, instructions, l
  WHERE tenant_id = $1 AND agent_id = $2
    FOR UPDATE;
 
--- name: get_agent_revision
--- An agent with the contents of one of its revisions.
-SELECT r.agent_id, r.name, r.display_name, r.description, r.behavior_type, r.instructions, r.llm, r.capabilities,
-       r.behavior, r.metadata, r.labels, a.status, r.revision, a.version, a.create_time, r.create_time AS updated_at
-  FROM registry.agent_revisions r
-  JOIN registry.agents a ON a.tenant_id = r.tenant_id AND a.agent_id = r.agent_id
- WHERE r.tenant_id = $1 AND r.agent_id = $2 AND r.revision = $3;
-
--- name: list_agent_revisions
--- A page of an agent's revisions before a number, newest first.
-SELECT r.agent_id, r.name, r.display_name, r.description, r.behavior_type, r.instructions, r.llm, r.capabilities,
-       r.behavior, r.metadata, r.labels, a.status, r.revision, a.version, a.create_time, r.create_time AS updated_at
-  FROM registry.agent_revisions r
-  JOIN registry.agents a ON a.tenant_id = r.tenant_id AND a.agent_id = r.agent_id
- WHERE r.tenant_id = $1 AND r.agent_id = $2 AND r.revision < $3
- ORDER BY r.revision DESC LIMIT $4;
-
--- name: list_agents
--- A page of agents before a place, newest first.
+-- name: get_agents
+-- Agents by their ids, newest first.
 SELECT agent_id, name, display_name, description, behavior_type, instructions, llm, capabilities, behavior, metadata,
        labels, status, revision, version, create_time, updated_at
+  FROM registry.agents
+ WHERE tenant_id = $1 AND agent_id = ANY ($2)
+ ORDER BY create_time DESC, agent_id DESC;
+
+-- name: get_agent_revisions
+-- An agent with the contents of some of its revisions, newest first.
+SELECT r.agent_id, r.name, r.display_name, r.description, r.behavior_type, r.instructions, r.llm, r.capabilities,
+       r.behavior, r.metadata, r.labels, a.status, r.revision, a.version, a.create_time, r.create_time AS updated_at
+  FROM registry.agent_revisions r
+  JOIN registry.agents a ON a.tenant_id = r.tenant_id AND a.agent_id = r.agent_id
+ WHERE r.tenant_id = $1 AND r.agent_id = $2 AND r.revision = ANY ($3)
+ ORDER BY r.revision DESC;
+
+-- name: list_agent_revisions
+-- What a page of an agent's revisions before a number may hold, newest first.
+SELECT revision, wire_bytes
+  FROM registry.agent_revisions
+ WHERE tenant_id = $1 AND agent_id = $2 AND revision < $3
+ ORDER BY revision DESC LIMIT $4;
+
+-- name: list_agents
+-- What a page of agents before a place may hold, newest first.
+SELECT agent_id, create_time, wire_bytes
   FROM registry.agents
  WHERE tenant_id = $1 AND (create_time, agent_id) < ($2, $3)
  ORDER BY create_time DESC, agent_id DESC LIMIT $4;
 
 -- name: list_agents_by_behavior_type
--- A page of the agents of one behaviour type.
-SELECT agent_id, name, display_name, description, behavior_type, instructions, llm, capabilities, behavior, metadata,
-       labels, status, revision, version, create_time, updated_at
+-- The same of the agents of one behaviour type.
+SELECT agent_id, create_time, wire_bytes
   FROM registry.agents
  WHERE tenant_id = $1 AND (create_time, agent_id) < ($2, $3) AND behavior_type = $5
  ORDER BY create_time DESC, agent_id DESC LIMIT $4;
 
 -- name: list_agents_by_status
--- A page of the agents of one status, and of one behaviour type where $6 says so.
-SELECT agent_id, name, display_name, description, behavior_type, instructions, llm, capabilities, behavior, metadata,
-       labels, status, revision, version, create_time, updated_at
+-- The same of the agents of one status, and of one behaviour type where $6 says so.
+SELECT agent_id, create_time, wire_bytes
   FROM registry.agents
  WHERE tenant_id = $1 AND (create_time, agent_id) < ($2, $3) AND status = $5
    AND ($6::text IS NULL OR behavior_type = $6)
  ORDER BY create_time DESC, agent_id DESC LIMIT $4;
 
 -- name: list_agents_by_capability
--- A page of the agents with one capability; the other filters look at what that gives. OFFSET 0 keeps the planner from
+-- The same of the agents with one capability; the other filters look at what that gives. OFFSET 0 keeps the planner from
 -- joining with all of the tenant's agents: it thinks that the other filters leave next to nothing.
-SELECT a.agent_id, a.name, a.display_name, a.description, a.behavior_type, a.instructions, a.llm, a.capabilities,
-       a.behavior, a.metadata, a.labels, a.status, a.revision, a.version, a.create_time, a.updated_at
+SELECT c.agent_id, c.agent_create_time AS create_time, a.wire_bytes
   FROM registry.agent_capabilities c
  CROSS JOIN LATERAL (
-       SELECT * FROM registry.agents
+       SELECT wire_bytes FROM registry.agents
         WHERE tenant_id = $1 AND agent_id = c.agent_id
           AND ($5::text IS NULL OR status = $5) AND ($6::text IS NULL OR behavior_type = $6)
        OFFSET 0) a
@@ -172,12 +175,11 @@ SELECT a.agent_id, a.name, a.display_name, a.description, a.behavior_type, a.ins
  ORDER BY c.agent_create_time DESC, c.agent_id DESC LIMIT $4;
 
 -- name: list_agents_by_label
--- A page of the agents with one label; the other filters and labels look at what that gives (OFFSET 0: as above).
-SELECT a.agent_id, a.name, a.display_name, a.description, a.behavior_type, a.instructions, a.llm, a.capabilities,
-       a.behavior, a.metadata, a.labels, a.status, a.revision, a.version, a.create_time, a.updated_at
+-- The same of the agents with one label; the other filters and labels look at what that gives (OFFSET 0: as above).
+SELECT l.agent_id, l.agent_create_time AS create_time, a.wire_bytes
   FROM registry.agent_labels l
  CROSS JOIN LATERAL (
-       SELECT * FROM registry.agents
+       SELECT wire_bytes FROM registry.agents
         WHERE tenant_id = $1 AND agent_id = l.agent_id
           AND ($5::text IS NULL OR status = $5) AND ($6::text IS NULL OR behavior_type = $6)
           AND ($7::text IS NULL OR $7 = ANY (capabilities)) AND ($10::jsonb IS NULL OR labels @> $10)

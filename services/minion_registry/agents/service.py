@@ -64,11 +64,8 @@ class Agents:
         }
         before = _place(token, filters)
         async with self._database.transaction(tenant_id) as transaction:
-            found = await self._store.page(transaction, tenant_id, selected, before, size + 1)
-        if len(found) <= size:
-            return found, ""
-        last = found[size - 1]
-        return found[:size], pages.encode((last.create_time, last.agent_id), filters)
+            found, last = await self._store.page(transaction, tenant_id, selected, before, size)
+        return found, pages.encode(last, filters) if last else ""
 
     async def update(self, agent_id: UUID, changes: dict[str, Any], etag: str, key: Key | None) -> Agent:
         """Replaces the fields of the contents that `changes` names, and makes a new revision.
@@ -131,9 +128,8 @@ class Agents:
             raise pages.refused("PAGE_TOKEN_INVALID", "page_token")
         async with self._database.transaction(tenant_id) as transaction:
             await self._store.get(transaction, tenant_id, AgentName(agent_id=agent_id))
-            found = await self._store.revisions(transaction, tenant_id, agent_id, before, size + 1)
-        more = pages.encode((found[size - 1].revision,), filters) if len(found) > size else ""
-        return found[:size], more
+            found, last = await self._store.revisions(transaction, tenant_id, agent_id, before, size)
+        return found, pages.encode((last,), filters) if last else ""
 
 
 class AgentChanges:

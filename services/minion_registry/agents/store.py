@@ -20,6 +20,7 @@ from minion_registry.agents.domain import (
     BehaviorType,
     LlmConfig,
 )
+from minion_registry.paging import fitting
 
 _QUERIES = queries.load(__package__)
 _LLM = TypeAdapter(LlmConfig)
@@ -90,7 +91,7 @@ class AgentStore:
 
     async def get_revision(self, transaction: Transaction, tenant_id: UUID, agent_id: UUID, revision: int) -> Agent:
         """Raises NotFound (AGENT_NOT_FOUND)."""
-        row = await transaction.fetch_one(_QUERIES.get_agent_revision, tenant_id, agent_id, revision)
+        row = await transaction.fetch_one(_QUERIES.get_agent_revisions, tenant_id, agent_id, [revision])
         if row is None:
             raise NotFound(
                 "The agent has no such revision.",
@@ -100,39 +101,53 @@ class AgentStore:
         return agent_from_row(row)
 
     async def revisions(
-        self, transaction: Transaction, tenant_id: UUID, agent_id: UUID, before: int, limit: int
-    ) -> Sequence[Agent]:
-        """Returns at most `limit` revisions before a number, newest first."""
-        rows = await transaction.fetch(_QUERIES.list_agent_revisions, tenant_id, agent_id, before, limit)
-        return [agent_from_row(row) for row in rows]
+        self, transaction: Transaction, tenant_id: UUID, agent_id: UUID, before: int, count: int
+    ) -> tuple[Sequence[Agent], int | None]:
+        """Returns a page of at most `count` revisions before a number, newest first.
+
+        Its second part is the last one's number where others follow.
+        """
+        listed = await transaction.fetch(_QUERIES.list_agent_revisions, tenant_id, agent_id, before, count + 1)
+        kept = fitting([row["wire_bytes"] for row in listed], count)
+        numbers = [row["revision"] for row in listed[:kept]]
+        rows = await transaction.fetch(_QUERIES.get_agent_revisions, tenant_id, agent_id, numbers)
+        return [agent_from_row(row) for row in rows], numbers[-1] if len(listed) > kept else None
 
     async def page(
-        self, transaction: Transaction, tenant_id: UUID, selected: AgentFilter, before: Place, limit: int
-    ) -> Sequence[Agent]:
-        """Returns at most `limit` agents before a place, newest first.
+        self, transaction: Transaction, tenant_id: UUID, selected: AgentFilter, before: Place, count: int
+    ) -> tuple[Sequence[Agent], Place | None]:
+        """Returns a page of at most `count` agents before a place, newest first.
 
-        The filter that is likely to match fewest decides which index is walked; the others look at what it gives.
+        Its second part is the last one's place where others follow.
         """
-        where = (tenant_id, *before, limit)
+        listed = await self._listed(transaction, (tenant_id, *before, count + 1), selected)
+        kept = fitting([row["wire_bytes"] for row in listed], count)
+        ids = [row["agent_id"] for row in listed[:kept]]
+        rows = await transaction.fetch(_QUERIES.get_agents, tenant_id, ids)
+        last = (listed[kept - 1]["create_time"], listed[kept - 1]["agent_id"]) if len(listed) > kept else None
+        return [agent_from_row(row) for row in rows], last
+
+    async def _listed(
+        self, transaction: Transaction, where: tuple[object, ...], selected: AgentFilter
+    ) -> Sequence[Record]:
+        """Lists ids. The filter likely to match fewest decides which index is walked; the others look at its rows."""
         status = selected.status.value if selected.status else None
         behavior_type, capability = selected.behavior_type, selected.capability
         if selected.labels:
             key, value = min(selected.labels.items())
             others = {name: wanted for name, wanted in selected.labels.items() if name != key} or None
-            rows = await transaction.fetch(
+            return await transaction.fetch(
                 _QUERIES.list_agents_by_label, *where, status, behavior_type, capability, key, value, others
             )
-        elif capability is not None:
-            rows = await transaction.fetch(
+        if capability is not None:
+            return await transaction.fetch(
                 _QUERIES.list_agents_by_capability, *where, status, behavior_type, capability
             )
-        elif status is not None:
-            rows = await transaction.fetch(_QUERIES.list_agents_by_status, *where, status, behavior_type)
-        elif behavior_type is not None:
-            rows = await transaction.fetch(_QUERIES.list_agents_by_behavior_type, *where, behavior_type)
-        else:
-            rows = await transaction.fetch(_QUERIES.list_agents, *where)
-        return [agent_from_row(row) for row in rows]
+        if status is not None:
+            return await transaction.fetch(_QUERIES.list_agents_by_status, *where, status, behavior_type)
+        if behavior_type is not None:
+            return await transaction.fetch(_QUERIES.list_agents_by_behavior_type, *where, behavior_type)
+        return await transaction.fetch(_QUERIES.list_agents, *where)
 
 
 def agent_from_row(row: Record) -> Agent:

@@ -11,6 +11,8 @@ from minion_registry.agents.domain import Agent
 from minion_registry.tools.domain import Tool
 
 MAXIMUM_TOOLS = 128
+# All of an agent goes to the gateway in one message, which may have 4 MiB.
+MAXIMUM_TOOL_BYTES = 3 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,16 @@ class ResolvedAgent:
     tools: tuple[AgentTool, ...]
 
 
-def check_room(bound: int) -> None:
-    """Raises ResourceExhausted (TOO_MANY_TOOLS) when an agent with so many tools can take no further one."""
-    if bound >= MAXIMUM_TOOLS:
+def check_room(tools: int, wire_bytes: int) -> None:
+    """Raises ResourceExhausted (TOO_MANY_TOOLS) when an agent can't have so many tools, or such large ones."""
+    limit = {}
+    if tools > MAXIMUM_TOOLS:
+        limit = {"limit": str(MAXIMUM_TOOLS)}
+    elif wire_bytes > MAXIMUM_TOOL_BYTES:
+        limit = {"limit_bytes": str(MAXIMUM_TOOL_BYTES)}
+    if limit:
         raise ResourceExhausted(
-            f"An agent may have {MAXIMUM_TOOLS} tools.",
+            f"An agent may have {MAXIMUM_TOOLS} tools of {MAXIMUM_TOOL_BYTES} bytes together.",
             reason="TOO_MANY_TOOLS",
-            metadata={"limit": str(MAXIMUM_TOOLS)},
+            metadata=limit,
         )

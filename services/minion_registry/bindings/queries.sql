@@ -12,9 +12,12 @@ RETURNING b.configuration, b.bound_digest, b.create_time AS bind_time;
 -- Takes a tool from an agent.
 DELETE FROM registry.agent_tools WHERE tenant_id = $1 AND agent_id = $2 AND tool_id = $3;
 
--- name: count_others
--- How many tools an agent has beside one.
-SELECT count(*) FROM registry.agent_tools WHERE tenant_id = $1 AND agent_id = $2 AND tool_id <> $3;
+-- name: measure_tools
+-- How many tools an agent has, and at least what they take on the wire together.
+SELECT count(*) AS tools, coalesce(sum(t.wire_bytes + 4 * octet_length(b.configuration::text)), 0)::bigint AS wire_bytes
+  FROM registry.agent_tools b
+  JOIN registry.tools t ON t.tenant_id = b.tenant_id AND t.tool_id = b.tool_id
+ WHERE b.tenant_id = $1 AND b.agent_id = $2;
 
 -- name: list_agent_tools
 -- A page of an agent's tools after a name, by name.

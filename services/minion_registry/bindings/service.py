@@ -40,8 +40,9 @@ class Bindings:
             agent = await self._agents.lock(transaction, tenant_id, agent_id)
             tool = await self._tools.get(transaction, tenant_id, ToolName(tool_id=tool_id))
             agent.check_open()
-            check_room(await self._store.count_others(transaction, tenant_id, agent_id, tool_id))
             bound = await self._store.bind(transaction, tenant_id, agent_id, tool, configuration)
+            # Afterwards, because binding again is not one more; a refusal takes the binding back.
+            check_room(*await self._store.measure(transaction, tenant_id, agent_id))
             await self._agents.touch(transaction, tenant_id, agent_id)
             return bound
 

@@ -40,9 +40,11 @@ class BindingStore:
                 metadata={"agent_id": str(agent_id), "tool_id": str(tool_id)},
             )
 
-    async def count_others(self, transaction: Transaction, tenant_id: UUID, agent_id: UUID, tool_id: UUID) -> int:
-        """Counts the tools that an agent has beside this one."""
-        return int(await transaction.fetch_value(_QUERIES.count_others, tenant_id, agent_id, tool_id))
+    async def measure(self, transaction: Transaction, tenant_id: UUID, agent_id: UUID) -> tuple[int, int]:
+        """Returns how many tools a locked agent has, and at least how many bytes they take on the wire together."""
+        row = await transaction.fetch_one(_QUERIES.measure_tools, tenant_id, agent_id)
+        assert row is not None
+        return row["tools"], row["wire_bytes"]
 
     async def page(
         self, transaction: Transaction, tenant_id: UUID, agent_id: UUID, after: str, limit: int

@@ -44,6 +44,10 @@ CREATE TABLE registry.agents (
     version       bigint      NOT NULL DEFAULT 1 CHECK (version >= revision),
     create_time   timestamptz NOT NULL DEFAULT now(),
     updated_at    timestamptz NOT NULL DEFAULT now(),
+    -- At least what it takes on the wire, by which pages end: a JSON number of three characters takes eleven bytes there.
+    wire_bytes    integer     NOT NULL GENERATED ALWAYS AS (
+        1000 + octet_length(display_name) + octet_length(description) + octet_length(instructions)
+        + 260 * cardinality(capabilities) + 4 * octet_length(metadata::text) + 4 * octet_length(labels::text)) STORED,
     PRIMARY KEY (tenant_id, agent_id),
     CONSTRAINT agents_name_key UNIQUE (tenant_id, name)
 );
@@ -67,6 +71,9 @@ CREATE TABLE registry.agent_revisions (
     metadata      jsonb       NOT NULL,
     labels        jsonb       NOT NULL,
     create_time   timestamptz NOT NULL DEFAULT now(),
+    wire_bytes    integer     NOT NULL GENERATED ALWAYS AS (
+        1000 + octet_length(display_name) + octet_length(description) + octet_length(instructions)
+        + 260 * cardinality(capabilities) + 4 * octet_length(metadata::text) + 4 * octet_length(labels::text)) STORED,
     PRIMARY KEY (tenant_id, agent_id, revision),
     FOREIGN KEY (tenant_id, agent_id) REFERENCES registry.agents ON DELETE CASCADE
 );
@@ -113,6 +120,8 @@ CREATE TABLE registry.tools (
     digest              text        NOT NULL CHECK (digest ~ '^[0-9a-f]{64}$'),
     create_time         timestamptz NOT NULL DEFAULT now(),
     updated_at          timestamptz NOT NULL DEFAULT now(),
+    wire_bytes          integer     NOT NULL GENERATED ALWAYS AS (
+        500 + octet_length(description) + 4 * octet_length(input_schema::text) + 4 * octet_length(labels::text)) STORED,
     PRIMARY KEY (tenant_id, tool_id),
     CONSTRAINT tools_name_key UNIQUE (tenant_id, name)
 );

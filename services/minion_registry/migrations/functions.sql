@@ -47,7 +47,7 @@ BEGIN
     SELECT a.agent_id, a.name, a.display_name, a.description, a.behavior_type, a.instructions, a.llm, a.capabilities,
            a.behavior, a.metadata, a.labels, a.status, a.revision, a.version, a.create_time, a.updated_at,
            coalesce((
-               SELECT jsonb_agg(to_jsonb(t) - 'tenant_id' || jsonb_build_object(
+               SELECT jsonb_agg(to_jsonb(t) - '{tenant_id,wire_bytes}'::text[] || jsonb_build_object(
                           'time_limit', extract(epoch FROM t.time_limit),
                           'configuration', b.configuration,
                           'bound_digest', b.bound_digest,

@@ -29,18 +29,24 @@ SELECT tool_id, name, description, input_schema, transport, builtin, effect, tim
   FROM registry.tools
  WHERE tenant_id = $1 AND name = $2;
 
--- name: list_tools
--- A page of tools after a name, by name.
+-- name: get_tools
+-- Tools by their ids, by name.
 SELECT tool_id, name, description, input_schema, transport, builtin, effect, time_limit, cost_per_call_nanos, labels,
        version, digest, create_time, updated_at
+  FROM registry.tools
+ WHERE tenant_id = $1 AND tool_id = ANY ($2)
+ ORDER BY name;
+
+-- name: list_tools
+-- What a page of tools after a name may hold, by name.
+SELECT tool_id, name, wire_bytes
   FROM registry.tools
  WHERE tenant_id = $1 AND name > $2
  ORDER BY name LIMIT $3;
 
 -- name: list_tools_by_transport
--- A page of the tools of one transport after a name, by name.
-SELECT tool_id, name, description, input_schema, transport, builtin, effect, time_limit, cost_per_call_nanos, labels,
-       version, digest, create_time, updated_at
+-- The same of the tools of one transport.
+SELECT tool_id, name, wire_bytes
   FROM registry.tools
  WHERE tenant_id = $1 AND transport = $4 AND name > $2
  ORDER BY name LIMIT $3;

@@ -49,9 +49,8 @@ class Tools:
         filters = {"list": "tools", "transport": transport.value if transport else None}
         after = name_in(token, filters)
         async with self._database.transaction(tenant_id) as transaction:
-            found = await self._store.page(transaction, tenant_id, transport, after, size + 1)
-        more = pages.encode((found[size - 1].contents.name,), filters) if len(found) > size else ""
-        return found[:size], more
+            found, last = await self._store.page(transaction, tenant_id, transport, after, size)
+        return found, pages.encode((last,), filters) if last else ""
 
 
 def name_in(token: str, filters: Mapping[str, object]) -> str:

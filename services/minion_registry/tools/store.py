@@ -8,6 +8,7 @@ import asyncpg
 from minion_errors import AlreadyExists, NotFound
 from minion_postgres import Record, Transaction, queries
 
+from minion_registry.paging import fitting
 from minion_registry.tools.domain import Tool, ToolContents, ToolEffect, ToolName, ToolTransport
 
 _QUERIES = queries.load(__package__)
@@ -60,14 +61,20 @@ class ToolStore:
         return tool_from_row(row)
 
     async def page(
-        self, transaction: Transaction, tenant_id: UUID, transport: ToolTransport | None, after: str, limit: int
-    ) -> Sequence[Tool]:
-        """Returns at most `limit` tools whose names come after `after`, by name."""
+        self, transaction: Transaction, tenant_id: UUID, transport: ToolTransport | None, after: str, count: int
+    ) -> tuple[Sequence[Tool], str | None]:
+        """Returns a page of at most `count` tools whose names come after `after`, by name.
+
+        Its second part is the last one's name where others follow.
+        """
+        where = (tenant_id, after, count + 1)
         if transport is None:
-            rows = await transaction.fetch(_QUERIES.list_tools, tenant_id, after, limit)
+            listed = await transaction.fetch(_QUERIES.list_tools, *where)
         else:
-            rows = await transaction.fetch(_QUERIES.list_tools_by_transport, tenant_id, after, limit, transport.value)
-        return [tool_from_row(row) for row in rows]
+            listed = await transaction.fetch(_QUERIES.list_tools_by_transport, *where, transport.value)
+        kept = fitting([row["wire_bytes"] for row in listed], count)
+        rows = await transaction.fetch(_QUERIES.get_tools, tenant_id, [row["tool_id"] for row in listed[:kept]])
+        return [tool_from_row(row) for row in rows], listed[kept - 1]["name"] if len(listed) > kept else None
 
 
 def tool_from_row(row: Record | Mapping[str, Any]) -> Tool:

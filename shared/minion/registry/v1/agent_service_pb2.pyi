@@ -112,7 +112,9 @@ class GetAgentResponse(_message.Message):
     AGENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def agent(self) -> _agent_pb2.Agent:
-        """The agent; for an earlier revision, with the contents of then and the status of now."""
+        """The agent; for an earlier revision, with the contents of then, the status and etag of now, and as `update_time` when
+        that revision was made.
+        """
 
     def __init__(
         self,
@@ -534,7 +536,7 @@ class ListAgentRevisionsResponse(_message.Message):
     """Opens the next page; empty on the last."""
     @_builtins.property
     def revisions(self) -> _containers.RepeatedCompositeFieldContainer[_agent_pb2.Agent]:
-        """The agent in each revision, newest first."""
+        """The agent in each revision, as GetAgent returns it, newest first."""
 
     def __init__(
         self,

@@ -139,7 +139,7 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAgents(self, request, context):
-        """Lists agents, newest first.
+        """Lists agents, newest first; a page ends before 3 MiB.
 
         Errors:
         - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
@@ -217,7 +217,7 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAgentRevisions(self, request, context):
-        """Lists the revisions of an agent, newest first.
+        """Lists the revisions of an agent, newest first; a page ends before 3 MiB.
 
         Errors:
         - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
@@ -235,7 +235,7 @@ class AgentServiceServicer:
         Errors:
         - NOT_FOUND / AGENT_NOT_FOUND, TOOL_NOT_FOUND: no such agent or tool in the caller's tenant.
         - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent is archived.
-        - RESOURCE_EXHAUSTED / TOO_MANY_TOOLS: the agent has 128 tools.
+        - RESOURCE_EXHAUSTED / TOO_MANY_TOOLS: the agent has 128 tools, or its tools and their settings would exceed 3 MiB.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

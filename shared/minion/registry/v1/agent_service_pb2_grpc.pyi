@@ -52,7 +52,7 @@ class AgentServiceStub:
     - NOT_FOUND / AGENT_NOT_FOUND: no such agent or revision in the caller's tenant.
     """
     ListAgents: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentsRequest, _agent_service_pb2.ListAgentsResponse]
-    """Lists agents, newest first.
+    """Lists agents, newest first; a page ends before 3 MiB.
 
     Errors:
     - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
@@ -106,7 +106,7 @@ class AgentServiceStub:
     - FAILED_PRECONDITION / AGENT_TRANSITION_ILLEGAL: the move is not allowed; both states are named.
     """
     ListAgentRevisions: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentRevisionsRequest, _agent_service_pb2.ListAgentRevisionsResponse]
-    """Lists the revisions of an agent, newest first.
+    """Lists the revisions of an agent, newest first; a page ends before 3 MiB.
 
     Errors:
     - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
@@ -120,7 +120,7 @@ class AgentServiceStub:
     Errors:
     - NOT_FOUND / AGENT_NOT_FOUND, TOOL_NOT_FOUND: no such agent or tool in the caller's tenant.
     - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent is archived.
-    - RESOURCE_EXHAUSTED / TOO_MANY_TOOLS: the agent has 128 tools.
+    - RESOURCE_EXHAUSTED / TOO_MANY_TOOLS: the agent has 128 tools, or its tools and their settings would exceed 3 MiB.
     """
     UnbindTool: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.UnbindToolRequest, _agent_service_pb2.UnbindToolResponse]
     """Takes a tool from an agent.
@@ -178,7 +178,7 @@ class AgentServiceAsyncStub(AgentServiceStub):
     - NOT_FOUND / AGENT_NOT_FOUND: no such agent or revision in the caller's tenant.
     """
     ListAgents: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentsRequest, _agent_service_pb2.ListAgentsResponse]  # type: ignore[assignment]
-    """Lists agents, newest first.
+    """Lists agents, newest first; a page ends before 3 MiB.
 
     Errors:
     - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
@@ -232,7 +232,7 @@ class AgentServiceAsyncStub(AgentServiceStub):
     - FAILED_PRECONDITION / AGENT_TRANSITION_ILLEGAL: the move is not allowed; both states are named.
     """
     ListAgentRevisions: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentRevisionsRequest, _agent_service_pb2.ListAgentRevisionsResponse]  # type: ignore[assignment]
-    """Lists the revisions of an agent, newest first.
+    """Lists the revisions of an agent, newest first; a page ends before 3 MiB.
 
     Errors:
     - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
@@ -246,7 +246,7 @@ class AgentServiceAsyncStub(AgentServiceStub):
     Errors:
     - NOT_FOUND / AGENT_NOT_FOUND, TOOL_NOT_FOUND: no such agent or tool in the caller's tenant.
     - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent is archived.
-    - RESOURCE_EXHAUSTED / TOO_MANY_TOOLS: the agent has 128 tools.
+    - RESOURCE_EXHAUSTED / TOO_MANY_TOOLS: the agent has 128 tools, or its tools and their settings would exceed 3 MiB.
     """
     UnbindTool: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.UnbindToolRequest, _agent_service_pb2.UnbindToolResponse]  # type: ignore[assignment]
     """Takes a tool from an agent.
@@ -319,7 +319,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_service_pb2.ListAgentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.ListAgentsResponse, _abc.Awaitable[_agent_service_pb2.ListAgentsResponse]]:
-        """Lists agents, newest first.
+        """Lists agents, newest first; a page ends before 3 MiB.
 
         Errors:
         - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
@@ -409,7 +409,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_service_pb2.ListAgentRevisionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.ListAgentRevisionsResponse, _abc.Awaitable[_agent_service_pb2.ListAgentRevisionsResponse]]:
-        """Lists the revisions of an agent, newest first.
+        """Lists the revisions of an agent, newest first; a page ends before 3 MiB.
 
         Errors:
         - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
@@ -429,7 +429,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - NOT_FOUND / AGENT_NOT_FOUND, TOOL_NOT_FOUND: no such agent or tool in the caller's tenant.
         - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent is archived.
-        - RESOURCE_EXHAUSTED / TOO_MANY_TOOLS: the agent has 128 tools.
+        - RESOURCE_EXHAUSTED / TOO_MANY_TOOLS: the agent has 128 tools, or its tools and their settings would exceed 3 MiB.
         """
 
     @_abc_1.abstractmethod

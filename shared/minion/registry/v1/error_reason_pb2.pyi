@@ -49,7 +49,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CURSOR_EXPIRED: _ErrorReason.ValueType  # 12
     """ABORTED: the cursor is older than the changes that are kept: read all, then watch anew."""
     ERROR_REASON_TOO_MANY_TOOLS: _ErrorReason.ValueType  # 13
-    """RESOURCE_EXHAUSTED: the agent has as many tools as it may; `metadata.limit` gives the number."""
+    """RESOURCE_EXHAUSTED: the agent has as many tools as it may (`metadata.limit`), or as large ones
+    (`metadata.limit_bytes`).
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons that the registry gives in `google.rpc.ErrorInfo.reason` (without the prefix), beside those of
@@ -83,5 +85,7 @@ ERROR_REASON_API_KEY_NOT_FOUND: ErrorReason.ValueType  # 11
 ERROR_REASON_CURSOR_EXPIRED: ErrorReason.ValueType  # 12
 """ABORTED: the cursor is older than the changes that are kept: read all, then watch anew."""
 ERROR_REASON_TOO_MANY_TOOLS: ErrorReason.ValueType  # 13
-"""RESOURCE_EXHAUSTED: the agent has as many tools as it may; `metadata.limit` gives the number."""
+"""RESOURCE_EXHAUSTED: the agent has as many tools as it may (`metadata.limit`), or as large ones
+(`metadata.limit_bytes`).
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

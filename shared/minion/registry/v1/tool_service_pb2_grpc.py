@@ -85,7 +85,7 @@ class ToolServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTools(self, request, context):
-        """Lists tools by name.
+        """Lists tools by name; a page ends before 3 MiB.
 
         Errors:
         - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.

@@ -53,7 +53,7 @@ class ToolServiceStub:
     - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
     """
     ListTools: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.ListToolsRequest, _tool_service_pb2.ListToolsResponse]
-    """Lists tools by name.
+    """Lists tools by name; a page ends before 3 MiB.
 
     Errors:
     - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
@@ -84,7 +84,7 @@ class ToolServiceAsyncStub(ToolServiceStub):
     - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
     """
     ListTools: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.ListToolsRequest, _tool_service_pb2.ListToolsResponse]  # type: ignore[assignment]
-    """Lists tools by name.
+    """Lists tools by name; a page ends before 3 MiB.
 
     Errors:
     - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
@@ -130,7 +130,7 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_service_pb2.ListToolsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_service_pb2.ListToolsResponse, _abc.Awaitable[_tool_service_pb2.ListToolsResponse]]:
-        """Lists tools by name.
+        """Lists tools by name; a page ends before 3 MiB.
 
         Errors:
         - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
