@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 import grpc
-import orjson
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Value
 from minion.memory.v1 import memory_pb2, memory_service_pb2, memory_service_pb2_grpc
@@ -20,7 +19,7 @@ from minion_grpc.wire import from_struct, from_value, to_struct, to_value
 from minion_gateway.agents.domain import ResolvedAgent
 from minion_gateway.inference.domain import ChatMessage, Role, ToolCall
 from minion_gateway.runs.domain import LeasedRun, Recalled, SessionFacts, ToolResult
-from minion_gateway.runs.prompt import tool_text
+from minion_gateway.runs.prompt import stable_json, tool_text
 from minion_gateway.runs.transcript import AssistantSaid, Said
 
 # One try of one call; the engine tries again until the run is out of time.
@@ -255,7 +254,7 @@ def _shown(message: message_pb2.Message) -> list[ChatMessage]:
             for result in results
         ]
     calls = tuple(
-        ToolCall(call.tool_call_id, call.name, orjson.dumps(from_struct(call.arguments, "", Violations())).decode())
+        ToolCall(call.tool_call_id, call.name, stable_json(from_struct(call.arguments, "", Violations())))
         for call in (part.tool_call for part in message.parts if part.HasField("tool_call"))
     )
     text = "\n".join(part.text for part in message.parts if part.HasField("text"))

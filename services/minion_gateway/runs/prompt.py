@@ -65,7 +65,12 @@ def policy_bound(agent: ResolvedAgent) -> int:
 def tool_text(result: ToolResult) -> str:
     """What the model reads of a tool's result: JSON, failures under `error`."""
     shown = {"error": result.output} if result.is_error else result.output
-    return orjson.dumps(shown).decode()
+    return stable_json(shown)
+
+
+def stable_json(value: Any) -> str:
+    """Writes JSON with its keys in order: the same history is the same prompt, which providers' caches know again."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _system(instructions: str, memories: Sequence[Recalled]) -> Iterator[ChatMessage]:
@@ -90,4 +95,4 @@ def _own(steps: Sequence[Step]) -> Iterator[ChatMessage]:
 
 def _call(call: RequestedCall) -> ToolCall:
     arguments: dict[str, Any] = call.arguments or {}
-    return ToolCall(call.call_id, call.name, orjson.dumps(arguments).decode())
+    return ToolCall(call.call_id, call.name, stable_json(arguments))

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -90,9 +90,9 @@ class DeadRun:
     epoch: int = 1
     version: int = 0
     last_event: int = 1
-    totals: Totals = Totals(2, TokenUsage(), 0, 0)
+    totals: Totals = field(default_factory=lambda: Totals(2, TokenUsage(), 0, 0))
 
-    def fence(self, events: int = 0, **moved: int) -> Fence:
+    def fence(self, events: int = 0, **moved: Any) -> Fence:
         """The fence of the next write."""
         fence = Fence(self.tenant_id, self.run_id, self.epoch, self.version, self.last_event + events)
         return replace(fence, **moved)

@@ -78,7 +78,11 @@ class Stage:
     def gateway_settings(self, **overrides: object) -> dict[str, object]:
         """Settings of a gateway on this stage."""
         settings: dict[str, object] = {
-            **{f"{service}_address": f"127.0.0.1:{port}" for service, port in self.ports.items() if service != "gateway"},
+            **{
+                f"{service}_address": f"127.0.0.1:{port}"
+                for service, port in self.ports.items()
+                if service != "gateway"
+            },
             "lease_seconds": LEASE_SECONDS,
             "event_poll_seconds": 0.02,
             "outbox_poll_seconds": 0.02,
@@ -215,12 +219,12 @@ class Client:
 
     async def watch(self, run_id: str, after: int = 0, *, channel: grpc.aio.Channel | None = None) -> list[bytes]:
         """Re-attaches to a run and collects its events as they stand on the wire."""
-        method = (channel or self.channel("gateway")).unary_stream(
+        method: Any = (channel or self.channel("gateway")).unary_stream(
             "/minion.gateway.v1.RunService/WatchRun",
             request_serializer=run_service_pb2.WatchRunRequest.SerializeToString,
         )
         request = run_service_pb2.WatchRunRequest(run_id=run_id, after_sequence=after)
-        return [answer async for answer in method(request, timeout=20)]  # type: ignore[misc]
+        return [answer async for answer in method(request, timeout=20)]
 
     async def get(self, run_id: str) -> run_pb2.Run:
         """Reads a run."""

@@ -89,9 +89,8 @@ async def test_an_unknown_session_is_not_found(client: Client, method: str) -> N
 async def test_another_tenants_session_reads_as_not_found(client: Client, stage: Stage) -> None:
     session_id = await client.conversation()
     await client.create(session_id)
-    async with Client(stage) as stranger:
-        async with refused(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"):
-            await stranger.create(session_id)
+    async with Client(stage) as stranger, refused(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"):
+        await stranger.create(session_id)
 
 
 @pytest.mark.parametrize("method", ["create", "stream"])
@@ -157,15 +156,11 @@ async def test_a_caller_who_goes_away_cancels_nothing(client: Client, provider: 
     assert await until(ended)
 
 
-async def test_a_deadline_that_runs_out_ends_the_call_and_not_the_run(
-    client: Client, provider: FakeProvider
-) -> None:
+async def test_a_deadline_that_runs_out_ends_the_call_and_not_the_run(client: Client, provider: FakeProvider) -> None:
     session_id = await client.conversation()
     provider.push(Fault(FaultKind.STALL))
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await client.runs.CreateRun(
-            run_service_pb2.CreateRunRequest(session_id=session_id, text="hello"), timeout=0.3
-        )
+        await client.runs.CreateRun(run_service_pb2.CreateRunRequest(session_id=session_id, text="hello"), timeout=0.3)
     assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     provider.release()
 

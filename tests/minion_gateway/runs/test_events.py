@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -37,14 +38,12 @@ async def test_a_replay_is_the_live_stream_byte_for_byte_on_every_replica(
         Reply("Looking. ", tool_calls=(("calculator", arguments), ("clock", NAMES)), chunk_seconds=0.03),
         Reply("One two three four.", chunk_seconds=0.03),
     )
-    live = [
-        event
-        async for event in client.channel("gateway").unary_stream(
-            "/minion.gateway.v1.RunService/StreamRun",
-            request_serializer=run_service_pb2.StreamRunRequest.SerializeToString,
-        )(run_service_pb2.StreamRunRequest(session_id=session_id, text="go"), timeout=20)
-    ]
-    run_id = events(live)[0].run_id  # type: ignore[arg-type]
+    stream: Any = client.channel("gateway").unary_stream(
+        "/minion.gateway.v1.RunService/StreamRun",
+        request_serializer=run_service_pb2.StreamRunRequest.SerializeToString,
+    )
+    live = [raw async for raw in stream(run_service_pb2.StreamRunRequest(session_id=session_id, text="go"), timeout=20)]
+    run_id = events(live)[0].run_id
 
     async with other.channel(client.tenant.api_key) as channel:
         elsewhere = await client.watch(run_id, channel=channel)
@@ -61,7 +60,7 @@ async def test_another_replica_tells_a_run_while_it_happens(
     run_id = (await call.read()).event.run_id
     seen: list[run_pb2.RunEvent] = []
     async with other.channel(client.tenant.api_key) as channel:
-        method = channel.unary_stream(
+        method: Any = channel.unary_stream(
             "/minion.gateway.v1.RunService/WatchRun",
             request_serializer=run_service_pb2.WatchRunRequest.SerializeToString,
             response_deserializer=run_service_pb2.WatchRunResponse.FromString,
@@ -125,7 +124,7 @@ async def test_an_answer_that_was_cut_is_asked_again_and_says_so(client: Client,
     # Words that were shown, then a broken line, 60 ms later.
     provider.push(Fault(FaultKind.STALL_MIDWAY, after_chunks=3), Reply("Whole."))
     call = client.runs.StreamRun(run_service_pb2.StreamRunRequest(session_id=session_id, text="a b c d"))
-    told = []
+    told: list[run_pb2.RunEvent] = []
     async with asyncio.timeout(20):
         while not told or told[-1].WhichOneof("event") != "text_delta":
             told.append((await call.read()).event)

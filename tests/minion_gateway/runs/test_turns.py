@@ -58,7 +58,8 @@ async def test_a_plain_turn_takes_three_commits(client: Client, owner: Database)
     run = await client.create(session_id)
 
     steps = await rows(
-        owner, "SELECT kind, state, start_time, end_time FROM gateway.run_steps WHERE run_id = $1 ORDER BY sequence",
+        owner,
+        "SELECT kind, state, start_time, end_time FROM gateway.run_steps WHERE run_id = $1 ORDER BY sequence",
         run.run_id,
     )
     assert [(step["kind"], step["state"]) for step in steps] == [
