@@ -9,7 +9,7 @@ $$;
 
 -- Makes partition, policies and HNSW index of every model that has none yet; returns the models. For the owner, since it
 -- is DDL: here below for the models of this release, in the maintenance for those registered later. The new table is
--- attached, not created in place, so that reads and writes of other models go on.
+-- attached, not created in place, so that reads go on meanwhile; writes wait for the moment it takes.
 CREATE OR REPLACE FUNCTION memory.install_embedding_models() RETURNS SETOF smallint LANGUAGE plpgsql AS $$
 DECLARE
     model memory.embedding_models;
