@@ -1,4 +1,4 @@
-"""The trace across a hop: `traceparent` in and out (W3C Trace Context, level 1)."""
+"""The trace that a call comes with: its `traceparent` (W3C Trace Context, level 1)."""
 
 import re
 from collections.abc import Iterable
@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from opentelemetry.context import Context
 from opentelemetry.trace import (
     NonRecordingSpan,
-    Span,
     SpanContext,
     TraceFlags,
     TraceState,
@@ -39,14 +38,6 @@ def extract(metadata: Iterable[tuple[str, str | bytes]]) -> Context:
     )
     # Zeros are no ids.
     return set_span_in_context(NonRecordingSpan(span_context), Context()) if span_context.is_valid else Context()
-
-
-def inject(span: Span) -> Iterable[tuple[str, str]]:
-    """Gives the metadata that makes `span` the parent of the call it is sent with."""
-    context = span.get_span_context()
-    yield "traceparent", f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
-    if context.trace_state:
-        yield "tracestate", context.trace_state.to_header()
 
 
 def _state(text: str | bytes) -> TraceState | None:
