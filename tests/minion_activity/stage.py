@@ -1,6 +1,7 @@
 """The activity service's callers in tests, and activities to record."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -139,3 +140,10 @@ async def pages(stub: Stub, **filters: Any) -> list[list[activity_pb2.Activity]]
         token = response.next_page_token
         if not token:
             return found
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Waits until a condition of the database's holds, ten seconds at most."""
+    async with asyncio.timeout(10):
+        while not await holds():  # noqa: ASYNC110 - the database tells nobody
+            await asyncio.sleep(0.01)

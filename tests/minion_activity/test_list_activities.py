@@ -85,8 +85,8 @@ async def test_every_filter_given_must_match(activities: Stub) -> None:
     ]
     await recorded(activities, match, *others)
     assert await listed(activities, **everything) == [match.activity_id]
-    for name in everything:
-        found = await listed(activities, **{name: everything[name]})
+    for name, wanted in everything.items():
+        found = await listed(activities, **{name: wanted})
         # All but the one that differs in this, and (for the ids) the one that has none.
         assert match.activity_id in found
         assert len(found) == (5 if name.endswith("_id") else 6), name

@@ -11,6 +11,8 @@ from minion_errors import NotFound
 
 # How far an id's time may be ahead of ours: clocks differ, and rows of far months would wait in the wrong partition.
 LONGEST_AHEAD = timedelta(days=1)
+# What each value in a list or object takes on the wire at most beside its JSON text: tags, lengths, a number's bytes.
+VALUE_BYTES = 24
 
 
 class ActivityKind(enum.Enum):
@@ -154,6 +156,15 @@ def time_of(activity_id: UUID) -> datetime | None:
         return datetime.fromtimestamp((activity_id.int >> 80) / 1000, UTC)
     except (OverflowError, ValueError):
         return None
+
+
+def bound_on_wire(content: bytes) -> int:
+    """Bounds the bytes that a JSON text takes on the wire as a protobuf Value.
+
+    Each value in it begins after one of `,[{` (those inside texts are counted as well, which errs on the right side).
+    """
+    values = 1 + content.count(b",") + content.count(b"[") + content.count(b"{")
+    return len(content) + values * VALUE_BYTES
 
 
 def not_found(activity_id: UUID) -> NotFound:

@@ -10,6 +10,7 @@ import orjson
 from minion_postgres import Database, Record, queries
 
 from minion_activity.activities.domain import (
+    VALUE_BYTES,
     Activity,
     ActivityFilter,
     ActivityKind,
@@ -20,6 +21,7 @@ from minion_activity.activities.domain import (
     Stats,
     StatsQuery,
     TokenUsage,
+    bound_on_wire,
 )
 
 _QUERIES = queries.load(__package__)
@@ -33,8 +35,6 @@ PAGE_BYTES = 3 * 1024 * 1024
 _MOST_REVISIONS = 100
 # What a row takes on the wire beside its texts and JSON values.
 _FRAME_BYTES = 512
-# What each value in a list or object takes at most beside its JSON text: tags, lengths, a number's eight bytes.
-_VALUE_BYTES = 24
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -129,8 +129,8 @@ def _row(activity: Activity, principal: str) -> dict[str, Any]:
     byte_count = (
         _FRAME_BYTES
         + sum(len(text.encode()) for text in texts)
-        + sum(len(name.encode()) + _VALUE_BYTES for name in tools)
-        + sum(_wire_bytes(content) for content in contents if content is not None)
+        + sum(len(name.encode()) + VALUE_BYTES for name in tools)
+        + sum(bound_on_wire(content) for content in contents if content is not None)
     )
     given, result, metadata = (None if content is None else orjson.Fragment(content) for content in contents)
     return {
@@ -161,13 +161,6 @@ def _row(activity: Activity, principal: str) -> dict[str, Any]:
         "output": result,
         "metadata": metadata,
     }
-
-
-def _wire_bytes(content: bytes) -> int:
-    """Bounds what a JSON text takes as a protobuf Value: more than its text only in the frame of each value."""
-    # Commas inside texts are counted as well, which errs on the right side.
-    values = 1 + content.count(b",") + content.count(b"[") + content.count(b"{")
-    return len(content) + values * _VALUE_BYTES
 
 
 def _recorded_from_row(row: Record) -> RecordedActivity:
