@@ -1,22 +1,23 @@
-"""`minion settings`: every setting with its default, as `.env.example` has them."""
+"""Loads other parts' settings; what is wrong with them becomes one line."""
 
-import sys
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
-from minion_cli.application import single
+from minion_errors import FailedPrecondition
+from minion_settings import Fault, Settings, SettingsError
 
-app = single("Print every setting with its default, as a file for the environment.")
+_S = TypeVar("_S", bound=Settings)
 
 
-@app.command()
-def settings() -> None:
-    """Prints every setting with its default, as a file for the environment."""
-    # Imported here: the settings classes bring pydantic with them, and the help needs none of it.
-    from minion_activity.settings import ActivitySettings  # noqa: PLC0415
-    from minion_gateway.settings import GatewaySettings  # noqa: PLC0415
-    from minion_memory.settings import MemorySettings  # noqa: PLC0415
-    from minion_registry.settings import RegistrySettings  # noqa: PLC0415
-    from minion_session.settings import SessionSettings  # noqa: PLC0415
-    from minion_settings import env_example  # noqa: PLC0415
+def load(kind: type[_S], environ: Mapping[str, str] | None = None) -> _S:
+    """Loads settings from the environment; raises FailedPrecondition that lists every fault."""
+    try:
+        return kind.load(environ)
+    except SettingsError as error:
+        raise refused(error.faults) from error
 
-    classes = [RegistrySettings, SessionSettings, MemorySettings, ActivitySettings, GatewaySettings]
-    sys.stdout.write(env_example(classes))
+
+def refused(faults: Sequence[Fault]) -> FailedPrecondition:
+    """Gives the error that lists these faults, each once."""
+    listed = dict.fromkeys(f"{fault.variable} {fault.description.rstrip('.')}" for fault in faults)
+    return FailedPrecondition(f"The settings are wrong: {'; '.join(listed)}.", reason="SETTINGS_INVALID")
