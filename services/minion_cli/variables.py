@@ -16,7 +16,13 @@ def settings() -> None:
     from minion_memory.settings import MemorySettings  # noqa: PLC0415
     from minion_registry.settings import RegistrySettings  # noqa: PLC0415
     from minion_session.settings import SessionSettings  # noqa: PLC0415
-    from minion_settings import env_example  # noqa: PLC0415
+    from minion_settings import Settings, env_example  # noqa: PLC0415
 
-    classes = [RegistrySettings, SessionSettings, MemorySettings, ActivitySettings, GatewaySettings]
+    classes: list[type[Settings]] = [
+        RegistrySettings,
+        SessionSettings,
+        MemorySettings,
+        ActivitySettings,
+        GatewaySettings,
+    ]
     sys.stdout.write(env_example(classes))

@@ -19,8 +19,8 @@ _KEYED_OTHERWISE = {
 }
 
 
-# Faults of starting up, which no client sees.
-_LOCAL_REASONS = {"PORT_UNAVAILABLE"}
+# What no client sees: a fault of starting up, and why an attempt of a dead replica has no answer.
+_LOCAL_REASONS = {"PORT_UNAVAILABLE", "REPLICA_LOST"}
 
 
 def _tests_text() -> str:
