@@ -24,7 +24,7 @@ from minion_telemetry import Telemetry, TelemetrySettings
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from minion_cli.development.directory import DEFAULT, Directory
-from minion_cli.settings import load
+from minion_cli.loading import load
 
 if TYPE_CHECKING:
     # Exist for the type checker alone.

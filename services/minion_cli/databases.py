@@ -6,7 +6,7 @@ from typing import ClassVar
 from minion_postgres import SCHEMAS, DatabaseSettings
 from minion_settings import Fault, SettingsError
 
-from minion_cli.settings import refused
+from minion_cli.loading import refused
 
 
 def database_settings(

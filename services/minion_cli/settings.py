@@ -1,23 +1,21 @@
-"""Loads other parts' settings; what is wrong with them becomes one line."""
+"""`minion settings`: every setting with its default, as `.env.example` has them."""
 
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+import sys
 
-from minion_errors import FailedPrecondition
-from minion_settings import Fault, Settings, SettingsError
+from minion_activity.settings import ActivitySettings
+from minion_gateway.settings import GatewaySettings
+from minion_memory.settings import MemorySettings
+from minion_registry.settings import RegistrySettings
+from minion_session.settings import SessionSettings
+from minion_settings import env_example
 
-_S = TypeVar("_S", bound=Settings)
+from minion_cli.application import single
 
-
-def load(kind: type[_S], environ: Mapping[str, str] | None = None) -> _S:
-    """Loads settings from the environment; raises FailedPrecondition that lists every fault."""
-    try:
-        return kind.load(environ)
-    except SettingsError as error:
-        raise refused(error.faults) from error
+app = single("Print every setting with its default, as a file for the environment.")
 
 
-def refused(faults: Sequence[Fault]) -> FailedPrecondition:
-    """Gives the error that lists these faults, each once."""
-    listed = dict.fromkeys(f"{fault.variable} {fault.description.rstrip('.')}" for fault in faults)
-    return FailedPrecondition(f"The settings are wrong: {'; '.join(listed)}.", reason="SETTINGS_INVALID")
+@app.command()
+def settings() -> None:
+    """Print every setting with its default, as a file for the environment."""
+    classes = [RegistrySettings, SessionSettings, MemorySettings, ActivitySettings, GatewaySettings]
+    sys.stdout.write(env_example(classes))

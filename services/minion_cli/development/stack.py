@@ -19,7 +19,7 @@ from minion_session.settings import SessionSettings
 from minion_telemetry import OperationsServer, Telemetry
 from opentelemetry.sdk.trace.export import SpanExporter
 
-from minion_cli.settings import load
+from minion_cli.loading import load
 
 _Compose = Callable[[Any, Telemetry], AbstractAsyncContextManager[Server]]
 
