@@ -95,10 +95,12 @@ async def test_a_name_or_id_that_is_taken_is_refused(tenant: Caller) -> None:
         await tenant.create(agent_id=first.agent_id)
 
 
-async def test_a_tenant_that_nobody_made_has_no_agents(registry: Served) -> None:
+async def test_a_tenant_that_nobody_made_has_neither_agents_nor_tools(registry: Served) -> None:
     nobody = uuid4()
-    async with registry.acting(nobody) as channel, refused(grpc.StatusCode.NOT_FOUND, "TENANT_NOT_FOUND"):
-        await over(channel, nobody).create()
+    async with registry.acting(nobody) as channel:
+        for write in (over(channel, nobody).create, over(channel, nobody).register):
+            async with refused(grpc.StatusCode.NOT_FOUND, "TENANT_NOT_FOUND"):
+                await write()
 
 
 async def test_an_operator_names_the_tenant(registry: Served, tenant: Caller, operator: Caller) -> None:

@@ -14,7 +14,7 @@ from minion_auth.authenticator import TENANT_METADATA
 from minion_postgres import feed as feeds
 from minion_testing.errors import refused
 from minion_testing.postgres import ClonedDatabase
-from minion_testing.serving import Served
+from minion_testing.serving import Served, serve
 from uuid_utils.compat import uuid7
 
 from tests.minion_registry.stage import Caller, over
@@ -148,6 +148,18 @@ async def test_a_watch_resumes_behind_a_synced_cursor(tenant: Caller) -> None:
         cursor = watch.cursor
     made = await tenant.create()
     async with watching(tenant, cursor) as watch:
+        assert (await watch.change()).agent_id == made.agent_id
+
+
+async def test_a_watch_resumes_on_another_replica(tenant: Caller, postgres: ClonedDatabase) -> None:
+    async with watching(tenant) as watch:
+        cursor = watch.cursor
+    made = await tenant.create()
+    async with (
+        serve("registry", postgres) as replica,
+        replica.acting(tenant.tenant_id) as channel,
+        watching(over(channel, tenant.tenant_id), cursor) as watch,
+    ):
         assert (await watch.change()).agent_id == made.agent_id
 
 

@@ -123,6 +123,7 @@ class AgentServiceServicer:
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the behaviour type is unknown.
         - ALREADY_EXISTS / AGENT_NAME_TAKEN: the tenant has an agent with this name or id.
+        - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

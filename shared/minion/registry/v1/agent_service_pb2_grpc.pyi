@@ -44,6 +44,7 @@ class AgentServiceStub:
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the behaviour type is unknown.
     - ALREADY_EXISTS / AGENT_NAME_TAKEN: the tenant has an agent with this name or id.
+    - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
     """
     GetAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentRequest, _agent_service_pb2.GetAgentResponse]
     """Returns an agent by id or by name, in its current revision or an earlier one.
@@ -170,6 +171,7 @@ class AgentServiceAsyncStub(AgentServiceStub):
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the behaviour type is unknown.
     - ALREADY_EXISTS / AGENT_NAME_TAKEN: the tenant has an agent with this name or id.
+    - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
     """
     GetAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentRequest, _agent_service_pb2.GetAgentResponse]  # type: ignore[assignment]
     """Returns an agent by id or by name, in its current revision or an earlier one.
@@ -299,6 +301,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the behaviour type is unknown.
         - ALREADY_EXISTS / AGENT_NAME_TAKEN: the tenant has an agent with this name or id.
+        - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
         """
 
     @_abc_1.abstractmethod

@@ -69,6 +69,7 @@ class ToolServiceServicer:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
         - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: `input_schema` isn't a JSON Schema, or refers to a remote one.
         - ALREADY_EXISTS / TOOL_NAME_TAKEN: the tenant has a tool with this name or id.
+        - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

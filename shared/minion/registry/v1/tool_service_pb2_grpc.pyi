@@ -45,6 +45,7 @@ class ToolServiceStub:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
     - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: `input_schema` isn't a JSON Schema, or refers to a remote one.
     - ALREADY_EXISTS / TOOL_NAME_TAKEN: the tenant has a tool with this name or id.
+    - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
     """
     GetTool: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.GetToolRequest, _tool_service_pb2.GetToolResponse]
     """Returns a tool by id or by name.
@@ -76,6 +77,7 @@ class ToolServiceAsyncStub(ToolServiceStub):
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
     - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: `input_schema` isn't a JSON Schema, or refers to a remote one.
     - ALREADY_EXISTS / TOOL_NAME_TAKEN: the tenant has a tool with this name or id.
+    - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
     """
     GetTool: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.GetToolRequest, _tool_service_pb2.GetToolResponse]  # type: ignore[assignment]
     """Returns a tool by id or by name.
@@ -110,6 +112,7 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
         - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: `input_schema` isn't a JSON Schema, or refers to a remote one.
         - ALREADY_EXISTS / TOOL_NAME_TAKEN: the tenant has a tool with this name or id.
+        - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
         """
 
     @_abc_1.abstractmethod
