@@ -7,7 +7,7 @@ from minion_gateway.settings import GatewaySettings
 from minion_memory.settings import MemorySettings
 from minion_registry.settings import RegistrySettings
 from minion_session.settings import SessionSettings
-from minion_settings import env_example
+from minion_settings import Settings, env_example
 
 from minion_cli.application import single
 
@@ -17,5 +17,11 @@ app = single("Print every setting with its default, as a file for the environmen
 @app.command()
 def settings() -> None:
     """Print every setting with its default, as a file for the environment."""
-    classes = [RegistrySettings, SessionSettings, MemorySettings, ActivitySettings, GatewaySettings]
+    classes: list[type[Settings]] = [
+        RegistrySettings,
+        SessionSettings,
+        MemorySettings,
+        ActivitySettings,
+        GatewaySettings,
+    ]
     sys.stdout.write(env_example(classes))
