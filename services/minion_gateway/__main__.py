@@ -75,7 +75,13 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
         await inference.start()
 
         outbox = OutboxStore(database)
-        relay = Relay(outbox, activity, telemetry.registry, poll_seconds=settings.outbox_poll_seconds)
+        relay = Relay(
+            outbox,
+            activity,
+            telemetry,
+            poll_seconds=settings.outbox_poll_seconds,
+            claim_seconds=settings.outbox_claim_seconds,
+        )
         agents = Agents(registry)
         store = RunStore(database, replica=UUID(int=uuid7().int), lease=timedelta(seconds=settings.lease_seconds))
         feeds = Feeds()

@@ -62,6 +62,7 @@ class Activity:
     cost_nanos: int | None = None
     tools_used: tuple[str, ...] = ()
     trace_id: str = ""
+    span_id: str = ""  # of the call that it belongs to, where its trace is recorded
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def row(self, principal: str) -> dict[str, object]:

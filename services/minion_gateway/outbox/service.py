@@ -38,6 +38,7 @@ class Outbox:
             reasoning_tokens=call.usage.reasoning_tokens,
             cost_nanos=call.cost_nanos,
             trace_id=f"{span.trace_id:032x}" if span.is_valid else "",
+            span_id=f"{span.span_id:016x}" if span.is_valid and span.trace_flags.sampled else "",
             metadata={"operation": call.operation.value},
         )
         await self._store.record(tenant(), caller().origin, activity)

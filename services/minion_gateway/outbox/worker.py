@@ -3,13 +3,17 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from uuid import UUID
 
 import structlog
 from minion_auth import CallerKind, Identity, acting_as
 from minion_errors import InvalidArgument, MinionError
-from prometheus_client import CollectorRegistry, Gauge
+from minion_telemetry import Telemetry
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags, set_span_in_context
+from prometheus_client import Gauge
 
 from minion_gateway.outbox.domain import Waiting
 from minion_gateway.outbox.peer import ActivityPeer
@@ -18,8 +22,10 @@ from minion_gateway.runs.points import point
 
 _ROWS_A_LOOK = 500
 _ROWS_A_CALL = 100
-_HOLD = timedelta(seconds=30)
-_PAUSE_AFTER_FAULT = timedelta(seconds=1)
+# A replica that can't send gives its rows back at once and rests itself: another one may reach the activity service.
+_GIVEN_BACK = timedelta(0)
+_FIRST_REST_SECONDS = 0.5
+_LONGEST_REST_SECONDS = 10.0
 # A row that the activity service refuses for what it is stays: an audit is not thrown away. It is tried now and then.
 _PAUSE_AFTER_REFUSAL = timedelta(minutes=10)
 _LAG_SECONDS = 10.0
@@ -27,24 +33,36 @@ _log = structlog.get_logger()
 
 
 class Relay:
-    """Sends what waits, oldest first. Rows are sent again until acknowledged, and stored once by their ids."""
+    """Sends what waits, oldest first. Rows are sent again until acknowledged, and stored once by their ids.
+
+    `claim_seconds` is how long rows stay with a replica that claimed them and died.
+    """
 
     def __init__(
-        self, store: OutboxStore, activity: ActivityPeer, registry: CollectorRegistry, *, poll_seconds: float
+        self,
+        store: OutboxStore,
+        activity: ActivityPeer,
+        telemetry: Telemetry,
+        *,
+        poll_seconds: float,
+        claim_seconds: float,
     ) -> None:
         self._store = store
         self._activity = activity
         self._poll_seconds = poll_seconds
-        self._lag = Gauge("outbox_lag_seconds", "Age of the oldest audit row that waits.", registry=registry)
-        self._waiting = Gauge("outbox_waiting", "Audit rows that wait.", registry=registry)
+        self._claim = timedelta(seconds=claim_seconds)
+        self._tracer = telemetry.tracer
+        self._lag = Gauge("outbox_lag_seconds", "Age of the oldest audit row that waits.", registry=telemetry.registry)
+        self._waiting = Gauge("outbox_waiting", "Audit rows that wait.", registry=telemetry.registry)
 
     async def run(self) -> None:
         """Sends, for ever."""
         clock = asyncio.get_running_loop().time
-        measured = clock()
+        measured, rest = clock(), _FIRST_REST_SECONDS
         while True:
+            looked_at = 0
             try:
-                sent = await self.send()
+                looked_at, delivered = await self.send()
                 if clock() > measured + _LAG_SECONDS:
                     measured = clock()
                     lag = await self._store.lag()
@@ -52,23 +70,33 @@ class Relay:
                     self._waiting.set(lag.waiting)
             except MinionError as fault:
                 _log.warning("the outbox can't be read", reason=fault.reason, error=fault.message)
-                sent = 0
-            if sent < _ROWS_A_LOOK:
+                delivered = False
+            if not delivered:
+                await asyncio.sleep(rest)
+                rest = min(rest * 2, _LONGEST_REST_SECONDS)
+                continue
+            rest = _FIRST_REST_SECONDS
+            if looked_at < _ROWS_A_LOOK:
                 await asyncio.sleep(self._poll_seconds)
 
-    async def send(self) -> int:
-        """Sends what is due, of every tenant; returns how many rows were looked at."""
-        claimed = await self._store.claim(_ROWS_A_LOOK, _HOLD)
+    async def send(self) -> tuple[int, bool]:
+        """Sends what is due, of every tenant; returns how many rows it looked at, and whether the service answered."""
+        claimed = await self._store.claim(_ROWS_A_LOOK, self._claim)
+        answered = True
         for tenant_id, ids in claimed.items():
             by_principal: dict[str, list[Waiting]] = defaultdict(list)
             for waiting in await self._store.read(tenant_id, ids):
                 by_principal[waiting.principal].append(waiting)
             for principal, rows in by_principal.items():
                 for start in range(0, len(rows), _ROWS_A_CALL):
-                    await self._deliver(tenant_id, principal, rows[start : start + _ROWS_A_CALL])
-        return sum(len(ids) for ids in claimed.values())
+                    part = rows[start : start + _ROWS_A_CALL]
+                    answered = answered and await self._deliver(tenant_id, principal, part)
+            if not answered:
+                await self._store.defer(tenant_id, ids, _GIVEN_BACK, refused=False)
+        return sum(len(ids) for ids in claimed.values()), answered
 
-    async def _deliver(self, tenant_id: UUID, principal: str, rows: Sequence[Waiting]) -> None:
+    async def _deliver(self, tenant_id: UUID, principal: str, rows: Sequence[Waiting]) -> bool:
+        """Sends rows and deletes them; False when the service did not answer."""
         ids = [row.activity.activity_id for row in rows]
         identity = Identity(
             kind=CallerKind.SERVICE,
@@ -79,21 +107,31 @@ class Relay:
         )
         try:
             point("outbox.before")
-            with acting_as(identity):
+            with acting_as(identity), self._span(rows):
                 await self._activity.record([row.activity for row in rows])
             point("outbox.sent")
         except InvalidArgument as fault:
             if len(rows) > 1:
                 # One row is at fault; the others shall not wait for it.
-                for row in rows:
-                    await self._deliver(tenant_id, principal, [row])
-                return
+                return all([await self._deliver(tenant_id, principal, [row]) for row in rows])
             _log.error("an audit row is refused", activity_id=str(ids[0]), error=fault.message)
             await self._store.defer(tenant_id, ids, _PAUSE_AFTER_REFUSAL, refused=True)
-            return
+            return True
         except MinionError as fault:
             _log.warning("audit rows wait", count=len(rows), reason=fault.reason, error=fault.message)
-            await self._store.defer(tenant_id, ids, _PAUSE_AFTER_FAULT, refused=False)
-            return
+            return False
         await self._store.delete(tenant_id, ids)
         point("outbox.deleted")
+        return True
+
+    def _span(self, rows: Sequence[Waiting]) -> AbstractContextManager[object]:
+        """Begins the span of one delivery: in the trace of the first row's call, with links to the others'."""
+        calls = dict.fromkeys((row.activity.trace_id, row.activity.span_id) for row in rows)
+        origins = [
+            SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+            for trace_id, span_id in calls
+            if trace_id and span_id
+        ]
+        parent = set_span_in_context(NonRecordingSpan(origins[0]), Context()) if origins else Context()
+        links = [Link(origin) for origin in origins[1:]]
+        return self._tracer.start_as_current_span("relay audit", context=parent, kind=SpanKind.PRODUCER, links=links)

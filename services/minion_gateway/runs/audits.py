@@ -117,6 +117,7 @@ def _since(turn: Turn, start: datetime, nanoseconds: int | None = None) -> dict[
         "run_id": run.run_id,
         "user_id": run.user_id,
         "trace_id": run.trace_id,
+        "span_id": run.span_id,
     }
 
 

@@ -176,7 +176,8 @@ class Runs:
             agent=candidate.snapshot,
             streamed=streamed,
             trace_id=f"{span.trace_id:032x}" if span.is_valid else "",
-            span_id=f"{span.span_id:016x}" if span.is_valid else "",
+            # Whoever goes on with the trace later asks for this: of one that isn't recorded nothing shall be.
+            span_id=f"{span.span_id:016x}" if span.is_valid and span.trace_flags.sampled else "",
             # The first question's intent goes with the acceptance: one commit less. What it may cost is bounded by
             # the agent's policies, and exactly before the call where the prompt turns out larger.
             steps=(Step(1, StepKind.BEGIN), Step(2, StepKind.LLM)),

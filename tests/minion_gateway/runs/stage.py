@@ -10,6 +10,8 @@ from uuid import UUID, uuid4
 
 import grpc
 from google.protobuf.struct_pb2 import Struct
+from minion.activity.v1 import activity_pb2, activity_service_pb2
+from minion.activity.v1.activity_service_pb2_grpc import ActivityServiceStub
 from minion.gateway.v1 import run_pb2, run_service_pb2
 from minion.gateway.v1.run_service_pb2_grpc import RunServiceStub
 from minion.memory.v1.memory_service_pb2_grpc import MemoryServiceStub
@@ -98,11 +100,22 @@ class Stage:
             yield served
 
 
+async def until(condition: Callable[[], Any], *, seconds: float = 10.0) -> Any:
+    """Waits until an async condition gives something true, and returns that."""
+    async with asyncio.timeout(seconds):
+        while True:
+            found = await condition()
+            if found:
+                return found
+            await asyncio.sleep(0.01)
+
+
 @dataclass(slots=True)
 class Client:
     """A tenant's client of every service, with an agent and sessions."""
 
     stage: Stage
+    gateway: Served | None = None
     user_id: str = "ann"
     tenant: Tenant = field(init=False)
     _held: AsyncExitStack = field(default_factory=AsyncExitStack)
@@ -114,7 +127,8 @@ class Client:
 
     async def __aenter__(self) -> "Client":
         self.tenant = await new_tenant(self.stage.services["registry"])
-        for name, served in self.stage.services.items():
+        services = {**self.stage.services, "gateway": self.gateway or self.stage.gateway}
+        for name, served in services.items():
             self._channels[name] = await self._held.enter_async_context(served.channel(self.tenant.api_key))
         return self
 
@@ -232,6 +246,18 @@ class Client:
         run: run_pb2.Run = answer.run
         return run
 
+    async def audit(self, run_id: str, count: int) -> list[activity_pb2.Activity]:
+        """Waits until the audit has so many rows of a run, and returns them by step, the run's own last."""
+        stub: Any = ActivityServiceStub(self.channel("activity"))
+
+        async def arrived() -> list[activity_pb2.Activity]:
+            answer = await stub.ListActivities(activity_service_pb2.ListActivitiesRequest(run_id=run_id))
+            return list(answer.activities) if len(answer.activities) >= count else []
+
+        found: list[activity_pb2.Activity] = await until(arrived)
+        assert len(found) == count
+        return sorted(found, key=lambda row: row.step_sequence or 1_000)
+
     async def messages(self, session_id: str) -> list[message_pb2.Message]:
         """Reads a session's messages."""
         answer = await self.sessions.ListMessages(session_service_pb2.ListMessagesRequest(session_id=session_id))
@@ -241,7 +267,7 @@ class Client:
 @asynccontextmanager
 async def staging(database: ClonedDatabase, cache: Path, **gateway: object) -> AsyncIterator[Stage]:
     """Runs the services, wired to each other, for a block."""
-    names = ["registry", "session", "memory", "gateway"]
+    names = ["registry", "session", "activity", "memory", "gateway"]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     async with AsyncExitStack() as running:
         provider = await running.enter_async_context(FakeProvider())
@@ -253,21 +279,11 @@ async def staging(database: ClonedDatabase, cache: Path, **gateway: object) -> A
                 serve(name, database, environ={**wiring}, port=ports[name])
             )
         stage = Stage(database, provider, services, {**ports}, environ | {"MINION_MODEL_CACHE": str(cache)})
-        values = stage.gateway_settings(activity_address=NOBODY, port=ports["gateway"])
+        values = stage.gateway_settings(port=ports["gateway"])
         services["gateway"] = await running.enter_async_context(
             serve("gateway", database, environ=stage.environ, **{**values, **gateway})
         )
         yield stage
-
-
-async def until(condition: Callable[[], Any], *, seconds: float = 10.0) -> Any:
-    """Waits until an async condition gives something true, and returns that."""
-    async with asyncio.timeout(seconds):
-        while True:
-            found = await condition()
-            if found:
-                return found
-            await asyncio.sleep(0.01)
 
 
 async def rows(owner: Database, sql: str, *args: object) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest_asyncio
+from minion.activity.v1 import activity_pb2
 from minion.gateway.v1 import run_pb2
 from minion.session.v1 import message_pb2, session_service_pb2
 from minion.session.v1.session_service_pb2_grpc import SessionServiceStub
@@ -146,7 +147,7 @@ async def test_an_answer_that_was_paid_for_is_not_asked_for_again(
     assert provider.ledger.asked == []
     assert done.answer == "Paid for."
     assert await said(client, session_id) == ["hello", "Paid for."]
-    assert len(await rows(owner, "SELECT 1 FROM gateway.outbox WHERE payload->>'run_id' = $1", str(run.run_id))) == 1
+    assert len(await client.audit(str(run.run_id), 1)) == 1
 
 
 async def test_an_answer_that_was_appended_is_not_appended_again(
@@ -212,8 +213,11 @@ async def test_an_effect_that_may_have_happened_is_left_to_a_person(
     assert provider.ledger.asked == []
     steps = await rows(owner, "SELECT state FROM gateway.run_steps WHERE run_id = $1 AND kind = 'tool'", run.run_id)
     assert steps == [{"state": "UNKNOWN"}]
-    audit = await rows(owner, "SELECT payload FROM gateway.outbox WHERE payload->>'run_id' = $1", str(run.run_id))
-    assert [(row["payload"]["kind"], row["payload"]["status"]) for row in audit] == [("TOOL_CALL", "UNKNOWN")]
+    (audit,) = await client.audit(str(run.run_id), 1)
+    assert (audit.kind, audit.status) == (
+        activity_pb2.ACTIVITY_KIND_TOOL_CALL,
+        activity_pb2.ACTIVITY_STATUS_UNKNOWN,
+    )
     assert await said(client, session_id) == ["hello"]
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 from google.protobuf.json_format import MessageToDict
+from minion.activity.v1 import activity_pb2
 from minion.gateway.v1 import run_pb2
 from minion.memory.v1 import memory_pb2, memory_service_pb2
 from minion.registry.v1 import agent_pb2
@@ -10,7 +11,7 @@ from minion_postgres import Database
 from minion_testing.fake_provider import FakeProvider
 from minion_testing.provider_script import Fault, FaultKind, Reply
 
-from tests.minion_gateway.runs.stage import Client, Stage, rows
+from tests.minion_gateway.runs.stage import NOBODY, Client, Stage, rows
 
 
 def calls(*wanted: tuple[str, str]) -> Reply:
@@ -42,13 +43,9 @@ async def test_tools_are_called_and_the_session_keeps_the_exchange(
     kept = await client.messages(session_id)
     kinds = [[part.WhichOneof("content") for part in message.parts] for message in kept]
     assert kinds == [["text"], ["text", "tool_call", "tool_call"], ["tool_result"], ["tool_result"], ["text"]]
-    audit = await rows(
-        owner,
-        "SELECT payload->>'kind' AS kind, payload->>'name' AS name FROM gateway.outbox "
-        "WHERE payload->>'run_id' = $1 ORDER BY activity_id",
-        run.run_id,
-    )
-    assert [row["kind"] for row in audit] == ["LLM_CALL", "TOOL_CALL", "TOOL_CALL", "LLM_CALL", "RUN"]
+    audit = await client.audit(run.run_id, 5)
+    kinds_audited = [activity_pb2.ActivityKind.Name(row.kind).removeprefix("ACTIVITY_KIND_") for row in audit]
+    assert kinds_audited == ["LLM_CALL", "TOOL_CALL", "TOOL_CALL", "LLM_CALL", "RUN"]
     bill = await rows(owner, "SELECT step_sequence FROM gateway.ledger WHERE run_id = $1 ORDER BY 1", run.run_id)
     assert [row["step_sequence"] for row in bill] == [2, 5]
 
@@ -206,12 +203,10 @@ async def test_a_memory_can_not_break_out_of_its_place(client: Client, provider:
 
 
 async def test_a_turn_goes_on_while_memory_is_down(stage: Stage, provider: FakeProvider, owner: Database) -> None:
-    async with stage.second_gateway(memory_address="127.0.0.1:1", port=0) as lonely, Client(stage) as client:
+    async with stage.second_gateway(memory_address=NOBODY) as lonely, Client(stage, lonely) as client:
         recall = agent_pb2.BehaviorSettings(memory=agent_pb2.MemoryPolicy(recall=True))
         session_id = await client.conversation(behavior=recall)
-        async with lonely.channel(client.tenant.api_key) as channel:
-            client._channels["gateway"] = channel
-            run = await client.create(session_id)
+        run = await client.create(session_id)
     assert run.answer == "echo: hello"
     (begin,) = await rows(
         owner,

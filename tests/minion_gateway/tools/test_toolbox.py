@@ -1,0 +1,115 @@
+"""Calling tools: arguments, time, failures, sizes."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from minion_errors import Unavailable
+from minion_gateway.agents.domain import BoundTool, ToolEffect
+from minion_gateway.tools.builtins.clock import Clock
+from minion_gateway.tools.domain import Invocation, ToolFailedError
+from minion_gateway.tools.service import MAXIMUM_OUTPUT, Toolbox
+
+NOON = datetime(2026, 7, 1, 12, 0, 0, 5, tzinfo=UTC)
+
+
+def bound(schema: dict[str, Any] | None = None, *, builtin: str = "it", seconds: float = 5.0) -> BoundTool:
+    return BoundTool("it", "It.", schema or {"type": "object"}, builtin, ToolEffect.READ_ONLY, seconds, 0, {}, "d")
+
+
+def invocation(**arguments: Any) -> Invocation:
+    return Invocation(arguments, UUID(int=1), UUID(int=2), UUID(int=3), "ann", "hello", 1, {})
+
+
+def toolbox(result: Any = None, *, error: Exception | None = None, seconds: float = 0) -> Toolbox:
+    async def it(_: Invocation) -> Any:
+        await asyncio.sleep(seconds)
+        if error is not None:
+            raise error
+        return result
+
+    return Toolbox({"it": it, "clock": Clock(lambda: NOON)})
+
+
+async def test_a_result_comes_back() -> None:
+    outcome = await toolbox({"a": [1, None]}).call(bound(), invocation())
+    assert (outcome.output, outcome.is_error, outcome.uncertain) == ({"a": [1, None]}, False, False)
+    assert outcome.nanoseconds > 0
+
+
+async def test_arguments_are_checked_before_anything_is_called() -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n", "m"]}
+    outcome = await toolbox(error=AssertionError("called")).call(bound(schema), invocation(n="x"))
+    assert outcome.is_error
+    assert "n:" in outcome.output
+    assert '"m" is a required property' in outcome.output
+
+
+async def test_a_schema_fetches_nothing() -> None:
+    outcome = await toolbox().call(bound({"$ref": "http://127.0.0.1:1/schema"}), invocation())
+    assert outcome.is_error
+    assert "the schema itself is broken" in outcome.output
+
+
+async def test_time_runs_out_and_the_effect_is_uncertain() -> None:
+    outcome = await toolbox(seconds=5).call(bound(seconds=0.02), invocation())
+    assert (outcome.is_error, outcome.uncertain) == (True, True)
+    assert "longer than 0.02 s" in outcome.output
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ToolFailedError("No such city."), "No such city."),
+        (Unavailable("Gone.", reason="PEER_UNAVAILABLE"), "PEER_UNAVAILABLE: Gone."),
+        (RuntimeError("secret"), "The tool failed inside; it may have taken effect."),
+    ],
+)
+async def test_a_failure_is_an_answer(error: Exception, said: str) -> None:
+    outcome = await toolbox(error=error).call(bound(), invocation())
+    assert (outcome.is_error, outcome.output) == (True, said)
+
+
+async def test_a_builtin_that_is_not_there_is_an_answer() -> None:
+    outcome = await toolbox().call(bound(builtin="teleport"), invocation())
+    assert outcome.is_error
+    assert "no builtin 'teleport'" in outcome.output
+
+
+async def test_a_result_that_is_too_large_is_cut_and_says_so() -> None:
+    outcome = await toolbox(["x" * 1_000] * 200).call(bound(), invocation())
+    assert len(outcome.output) < MAXIMUM_OUTPUT
+    assert outcome.output.endswith("characters)")
+
+
+async def test_numbers_that_json_can_not_name_become_nothing() -> None:
+    outcome = await toolbox({"a": float("nan"), "b": "x\x00"}).call(bound(), invocation())
+    assert outcome.output == {"a": None, "b": "x\ufffd"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({}, {"utc": "2026-07-01T12:00:00Z", "weekday": "Wednesday"}),
+        (
+            {"timezone": "Europe/Paris"},
+            {
+                "utc": "2026-07-01T12:00:00Z",
+                "weekday": "Wednesday",
+                "local": "2026-07-01T14:00:00+02:00",
+                "timezone": "Europe/Paris",
+            },
+        ),
+    ],
+)
+async def test_the_clock_tells_the_time(arguments: dict[str, str], told: dict[str, str]) -> None:
+    assert (await toolbox().call(bound(builtin="clock"), invocation(**arguments))).output == told
+
+
+@pytest.mark.parametrize("name", ["Nowhere", "../etc/passwd", "/etc/passwd", "Europe", "x" * 300])
+async def test_the_clock_knows_no_such_zone(name: str) -> None:
+    outcome = await toolbox().call(bound(builtin="clock"), invocation(timezone=name))
+    assert outcome.is_error
+    assert "There is no time zone" in outcome.output
