@@ -13,7 +13,7 @@ from minion_cli.application import command
 
 def main() -> None:
     """Runs the command line of this process and exits: 0 done, 1 refused or failed, 2 used wrongly."""
-    # We start other programs and never fork ourselves; gRPC would remark on each of them in the user's terminal.
+    # Programs are started beside a running gRPC, whose fork handlers crash such a child now and then (1.85.1).
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     sys.exit(run(sys.argv[1:]))
 

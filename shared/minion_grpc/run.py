@@ -26,6 +26,8 @@ def run(settings_class: type[_S], compose: Compose[_S]) -> NoReturn:
     Exits with 0 after a drain, 1 when the service could not start (one log line says why), 2 when the settings are
     wrong (standard error lists every fault).
     """
+    # Programs are started beside a running gRPC, whose fork handlers crash such a child now and then (1.85.1).
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     try:
         settings = settings_class.load()
     except SettingsError as fault:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from minion_testing.fake_provider import FakeProvider
 
-from tests.end_to_end.stacks import minion
+from tests.end_to_end.stacks import RunningStack, minion
 
 _KEYS = {
     "agent_id", "session_ids", "run_ids", "answers", "recalled", "tool_calls", "usage", "cost_nanos", "activities",
@@ -54,11 +54,19 @@ async def test_the_demo_tells_one_consistent_story(place: Path, plain_environ: d
     assert (place / ".minion" / "postgres").is_dir()
 
 
-async def test_the_demo_asks_the_provider_that_is_set(place: Path, plain_environ: dict[str, str]) -> None:
+async def test_the_demo_asks_the_provider_that_is_set(stack: RunningStack, plain_environ: dict[str, str]) -> None:
+    """And steps aside of a stack that runs in its directory and holds its ports."""
     async with FakeProvider(api_key="good") as provider:
-        env = {**plain_environ, "OPENAI_API_KEY": "good", "OPENAI_BASE_URL": provider.base_url}
-        done = await minion("demo", cwd=place, env=env)
+        env = {
+            **plain_environ,
+            "OPENAI_API_KEY": "good",
+            "OPENAI_BASE_URL": provider.base_url,
+            "MINION_GATEWAY_PORT": stack.addresses["gateway"].rpartition(":")[2],
+        }
+        done = await minion("demo", cwd=stack.directory.parent, env=env)
         asked = len(provider.ledger.asked)
+    assert (stack.directory / "demo" / "postgres").is_dir()
+    assert "minion_cli dev --directory .minion/demo" in done.out
     assert done.code == 0, done.err
     assert asked >= 4
     assert "stand-in" not in done.out

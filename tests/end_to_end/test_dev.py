@@ -118,7 +118,7 @@ async def test_a_database_of_ones_own(place: Path, plain_environ: dict[str, str]
 
 
 async def test_what_was_said_outlives_kills_restarts_and_modes(place: Path, plain_environ: dict[str, str]) -> None:
-    """Three starts in one directory: as processes, killed; in one process, interrupted; and once more."""
+    """Three starts in one directory: as processes, killed; as processes, one of them killed; in one, interrupted."""
     directory = place / ".minion"
     first = await start_dev(directory, "--processes", env=plain_environ)
     children = psutil.Process(first.process.pid).children(recursive=True)
@@ -134,15 +134,23 @@ async def test_what_was_said_outlives_kills_restarts_and_modes(place: Path, plai
         await first.process.wait()
     await until(lambda: _none_runs(children), seconds=20)
 
-    async with dev(directory, env=plain_environ) as second:
-        assert second.credentials == credentials
-        assert await texts(second, session_id) == said
-        watching = asyncio.create_task(_watch(second))
-        assert await second.stop(signal.SIGINT) == 0
+    async with dev(directory, "--processes", env=plain_environ) as second:
+        children = psutil.Process(second.process.pid).children(recursive=True)
+        next(child for child in children if child.cmdline()[-1] == "minion_session").kill()
+        assert await asyncio.wait_for(second.process.wait(), 30) == 1
+    last_line = second.log.read_text().splitlines()[-1]
+    assert last_line.startswith("error: SERVICE_FAILED: The service session has ended; see ")
+    await until(lambda: _none_runs(children), seconds=20)
+
+    async with dev(directory, env=plain_environ) as third:
+        assert third.credentials == credentials
+        assert await texts(third, session_id) == said
+        watching = asyncio.create_task(_watch(third))
+        assert await third.stop(signal.SIGINT) == 0
         # A watch never ends by itself: the drain sends it elsewhere, with a reason.
         assert (await watching).code() is grpc.StatusCode.UNAVAILABLE
         assert not (directory / "stack.json").exists()
-    assert "Traceback" not in second.log.read_text()
+    assert "Traceback" not in third.log.read_text()
 
 
 async def _none_runs(processes: list[psutil.Process]) -> bool:
