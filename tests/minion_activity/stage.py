@@ -47,7 +47,7 @@ def new_id() -> str:
 
 def id_at(moment: datetime, number: int = 0) -> str:
     """Makes a UUIDv7 of a moment."""
-    milliseconds = int(moment.timestamp() * 1000)
+    milliseconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
     return str(UUID(int=milliseconds << 80 | 7 << 76 | 2 << 62 | number))
 
 

@@ -13,6 +13,7 @@ from minion_errors import NotFound
 LONGEST_AHEAD = timedelta(days=1)
 # What each value in a list or object takes on the wire at most beside its JSON text: tags, lengths, a number's bytes.
 VALUE_BYTES = 24
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ActivityKind(enum.Enum):
@@ -153,8 +154,8 @@ def time_of(activity_id: UUID) -> datetime | None:
     if activity_id.version != 7:
         return None
     try:
-        return datetime.fromtimestamp((activity_id.int >> 80) / 1000, UTC)
-    except (OverflowError, ValueError):
+        return _EPOCH + timedelta(milliseconds=activity_id.int >> 80)
+    except OverflowError:
         return None
 
 

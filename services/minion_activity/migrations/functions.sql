@@ -86,39 +86,43 @@ RETURNS TABLE (
     reasoning_tokens bigint, cost_nanos bigint, unpriced_run_count bigint, mean_microseconds bigint,
     p50_microseconds bigint, p95_microseconds bigint, last_run_time timestamptz
 ) LANGUAGE sql STABLE AS $$
-    WITH sums AS (
+    -- Apart, because each is read from an index of its own.
+    WITH calls AS (
         SELECT a.agent_revision,
-               count(*) FILTER (WHERE a.kind = 'run') AS run_count,
-               count(*) FILTER (WHERE a.kind = 'run' AND a.status = 'succeeded') AS succeeded_count,
-               count(*) FILTER (WHERE a.kind = 'run' AND a.status = 'failed') AS failed_count,
-               count(*) FILTER (WHERE a.kind = 'run' AND a.status = 'canceled') AS canceled_count,
                count(*) FILTER (WHERE a.kind = 'tool_call') AS tool_call_count,
-               count(*) FILTER (WHERE a.kind = 'llm_call') AS llm_call_count,
-               sum(a.input_tokens) FILTER (WHERE a.kind = 'run') AS input_tokens,
-               sum(a.output_tokens) FILTER (WHERE a.kind = 'run') AS output_tokens,
-               sum(a.cached_tokens) FILTER (WHERE a.kind = 'run') AS cached_tokens,
-               sum(a.reasoning_tokens) FILTER (WHERE a.kind = 'run') AS reasoning_tokens,
-               sum(a.cost_nanos) FILTER (WHERE a.kind = 'run' AND a.currency = 'USD') AS cost_nanos,
-               count(*) FILTER (WHERE a.kind = 'run' AND (a.cost_nanos IS NULL OR a.currency <> 'USD'))
-                   AS unpriced_run_count,
-               avg(a.duration_microseconds) FILTER (WHERE a.kind = 'run') AS mean_microseconds,
-               percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY a.duration_microseconds)
-                   FILTER (WHERE a.kind = 'run') AS percentiles,
-               max(a.start_time) FILTER (WHERE a.kind = 'run') AS last_run_time
+               count(*) FILTER (WHERE a.kind = 'llm_call') AS llm_call_count
           FROM activity.activities a
          WHERE a.tenant_id = tenant AND a.agent_id = agent
            AND a.start_time >= from_time AND a.start_time < before_time
          GROUP BY GROUPING SETS ((), (a.agent_revision))
         HAVING GROUPING(a.agent_revision) = 1 OR a.agent_revision > 0
+    ), runs AS (
+        SELECT a.agent_revision,
+               count(*) AS run_count,
+               count(*) FILTER (WHERE a.status = 'succeeded') AS succeeded_count,
+               count(*) FILTER (WHERE a.status = 'failed') AS failed_count,
+               count(*) FILTER (WHERE a.status = 'canceled') AS canceled_count,
+               least(coalesce(sum(a.input_tokens), 0), 9223372036854775807)::bigint AS input_tokens,
+               least(coalesce(sum(a.output_tokens), 0), 9223372036854775807)::bigint AS output_tokens,
+               least(coalesce(sum(a.cached_tokens), 0), 9223372036854775807)::bigint AS cached_tokens,
+               least(coalesce(sum(a.reasoning_tokens), 0), 9223372036854775807)::bigint AS reasoning_tokens,
+               least(coalesce(sum(a.cost_nanos) FILTER (WHERE a.currency = 'USD'), 0), 9223372036854775807)::bigint
+                   AS cost_nanos,
+               count(*) FILTER (WHERE a.cost_nanos IS NULL OR a.currency <> 'USD') AS unpriced_run_count,
+               avg(a.duration_microseconds)::bigint AS mean_microseconds,
+               percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY a.duration_microseconds) AS percentiles,
+               max(a.start_time) AS last_run_time
+          FROM activity.activities a
+         WHERE a.tenant_id = tenant AND a.agent_id = agent AND a.kind = 'run'
+           AND a.start_time >= from_time AND a.start_time < before_time
+         GROUP BY GROUPING SETS ((), (a.agent_revision))
     )
-    SELECT agent_revision, run_count, succeeded_count, failed_count, canceled_count, tool_call_count, llm_call_count,
-           least(coalesce(input_tokens, 0), 9223372036854775807)::bigint,
-           least(coalesce(output_tokens, 0), 9223372036854775807)::bigint,
-           least(coalesce(cached_tokens, 0), 9223372036854775807)::bigint,
-           least(coalesce(reasoning_tokens, 0), 9223372036854775807)::bigint,
-           least(coalesce(cost_nanos, 0), 9223372036854775807)::bigint,
-           unpriced_run_count, mean_microseconds::bigint, percentiles[1]::bigint, percentiles[2]::bigint, last_run_time
-      FROM sums;
+    SELECT c.agent_revision, coalesce(r.run_count, 0), coalesce(r.succeeded_count, 0), coalesce(r.failed_count, 0),
+           coalesce(r.canceled_count, 0), c.tool_call_count, c.llm_call_count, coalesce(r.input_tokens, 0),
+           coalesce(r.output_tokens, 0), coalesce(r.cached_tokens, 0), coalesce(r.reasoning_tokens, 0),
+           coalesce(r.cost_nanos, 0), coalesce(r.unpriced_run_count, 0), r.mean_microseconds,
+           r.percentiles[1]::bigint, r.percentiles[2]::bigint, r.last_run_time
+      FROM calls c LEFT JOIN runs r ON coalesce(r.agent_revision, -1) = coalesce(c.agent_revision, -1);
 $$;
 
 -- The same for a call: all together first, then the newest revisions, at most so many. A NULL time bounds nothing.
@@ -151,7 +155,8 @@ CREATE OR REPLACE FUNCTION activity.first_id(moment timestamptz) RETURNS uuid LA
 $$;
 
 -- Makes the partition of a month (UTC), given by its first day; false when it is there. Rows of the month that wait in
--- the default partition move along: readers go on meanwhile, whoever writes to the default partition waits.
+-- the default partition move along. While they do, whoever writes to that partition waits, and its readers go on; they
+-- wait shortly while the new one is attached.
 CREATE OR REPLACE FUNCTION activity.make_partition(month date) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     partition text := format('activities_%s', to_char(month, 'YYYY_MM'));
@@ -163,7 +168,8 @@ BEGIN
     END IF;
     -- Attached, not created in place, so that the table itself stays open; the constraint spares the scan.
     EXECUTE format('CREATE TABLE activity.%I (LIKE activity.activities INCLUDING ALL,
-                        CONSTRAINT within_month CHECK (activity_id >= %L AND activity_id < %L))',
+                        CONSTRAINT within_month CHECK (activity_id >= %L AND activity_id < %L))
+                    WITH (autovacuum_vacuum_insert_scale_factor = 0.02)',
                    partition, first, next);
     EXECUTE format('ALTER TABLE activity.%I ENABLE ROW LEVEL SECURITY', partition);
     EXECUTE format('ALTER TABLE activity.%I FORCE ROW LEVEL SECURITY', partition);
