@@ -120,7 +120,9 @@ class Activity(_message.Message):
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     RECORD_TIME_FIELD_NUMBER: _builtins.int
     activity_id: _builtins.str
-    """Required. A UUIDv7 made by whoever records it; the same id is stored once, whatever comes with it later."""
+    """Required. A UUIDv7 made by whoever records it, of a time no more than a day ahead; the same id is stored once,
+    whatever comes with it later.
+    """
     kind: Global___ActivityKind.ValueType
     """Required. What kind of thing was done."""
     status: Global___ActivityStatus.ValueType
@@ -130,7 +132,7 @@ class Activity(_message.Message):
     agent_id: _builtins.str
     """The agent that did it, a UUID; empty outside any agent."""
     agent_revision: _builtins.int
-    """The agent's revision."""
+    """The agent's revision; 0 when it isn't known."""
     session_id: _builtins.str
     """The session, a UUID; empty outside any session."""
     run_id: _builtins.str
@@ -140,7 +142,7 @@ class Activity(_message.Message):
     user_id: _builtins.str
     """The user it was done for, at most 200 characters."""
     cost_nanos: _builtins.int
-    """What it cost, in nano-units of `currency`; unset when the price isn't known."""
+    """What it cost, in nano-units of `currency`, 0 or more; unset when the price isn't known."""
     currency: _builtins.str
     """ISO 4217 code of the cost; empty means USD."""
     trace_id: _builtins.str
@@ -173,7 +175,7 @@ class Activity(_message.Message):
 
     @_builtins.property
     def tools_used(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The tools that it called, at most 128 names."""
+        """The tools that it called, at most 128 names of 1 to 200 characters."""
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
@@ -320,7 +322,7 @@ class AgentStats(_message.Message):
     cost_nanos: _builtins.int
     """Cost of all runs whose price is known, in nano-units of US dollars."""
     unpriced_run_count: _builtins.int
-    """Runs whose price isn't known."""
+    """Runs whose price isn't known, or is in another currency."""
     @_builtins.property
     def usage(self) -> Global___TokenUsage:
         """Tokens of all runs."""
@@ -331,7 +333,7 @@ class AgentStats(_message.Message):
 
     @_builtins.property
     def p50_duration(self) -> _duration_pb2.Duration:
-        """Median duration of a run."""
+        """Median duration of a run; interpolated, as the next."""
 
     @_builtins.property
     def p95_duration(self) -> _duration_pb2.Duration:

@@ -186,7 +186,7 @@ class ListActivitiesResponse(_message.Message):
     """Opens the next page; empty on the last."""
     @_builtins.property
     def activities(self) -> _containers.RepeatedCompositeFieldContainer[_activity_pb2.Activity]:
-        """The activities, newest first."""
+        """The activities, the latest `start_time` first; a page of large ones holds fewer, so that it stays below 4 MiB."""
 
     def __init__(
         self,
@@ -250,7 +250,7 @@ class GetAgentStatsResponse(_message.Message):
 
     @_builtins.property
     def revisions(self) -> _containers.RepeatedCompositeFieldContainer[_activity_pb2.AgentStats]:
-        """Each revision that ran, newest first; at most 100."""
+        """Each revision that did something, newest first; at most 100. What no revision is known of stands in `stats` alone."""
 
     def __init__(
         self,

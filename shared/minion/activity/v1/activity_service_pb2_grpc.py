@@ -91,6 +91,7 @@ class ActivityServiceServicer:
         """Lists activities, newest first.
 
         Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a filter is malformed, or the time ends before it starts.
         - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -54,6 +54,7 @@ class ActivityServiceStub:
     """Lists activities, newest first.
 
     Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a filter is malformed, or the time ends before it starts.
     - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
     """
     GetAgentStats: _grpc.UnaryUnaryMultiCallable[_activity_service_pb2.GetAgentStatsRequest, _activity_service_pb2.GetAgentStatsResponse]
@@ -89,6 +90,7 @@ class ActivityServiceAsyncStub(ActivityServiceStub):
     """Lists activities, newest first.
 
     Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a filter is malformed, or the time ends before it starts.
     - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
     """
     GetAgentStats: _aio.UnaryUnaryMultiCallable[_activity_service_pb2.GetAgentStatsRequest, _activity_service_pb2.GetAgentStatsResponse]  # type: ignore[assignment]
@@ -139,6 +141,7 @@ class ActivityServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists activities, newest first.
 
         Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a filter is malformed, or the time ends before it starts.
         - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
         """
 
