@@ -190,3 +190,18 @@ async def test_an_id_of_another_version_is_not_found_and_no_id_at_all_is_refused
         async with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS") as refusal:
             await fetched(activities, given)
         assert list(refusal.violations) == ["activity_id"]
+
+
+async def test_a_batch_is_one_statement(service: Served, activities: Stub) -> None:
+    await recorded(activities, *[activity() for _ in range(500)])
+    method = "minion.activity.v1.ActivityService/RecordActivities"
+    call = [span for span in service.spans() if span.name.endswith(method) and span.parent is not None][-1]
+    assert call.context is not None
+    inside = [
+        span.name
+        for span in service.spans()
+        if span.context is not None
+        and span.context.trace_id == call.context.trace_id
+        and span.name.startswith("activity.")
+    ]
+    assert inside == ["activity.record_activities"]
