@@ -53,7 +53,7 @@ async def prepared(environ: Mapping[str, str], directory: Path, password: str) -
             )
             for service in SCHEMAS
         ]
-        await _bring_up(postgres.admin_dsn(), accesses)
+        await _bring_up(postgres.admin_dsn(), accesses, f"; to begin anew, move {directory} away")
         yield _variables(accesses)
     finally:
         await asyncio.to_thread(postgres.stop)
@@ -64,12 +64,12 @@ def migrations(service: str) -> Migrations:
     return Migrations(service, resources.files(f"minion_{service}") / "migrations")
 
 
-async def _bring_up(administrator: str, accesses: list[ServiceAccess]) -> None:
+async def _bring_up(administrator: str, accesses: list[ServiceAccess], remedy: str = "") -> None:
     try:
         await bootstrap(administrator, accesses)
         await asyncio.gather(*(migrations(access.service).up(access.owner_dsn) for access in accesses))
     except (BootstrapError, MigrationError) as fault:
-        raise FailedPrecondition(f"The database can't be used: {fault}.", reason="DATABASE_UNFIT") from fault
+        raise FailedPrecondition(f"The database can't be used: {fault}{remedy}.", reason="DATABASE_UNFIT") from fault
 
 
 def _access(service: str, url: str, password: str) -> ServiceAccess:
