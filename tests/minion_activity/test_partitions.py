@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
+from importlib import resources
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 import pytest_asyncio
 import structlog
-from minion_postgres import Connection, Database
+from minion_postgres import Connection, Database, Migrations
 from minion_testing.postgres import ClonedDatabase
 from minion_testing.serving import serve
 
@@ -214,3 +215,16 @@ async def test_of_several_replicas_one_makes_the_partitions(database: ClonedData
         assert await other.fetch("SELECT activity.make_partitions(5)") == []
     assert await other.fetch("SELECT activity.make_partitions(5)") == []
     await other.close()
+
+
+async def test_the_schema_goes_down_and_up_again(database: ClonedDatabase, maintainer: Connection) -> None:
+    migrations = Migrations("activity", resources.files("minion_activity") / "migrations")
+    owner = database.dsn("activity", "owner")
+    assert await migrations.down(owner) == ["0001_initial"]
+    left = await maintainer.fetch(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'activity'::regnamespace AND relkind IN ('r', 'p', 'v')"
+    )
+    assert [row["relname"] for row in left] == ["schema_migrations"]
+    assert await maintainer.fetch("SELECT FROM pg_proc WHERE pronamespace = 'activity'::regnamespace") == []
+    assert await migrations.up(owner) == ["0001_initial", "functions.sql"]
+    assert len(await _partitions(maintainer)) == 5
