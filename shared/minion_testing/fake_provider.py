@@ -8,7 +8,7 @@ By default it echoes at once; scripted replies and faults come first, in order. 
 import argparse
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -103,9 +103,9 @@ class FakeProvider:
         self._scripts.clear()
         self.ledger.asked.clear()
 
-    def _next(self, text: str) -> Reply | Fault:
+    def _next(self, text: str, *, after_tools: bool = False) -> Reply | Fault:
         for position, script in enumerate(self._scripts):
-            if script.match in text:
+            if script.fits(text, after_tools=after_tools):
                 if script.times is not None:
                     left = replace(script, times=script.times - 1)
                     self._scripts[position : position + 1] = [left] if left.times else []
@@ -118,8 +118,9 @@ class FakeProvider:
         try:
             if refusal := self._refusal(asked):
                 return refusal
-            text = last_user_text(body.get("messages", ()))
-            action = self._next(text)
+            messages: Sequence[Mapping[str, Any]] = body.get("messages") or ({},)
+            text = last_user_text(messages)
+            action = self._next(text, after_tools=messages[-1].get("role") == "tool")
             if isinstance(action, Fault) and (response := await self._fault(asked, action)):
                 return response
             reply = action if isinstance(action, Reply) else self._default

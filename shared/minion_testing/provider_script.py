@@ -87,15 +87,23 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Gives `action` to the next `times` requests whose last user message contains `match`; None is for ever."""
+    """Gives `action` to the next `times` requests whose last user message contains `match`; None is for ever.
+
+    `after_tools` True asks that the request end in a tool's result, False that it doesn't.
+    """
 
     action: Reply | Fault
     match: str = ""
     times: int | None = 1
+    after_tools: bool | None = None
+
+    def fits(self, text: str, *, after_tools: bool) -> bool:
+        """Whether it is for a request with this last user message."""
+        return self.match in text and self.after_tools in {None, after_tools}
 
     @classmethod
     def from_json(cls, item: Mapping[str, Any]) -> "Script":
-        """Reads `{"reply": {…}}` or `{"fault": {"kind": "cut", …}}`, with `match` and `times` beside it."""
+        """Reads `{"reply": {…}}` or `{"fault": {"kind": "cut", …}}`, with `match` and the like beside it."""
         action: Reply | Fault
         if "fault" in item:
             action = Fault(**{**item["fault"], "kind": FaultKind(item["fault"]["kind"])})
@@ -106,4 +114,4 @@ class Script:
                 for name, arguments in reply.pop("tool_calls", ())
             )
             action = Reply(tool_calls=calls, **reply)
-        return cls(action, match=item.get("match", ""), times=item.get("times", 1))
+        return cls(action, match=item.get("match", ""), times=item.get("times", 1), after_tools=item.get("after_tools"))

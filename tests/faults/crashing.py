@@ -1,0 +1,44 @@
+"""Runs the gateway, and kills or pauses it where it is told to.
+
+`python -m tests.faults.crashing ORDERS`: the file ORDERS holds `{"point": …, "pass": n, "signal": "SIGKILL"}`, or
+nothing. It is read at every point, so that one process takes several orders; when an order is carried out, the file is
+emptied first, so that a restarted or continued process doesn't meet it again.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from minion_gateway.__main__ import main
+from minion_gateway.runs import points
+
+
+class Executioner:
+    """Counts how often the ordered point was passed, and does what was ordered."""
+
+    def __init__(self, orders: Path) -> None:
+        self._orders = orders
+        self._text = ""
+        self._passed = 0
+
+    def __call__(self, name: str) -> None:
+        """Looks whether this is the place and the time."""
+        text = self._orders.read_text()
+        if text != self._text:
+            self._text, self._passed = text, 0
+        if not text:
+            return
+        order = json.loads(text)
+        if order["point"] != name:
+            return
+        self._passed += 1
+        if self._passed == order["pass"]:
+            self._orders.write_text("")
+            os.kill(os.getpid(), getattr(signal, order["signal"]))
+
+
+if __name__ == "__main__":
+    points.observe(Executioner(Path(sys.argv.pop())))
+    main()

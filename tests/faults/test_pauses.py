@@ -1,0 +1,60 @@
+"""SIGSTOP of a gateway in the middle of a turn: another replica takes over, and who wakes up later writes nothing."""
+
+import asyncio
+
+import pytest
+from minion_gateway.runs.points import POINTS
+from minion_postgres import Database
+from uuid_utils.compat import uuid4
+
+from tests.faults.stage import Battlefield, GatewayProcess
+from tests.faults.test_kills import AFTERWARDS, CASES, UNACKNOWLEDGED
+from tests.faults.verdict import judge, script
+
+
+async def outlive(
+    field: Battlefield, gateway: GatewayProcess, survivor: GatewayProcess, owner: Database, point: str, shape: str
+) -> bool:
+    """Pauses a gateway at a point of a turn until another one has finished it; says whether something was seen."""
+    session_id = await field.session(shape)
+    text = f"turn {uuid4()}"
+    script(field, shape, text)
+    request_id = str(uuid4())
+    gateway.order(point, "SIGSTOP")
+    asked = asyncio.create_task(field.stream(gateway, session_id, text, request_id))
+    try:
+        await gateway.paused()
+        assert gateway.carried_out
+        after = await field.stream(survivor, session_id, text, request_id)
+        assert after.whole
+    finally:
+        gateway.resume()
+    # It finds out by itself that the run is another's; its own client is told the same to the end.
+    before = await asked
+    assert before.whole
+    run = await judge(field, owner, session_id, shape, before, after)
+    assert before.raw == after.raw
+    if point not in UNACKNOWLEDGED | AFTERWARDS:
+        assert run.recovery_count == 1
+    return bool(before.raw)
+
+
+@pytest.mark.slow
+async def test_a_pause_between_answer_and_commit(
+    field: Battlefield, gateway: GatewayProcess, survivor: GatewayProcess, owner: Database
+) -> None:
+    assert await outlive(field, gateway, survivor, owner, "llm.answered", "plain")
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+async def test_a_pause_at_every_point(
+    field: Battlefield, gateway: GatewayProcess, survivor: GatewayProcess, owner: Database
+) -> None:
+    assert set(POINTS) == {point for point, _ in CASES}
+    for point, shape in CASES:
+        try:
+            assert await outlive(field, gateway, survivor, owner, point, shape)
+        except BaseException as failure:
+            failure.add_note(f"paused at {point} of a {shape} turn; the logs are {gateway.log}, {survivor.log}")
+            raise
