@@ -34,10 +34,18 @@ def chat(
     """Talk to an agent; a line is a turn, an empty line or Ctrl-D ends it."""
 
     async def work(services: Services) -> bool:
-        return await _converse(services, agent, session, user or getpass.getuser())
+        return await _converse(services, agent, session, user or _login())
 
     if not call(work):
         raise typer.Exit(1)
+
+
+def _login() -> str:
+    """Names the user of this terminal; a container's may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "user"
 
 
 async def stream_turn(services: Services, session_id: str, text: str, view: TurnView) -> Turn:

@@ -3,6 +3,8 @@
 import asyncio
 import io
 import json
+import os
+import pty
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +126,39 @@ def test_a_conversation_and_all_that_is_left_of_it(
     stats = shown("activities", "stats", "demo")
     assert int(stats["stats"]["run_count"]) >= len(runs) + 1
     assert shown("sessions", "close", session_id)["status"] == "SESSION_STATUS_CLOSED"
+
+
+async def test_a_conversation_in_a_terminal(stack: RunningStack, plain_environ: dict[str, str]) -> None:
+    terminal, inside = pty.openpty()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "minion_cli", "chat", "--user", "edsger",
+            stdin=inside, stdout=inside, stderr=inside, cwd=stack.directory.parent, env=plain_environ,
+        )  # fmt: skip
+        loop, seen, more = asyncio.get_running_loop(), bytearray(), asyncio.Event()
+
+        def read() -> None:
+            seen.extend(os.read(terminal, 65_536))
+            more.set()
+
+        async def wait_for(words: bytes) -> None:
+            async with asyncio.timeout(20):
+                while words not in seen:
+                    more.clear()
+                    await more.wait()
+            seen.clear()
+
+        loop.add_reader(terminal, read)
+        await wait_for(b"you  ")
+        os.write(terminal, b"What is 11 * 11?\n")
+        await wait_for(b"121")
+        await wait_for(b"you  ")
+        os.write(terminal, b"\n")
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+        loop.remove_reader(terminal)
+    finally:
+        os.close(terminal)
+        os.close(inside)
 
 
 def test_memories_are_stored_found_and_deleted(

@@ -107,6 +107,9 @@ def test_a_fault_of_ours_shows_no_trace(
     monkeypatch.setenv("MINION_API_KEY", "mnk_" + "x" * 43)
     assert run(["agents", "list"]) == 1
     assert capsys.readouterr().err == "error: INTERNAL: ZeroDivisionError: two lines\n"
+    monkeypatch.setenv("MINION_LOG_LEVEL", "debug")
+    assert run(["agents", "list"]) == 1
+    assert "Traceback" in capsys.readouterr().err
 
 
 def _fail(coroutine: object) -> None:

@@ -1,5 +1,7 @@
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,11 +62,9 @@ def test_a_stack_is_found_while_its_process_lives(directory: Directory) -> None:
 
 
 def test_a_killed_stack_is_not_found(directory: Directory) -> None:
-    child = os.fork()
-    if child == 0:
-        os._exit(0)
-    os.waitpid(child, 0)
-    directory.announce(Stack(child, {}, {}))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    directory.announce(Stack(ended.pid, {}, {}))
     assert directory.find_stack() is None
 
 
