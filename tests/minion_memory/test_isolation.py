@@ -1,14 +1,16 @@
 """What the app role may do and see, and which indexes its queries use."""
 
+from array import array
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
 import minion_memory
+import orjson
 import pytest
 import pytest_asyncio
-from minion_memory.memories.store import prepare
+from minion_memory.memories.store import packed, prepare
 from minion_postgres import SCHEMAS, Connection, Database, idempotency
 from minion_testing.postgres import ClonedDatabase
 
@@ -195,6 +197,42 @@ async def test_search_scans_the_index_of_its_plan(
         )
         assert [row["plan"] for row in rows] == [plan]
         assert await scans() == before + 1
+
+
+async def test_store_looks_up_by_key_and_reads_no_other_memory(
+    connection: Connection, scope: str, tenant_id: UUID
+) -> None:
+    said = {
+        "agent_id": scope,
+        "user_id": "ann",
+        "type": "fact",
+        "content": "Tea.",
+        "speaker": "",
+        "importance": 0.5,
+        "confidence": 1,
+        "trust": "user",
+        "labels": {},
+        "metadata": {},
+        "source_sequences": [],
+        "source_quote": "",
+        "model_id": 1,
+        "vector_given": True,
+    }
+    items = [{**said, "memory_id": str(uuid4()), "key": f"new {number}"} for number in range(5)]
+    async with connection.transaction():
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        await connection.fetchval(
+            "SELECT memory.store_memories($1, NULL, NULL, $2::jsonb, $3::vector[])",
+            tenant_id,
+            orjson.dumps(items).decode(),
+            [packed(array("f", towards(number))) for number in range(5)],
+        )
+        # Counted within the transaction, so no other test's reads are in it.
+        read = await connection.fetchval(
+            "SELECT pg_stat_get_xact_tuples_fetched('memory.memories'::regclass)"
+            "     + pg_stat_get_xact_tuples_returned('memory.memories'::regclass)"
+        )
+    assert read <= 5
 
 
 async def test_settings_of_a_walk_end_with_it(connection: Connection, scope: str, tenant_id: UUID) -> None:

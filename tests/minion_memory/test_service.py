@@ -87,9 +87,10 @@ async def test_a_model_that_comes_later_is_stored_and_walked(
             )
             async with owner.transaction(None) as installing:
                 assert await installing.fetch_value("SELECT memory.install_embedding_models()") == 3
-                # Nobody who reads waits for it.
+                # Nobody else waits for it.
+                await stub.StoreMemories(batch(placed(towards(0), agent_id=agent_id, key="meanwhile")), timeout=5)
                 found = await stub.SearchMemories(search(agent_id, towards(0)), timeout=5)
-                assert found.plan == memory_pb2.SEARCH_PLAN_EXACT
+                assert [hit.memory.key for hit in found.hits] == ["meanwhile"]
             assert await owner.fetch("SELECT memory.install_embedding_models()") == []
             made = await owner.fetch_value("SELECT pg_get_indexdef('memory.memory_vectors_3_hnsw'::regclass)")
         assert f"((embedding)::{indexed})" in made
@@ -97,6 +98,7 @@ async def test_a_model_that_comes_later_is_stored_and_walked(
         found = await stub.SearchMemories(
             pb.SearchMemoriesRequest(agent_id=agent_id, user_id="ann", vector=embedding(30), limit=1)
         )
+        assert found.scope_count == 61
     assert [hit.memory.key for hit in found.hits] == ["30"]
     # Scores come from the vectors as they were stored, not from the index's halved ones.
     assert found.hits[0].score == pytest.approx(1, abs=1e-6)

@@ -81,14 +81,15 @@ class MemoryStore:
 
         Raises AlreadyExists (MEMORY_ID_TAKEN) when another memory has a proposed id.
         """
-        items = [_item(position, placed) for position, placed in enumerate(batch, 1)]
+        items = [_item(placed) for placed in batch]
         vectors = [packed(placed.vector) for placed in batch]
         try:
             stored = await self._database.fetch_value(
                 _QUERIES.store_memories, tenant_id, *_request(key), items, vectors
             )
         except asyncpg.UniqueViolationError as error:
-            if error.constraint_name != "memories_pkey":
+            # The id is the key of both tables, and either may be written first.
+            if not str(error.constraint_name).startswith(("memories_pkey", "memory_vectors_")):
                 raise
             raise AlreadyExists("A proposed id is another memory's.", reason="MEMORY_ID_TAKEN") from error
         return _receipts(stored)
@@ -173,10 +174,9 @@ def _request(key: Key | None) -> tuple[UUID | None, bytes | None]:
     return (None, None) if key is None else (key.request_id, key.digest)
 
 
-def _item(position: int, placed: Placed) -> dict[str, Any]:
+def _item(placed: Placed) -> dict[str, Any]:
     memory = placed.memory
     return {
-        "position": position,
         "memory_id": str(memory.memory_id),
         "agent_id": str(memory.agent_id),
         "user_id": memory.user_id,
@@ -193,7 +193,6 @@ def _item(position: int, placed: Placed) -> dict[str, Any]:
         "source_sequences": list(memory.source.message_sequences),
         "source_quote": memory.source.quote,
         "model_id": placed.model.model_id,
-        "vector": position,
         "vector_given": placed.given,
     }
 

@@ -39,15 +39,14 @@ CREATE TABLE memory.memories (
     source_session   uuid,
     source_sequences bigint[]         NOT NULL DEFAULT '{}',
     source_quote     text             NOT NULL DEFAULT '',
-    model_id         smallint         REFERENCES memory.embedding_models (model_id),
+    model_id         smallint,
     create_time      timestamptz      NOT NULL DEFAULT now(),
     updated_at       timestamptz      NOT NULL DEFAULT now(),
     -- About what it takes on the wire, so that pages can be bounded.
     byte_count       integer          GENERATED ALWAYS AS (
         1024 + octet_length(content) + octet_length(source_quote) + octet_length(metadata::text)
              + octet_length(labels::text)) STORED,
-    PRIMARY KEY (tenant_id, memory_id),
-    UNIQUE (tenant_id, agent_id, user_id, key)
+    PRIMARY KEY (tenant_id, memory_id)
 );
 -- One index a combination of ListMemories' filters, newest first; the one by user also serves erasure.
 CREATE INDEX memories_newest ON memory.memories (tenant_id, create_time, memory_id);
@@ -55,6 +54,8 @@ CREATE INDEX memories_newest_of_agent ON memory.memories (tenant_id, agent_id, c
 CREATE INDEX memories_newest_of_user ON memory.memories (tenant_id, user_id, create_time, memory_id);
 CREATE INDEX memories_newest_of_scope ON memory.memories (tenant_id, agent_id, user_id, create_time, memory_id);
 CREATE INDEX memories_metadata ON memory.memories USING gin (metadata jsonb_path_ops);
+-- Made last: of indexes that seem equal, as all do before the first ANALYZE, the planner takes the latest.
+CREATE UNIQUE INDEX memories_by_key ON memory.memories (tenant_id, agent_id, user_id, key);
 ALTER TABLE memory.memories ENABLE ROW LEVEL SECURITY;
 ALTER TABLE memory.memories FORCE ROW LEVEL SECURITY;
 CREATE POLICY owner ON memory.memories TO minion_memory_owner USING (true);
@@ -70,7 +71,8 @@ CREATE TRIGGER memories_updated_at BEFORE UPDATE ON memory.memories
     FOR EACH ROW EXECUTE FUNCTION memory.set_updated_at();
 
 -- One partition a model, each with an HNSW index over the model's dimension, so the column's type leaves it open. Scope
--- and type stand here again, so that an index walk can filter without leaving the table.
+-- and type stand here again, so that an index walk can filter without leaving the table. There is no foreign key: the one
+-- way in is a function that holds the scope's lock, and a foreign key would look each memory up again.
 CREATE TABLE memory.memory_vectors (
     tenant_id uuid     NOT NULL,
     memory_id uuid     NOT NULL,
@@ -79,8 +81,7 @@ CREATE TABLE memory.memory_vectors (
     user_id   text     NOT NULL,
     type      text     NOT NULL,
     embedding vector   NOT NULL,
-    PRIMARY KEY (tenant_id, memory_id, model_id),
-    FOREIGN KEY (tenant_id, memory_id) REFERENCES memory.memories (tenant_id, memory_id) ON DELETE CASCADE
+    PRIMARY KEY (tenant_id, memory_id, model_id)
 ) PARTITION BY LIST (model_id);
 CREATE INDEX memory_vectors_scope ON memory.memory_vectors (tenant_id, agent_id, user_id, type);
 ALTER TABLE memory.memory_vectors ENABLE ROW LEVEL SECURITY;
@@ -113,6 +114,8 @@ GRANT SELECT, INSERT, UPDATE ON memory.scope_counts TO minion_memory_app;
 
 -- Keeps the counts, whoever writes memories: by statement, in the writer's own transaction.
 CREATE FUNCTION memory.keep_counts() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    gone record;
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         IF NOT EXISTS (SELECT FROM added JOIN removed USING (tenant_id, memory_id) WHERE added.type <> removed.type) THEN
@@ -133,16 +136,17 @@ BEGIN
                skill_count = scope.skill_count + excluded.skill_count;
     END IF;
     IF TG_OP IN ('UPDATE', 'DELETE') THEN
-        UPDATE memory.scope_counts scope
-           SET fact_count = scope.fact_count - gone.facts, preference_count = scope.preference_count - gone.preferences,
-               context_count = scope.context_count - gone.contexts, skill_count = scope.skill_count - gone.skills
-          FROM (SELECT tenant_id, agent_id, user_id,
-                       count(*) FILTER (WHERE type = 'fact') AS facts,
-                       count(*) FILTER (WHERE type = 'preference') AS preferences,
-                       count(*) FILTER (WHERE type = 'context') AS contexts,
-                       count(*) FILTER (WHERE type = 'skill') AS skills
-                  FROM removed GROUP BY 1, 2, 3) gone
-         WHERE (scope.tenant_id, scope.agent_id, scope.user_id) = (gone.tenant_id, gone.agent_id, gone.user_id);
+        FOR gone IN SELECT tenant_id, agent_id, user_id,
+                           count(*) FILTER (WHERE type = 'fact') AS facts,
+                           count(*) FILTER (WHERE type = 'preference') AS preferences,
+                           count(*) FILTER (WHERE type = 'context') AS contexts,
+                           count(*) FILTER (WHERE type = 'skill') AS skills
+                      FROM removed GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 LOOP
+            UPDATE memory.scope_counts
+               SET fact_count = fact_count - gone.facts, preference_count = preference_count - gone.preferences,
+                   context_count = context_count - gone.contexts, skill_count = skill_count - gone.skills
+             WHERE tenant_id = gone.tenant_id AND agent_id = gone.agent_id AND user_id = gone.user_id;
+        END LOOP;
     END IF;
     RETURN NULL;
 END $$;
@@ -152,6 +156,22 @@ CREATE TRIGGER count_updated AFTER UPDATE ON memory.memories REFERENCING OLD TAB
     FOR EACH STATEMENT EXECUTE FUNCTION memory.keep_counts();
 CREATE TRIGGER count_deleted AFTER DELETE ON memory.memories REFERENCING OLD TABLE AS removed
     FOR EACH STATEMENT EXECUTE FUNCTION memory.keep_counts();
+
+-- A memory's vectors go with it, whoever deletes it; one by one, so that each is found by its key.
+CREATE FUNCTION memory.delete_vectors() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM memory.memory_vectors WHERE tenant_id = OLD.tenant_id AND memory_id = OLD.memory_id;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER delete_vectors AFTER DELETE ON memory.memories
+    FOR EACH ROW EXECUTE FUNCTION memory.delete_vectors();
+
+-- A memory to store, as the service hands it to store_memories.
+CREATE TYPE memory.store_item AS (
+    memory_id uuid, agent_id uuid, user_id text, key text, type text, content text, speaker text,
+    importance double precision, confidence double precision, trust text, labels jsonb, metadata jsonb,
+    source_session uuid, source_sequences bigint[], source_quote text, model_id smallint, vector_given boolean
+);
 
 -- A memory as the service reads it.
 CREATE VIEW memory.memory_details WITH (security_invoker = true) AS

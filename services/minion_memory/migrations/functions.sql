@@ -9,7 +9,7 @@ $$;
 
 -- Makes partition, policies and HNSW index of every model that has none yet; returns the models. For the owner, since it
 -- is DDL: here below for the models of this release, in the maintenance for those registered later. The new table is
--- attached, not created in place, so that reads go on meanwhile; writes wait for the moment it takes.
+-- attached, not created in place, so that reads and writes of the others go on.
 CREATE OR REPLACE FUNCTION memory.install_embedding_models() RETURNS SETOF smallint LANGUAGE plpgsql AS $$
 DECLARE
     model memory.embedding_models;
@@ -41,35 +41,43 @@ SELECT memory.install_embedding_models();
 -- Whoever writes memories locks first and in this order, so that writers of one scope take turns and none deadlock.
 CREATE OR REPLACE FUNCTION memory.lock_scopes(tenant uuid, agents uuid[], users text[])
 RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    wanted record;
 BEGIN
     INSERT INTO memory.scope_counts (tenant_id, agent_id, user_id)
-    SELECT tenant, wanted.agent_id, wanted.user_id
-      FROM (SELECT DISTINCT agent_id, user_id FROM unnest(agents, users) AS given (agent_id, user_id)) wanted
+    SELECT DISTINCT tenant, given.agent_id, given.user_id FROM unnest(agents, users) AS given (agent_id, user_id)
      ORDER BY 2, 3
     ON CONFLICT DO NOTHING;
-    PERFORM FROM memory.scope_counts scope
-       WHERE scope.tenant_id = tenant
-         AND (scope.agent_id, scope.user_id) IN (SELECT given.a, given.u FROM unnest(agents, users) AS given (a, u))
-       ORDER BY scope.agent_id, scope.user_id
-         FOR UPDATE;
+    FOR wanted IN SELECT DISTINCT given.agent_id, given.user_id
+                    FROM unnest(agents, users) AS given (agent_id, user_id) ORDER BY 1, 2 LOOP
+        PERFORM FROM memory.scope_counts scope
+           WHERE scope.tenant_id = tenant AND scope.agent_id = wanted.agent_id AND scope.user_id = wanted.user_id
+             FOR UPDATE;
+    END LOOP;
 END $$;
 
 -- Stores a batch, all or none, and returns what became of each item, in their order; the first result when the request
 -- was seen before.
 --
--- `batch` is a JSON array of items as read below; `vector` is the place of the item's vector in `vectors`, and
--- `vector_given` says that the caller made it: one of the service's own making is not written again while content and
--- model stay the same, since providers round differently from call to call. The result holds ids, outcomes and times,
--- no content: the rest of a stored memory is what the request says.
+-- `batch` is a JSON array of memory.store_item; `vectors` holds their vectors, in the same order. `vector_given` says that
+-- the caller made an item's vector: one of the service's own making is not written again while content and model stay the
+-- same, since providers round differently from call to call. The result holds ids, outcomes and times, no content: the
+-- rest of a stored memory is what the request says.
+--
+-- Everything is looked up key by key (LATERAL with LIMIT, and a loop): joined freely, a batch is compared with all of the
+-- tenant's memories by a plan that was made while they were few.
 CREATE OR REPLACE FUNCTION memory.store_memories(
     tenant uuid, request uuid, digest bytea, batch jsonb, vectors vector[]
 ) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     results jsonb;
+    changes jsonb;
+    change record;
+    item memory.store_item;
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
-    PERFORM memory.lock_scopes(tenant, array_agg(agent_id), array_agg(user_id))
-       FROM jsonb_to_recordset(batch) AS item (agent_id uuid, user_id text);
+    PERFORM memory.lock_scopes(tenant, array_agg(given.agent_id), array_agg(given.user_id))
+       FROM jsonb_to_recordset(batch) AS given (agent_id uuid, user_id text);
     IF request IS NOT NULL THEN
         results := memory.recall_request(tenant, request, 'StoreMemories', digest);
         IF results IS NOT NULL THEN
@@ -78,11 +86,8 @@ BEGIN
     END IF;
 
     WITH given AS MATERIALIZED (
-        SELECT * FROM jsonb_to_recordset(batch) AS item (
-            position integer, memory_id uuid, agent_id uuid, user_id text, key text, type text, content text,
-            speaker text, importance double precision, confidence double precision, trust text, labels jsonb,
-            metadata jsonb, source_session uuid, source_sequences bigint[], source_quote text, model_id smallint,
-            vector integer, vector_given boolean)
+        SELECT given.*, row_number() OVER () AS position
+          FROM jsonb_populate_recordset(NULL::memory.store_item, batch) AS given
     ), compared AS MATERIALIZED (
         SELECT given.*, known.memory_id AS known_id, known.create_time AS known_create_time,
                known.updated_at AS known_update_time,
@@ -93,15 +98,17 @@ BEGIN
                 given.labels, given.metadata, given.source_session, given.source_sequences, given.source_quote)
                    AS says_the_same,
                coalesce(placed.type = given.type
-                        AND CASE WHEN given.vector_given THEN placed.embedding = vectors[given.vector]
+                        AND CASE WHEN given.vector_given THEN placed.embedding = vectors[given.position]
                                  ELSE known.content = given.content END, false) AS stays_in_place
           FROM given
-          LEFT JOIN memory.memories known
-                 ON known.tenant_id = tenant AND known.agent_id = given.agent_id
-                AND known.user_id = given.user_id AND known.key = given.key
-          LEFT JOIN memory.memory_vectors placed
-                 ON placed.tenant_id = tenant AND placed.memory_id = known.memory_id
-                AND placed.model_id = given.model_id AND known.model_id = given.model_id
+          LEFT JOIN LATERAL (
+                   SELECT * FROM memory.memories m
+                    WHERE m.tenant_id = tenant AND m.agent_id = given.agent_id AND m.user_id = given.user_id
+                      AND m.key = given.key LIMIT 1) known ON true
+          LEFT JOIN LATERAL (
+                   SELECT v.type, v.embedding FROM memory.memory_vectors v
+                    WHERE v.tenant_id = tenant AND v.memory_id = known.memory_id AND v.model_id = known.model_id
+                      AND known.model_id = given.model_id LIMIT 1) placed ON true
     ), judged AS MATERIALIZED (
         SELECT *, CASE WHEN known_id IS NULL THEN 'created'
                        WHEN says_the_same AND stays_in_place THEN 'unchanged'
@@ -114,32 +121,38 @@ BEGIN
         SELECT tenant, memory_id, agent_id, user_id, key, type, content, speaker, importance, confidence, trust,
                labels, metadata, source_session, source_sequences, source_quote, model_id
           FROM judged WHERE outcome = 'created' ORDER BY position
-    ), updated AS (
-        UPDATE memory.memories known
-           SET type = judged.type, content = judged.content, speaker = judged.speaker,
-               importance = judged.importance, confidence = judged.confidence, trust = judged.trust,
-               labels = judged.labels, metadata = judged.metadata, source_session = judged.source_session,
-               source_sequences = judged.source_sequences, source_quote = judged.source_quote,
-               model_id = judged.model_id
-          FROM judged
-         WHERE judged.outcome = 'updated' AND known.tenant_id = tenant AND known.memory_id = judged.known_id
-    ), outdated AS (
-        DELETE FROM memory.memory_vectors old
-         USING judged
-         WHERE NOT judged.stays_in_place AND old.tenant_id = tenant AND old.memory_id = judged.known_id
-           AND old.model_id <> judged.model_id
     ), placed AS (
         INSERT INTO memory.memory_vectors (tenant_id, memory_id, model_id, agent_id, user_id, type, embedding)
-        SELECT tenant, coalesce(known_id, memory_id), model_id, agent_id, user_id, type, vectors[vector]
-          FROM judged WHERE NOT stays_in_place ORDER BY position
-        ON CONFLICT (tenant_id, memory_id, model_id)
-        DO UPDATE SET type = excluded.type, embedding = excluded.embedding
+        SELECT tenant, memory_id, model_id, agent_id, user_id, type, vectors[position]
+          FROM judged WHERE outcome = 'created' ORDER BY position
     )
     SELECT jsonb_agg(jsonb_build_object(
                'memory_id', coalesce(known_id, memory_id), 'outcome', outcome,
                'create_time', coalesce(known_create_time, now()),
-               'update_time', CASE WHEN outcome = 'unchanged' THEN known_update_time ELSE now() END) ORDER BY position)
-      INTO results FROM judged;
+               'update_time', CASE WHEN outcome = 'unchanged' THEN known_update_time ELSE now() END) ORDER BY position),
+           jsonb_agg(jsonb_build_object('position', position, 'known_id', known_id, 'stays_in_place', stays_in_place))
+               FILTER (WHERE outcome = 'updated')
+      INTO results, changes FROM judged;
+
+    FOR change IN SELECT * FROM jsonb_to_recordset(coalesce(changes, '[]'))
+                      AS made (position integer, known_id uuid, stays_in_place boolean) LOOP
+        item := jsonb_populate_record(NULL::memory.store_item, batch -> (change.position - 1));
+        UPDATE memory.memories known
+           SET type = item.type, content = item.content, speaker = item.speaker, importance = item.importance,
+               confidence = item.confidence, trust = item.trust, labels = item.labels, metadata = item.metadata,
+               source_session = item.source_session, source_sequences = item.source_sequences,
+               source_quote = item.source_quote, model_id = item.model_id
+         WHERE known.tenant_id = tenant AND known.memory_id = change.known_id;
+        IF NOT change.stays_in_place THEN
+            DELETE FROM memory.memory_vectors old
+             WHERE old.tenant_id = tenant AND old.memory_id = change.known_id AND old.model_id <> item.model_id;
+            INSERT INTO memory.memory_vectors (tenant_id, memory_id, model_id, agent_id, user_id, type, embedding)
+                 VALUES (tenant, change.known_id, item.model_id, item.agent_id, item.user_id, item.type,
+                         vectors[change.position])
+            ON CONFLICT (tenant_id, memory_id, model_id)
+            DO UPDATE SET type = excluded.type, embedding = excluded.embedding;
+        END IF;
+    END LOOP;
 
     IF request IS NOT NULL THEN
         INSERT INTO memory.idempotency_keys (tenant_id, request_id, method, digest, result)
@@ -298,9 +311,10 @@ BEGIN
          WHERE least_score IS NULL OR 1 - best.distance >= least_score;
     END IF;
     RETURN QUERY
-        SELECT chosen, counted, 1 - hit.distance, details
+        SELECT chosen, counted, 1 - hit.distance, details::memory.memory_details
           FROM unnest(ids, distances) AS hit (memory_id, distance)
-          JOIN memory.memory_details details ON details.tenant_id = tenant AND details.memory_id = hit.memory_id
+         CROSS JOIN LATERAL (SELECT * FROM memory.memory_details d
+                              WHERE d.tenant_id = tenant AND d.memory_id = hit.memory_id LIMIT 1) details
          ORDER BY hit.distance, hit.memory_id LIMIT most;
     IF NOT FOUND THEN
         RETURN QUERY SELECT chosen, coalesce(counted, 0), NULL::double precision, NULL::memory.memory_details;
