@@ -36,6 +36,7 @@ class Executioner:
         self._passed += 1
         if self._passed == order["pass"]:
             self._orders.write_text("")
+            self._text = ""
             os.kill(os.getpid(), getattr(signal, order["signal"]))
 
 

