@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-import orjson
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from minion_errors import Violations
@@ -62,11 +61,7 @@ def labels(
 
 def json_object(violations: Violations, field: str, value: Struct, *, maximum: int = _MOST_BYTES) -> dict[str, Any]:
     """Reads a caller's own JSON object and checks its size in bytes as JSON."""
-    plain = wire.from_struct(value, field, violations)
-    size = len(orjson.dumps(plain))
-    if size > maximum:
-        violations.add(field, f"must have at most {maximum} bytes as JSON, has {size}")
-    return plain
+    return wire.from_bounded_struct(value, field, violations, maximum=maximum)
 
 
 def identifier_or_new(violations: Violations, field: str, value: str, new: UUID) -> UUID:

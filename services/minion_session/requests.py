@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import orjson
 from google.protobuf.struct_pb2 import Struct
 from minion_errors import Violations
 from minion_grpc import wire
@@ -29,8 +28,4 @@ def page_size(violations: Violations, size: int, *, default: int, largest: int) 
 
 def json_object(violations: Violations, field: str, value: Struct) -> dict[str, Any]:
     """Reads a caller's own data and checks its size: 16 KiB as JSON."""
-    plain = wire.from_struct(value, field, violations)
-    size = len(orjson.dumps(plain))
-    if size > _MOST_BYTES:
-        violations.add(field, f"must have at most {_MOST_BYTES} bytes as JSON, has {size}")
-    return plain
+    return wire.from_bounded_struct(value, field, violations, maximum=_MOST_BYTES)

@@ -1,23 +1,33 @@
 """Between the contract's types and Python's: times, spans, ids, structures, masks, digests."""
 
+import asyncio
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
+import orjson
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from minion_errors import Violations
+
+Given = TypeVar("Given")
+Converted = TypeVar("Converted")
 
 MAXIMUM_STRUCT_DEPTH = 32
 # Whole numbers beyond it lose digits as a double, which is what a Struct holds.
 _EXACT_INTEGER = 2**53
+# What JSON takes on the wire at most: of lists of numbers of one digit, eleven bytes for two.
+_WIRE_BYTES_PER_JSON_BYTE = 6
+# Above it a message is converted off the event loop: at its worst 32 KiB take 20 ms.
+_LARGE_BYTES = 32 * 1024
 # Characters of a path that an error shows.
 _SHOWN = 200
+_MOST_PATHS = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -57,11 +67,23 @@ def from_duration(duration: Duration, field: str, violations: Violations) -> tim
         return timedelta()
 
 
+async def off_loop(convert: Callable[[Given], Converted], given: Given, size: int) -> Converted:
+    """Converts what has `size` bytes by `convert`: in a thread where it is large, so that others are served meanwhile.
+
+    What counts are bytes of JSON values, on the wire or as JSON; texts cost next to nothing.
+    """
+    return convert(given) if size <= _LARGE_BYTES else await asyncio.to_thread(convert, given)
+
+
+def json_bytes(values: Iterable[Any]) -> int:
+    """Measures JSON values, for `off_loop`."""
+    return sum(len(orjson.dumps(value)) for value in values)
+
+
 def to_struct(values: Mapping[str, Any]) -> Struct:
     """Converts a JSON object."""
     struct = Struct()
-    for name, value in values.items():
-        _set(struct.fields[name], value)
+    _set_fields(struct, values)
     return struct
 
 
@@ -72,6 +94,17 @@ def from_struct(struct: Struct, field: str, violations: Violations) -> dict[str,
     or name (Postgres refuses it) is a fault.
     """
     return _plain_fields(struct, field, violations, 1)
+
+
+def from_bounded_struct(struct: Struct, field: str, violations: Violations, *, maximum: int) -> dict[str, Any]:
+    """Converts to a JSON object of at most `maximum` bytes as JSON; one that is far larger is not even read."""
+    if struct.ByteSize() > maximum * _WIRE_BYTES_PER_JSON_BYTE:
+        violations.stop(field, f"must have at most {maximum} bytes as JSON")
+    plain = from_struct(struct, field, violations)
+    size = len(orjson.dumps(plain))
+    if size > maximum:
+        violations.add(field, f"must have at most {maximum} bytes as JSON, has {size}")
+    return plain
 
 
 def from_value(value: Value, field: str, violations: Violations) -> Any:
@@ -93,6 +126,8 @@ def optional_text(value: UUID | None) -> str:
 
 def mask_paths(mask: FieldMask, allowed: Collection[str], field: str, violations: Violations) -> frozenset[str]:
     """Reads an update mask's paths; an empty mask means all that is allowed, an unknown path is a fault."""
+    if len(mask.paths) > _MOST_PATHS:
+        violations.stop(field, f"must have at most {_MOST_PATHS} paths, has {len(mask.paths)}")
     paths = frozenset(mask.paths)
     for path in sorted(paths - frozenset(allowed)):
         violations.add(field, f"has the unknown or immutable path {path[:100]!r}")
@@ -124,14 +159,22 @@ def _set(target: Value, value: Any) -> None:
         case str():
             target.string_value = value
         case Mapping():
-            target.struct_value.CopyFrom(to_struct(value))
+            # Filled where it stands: a copy at each level would make deep values cost their depth again.
+            target.struct_value.SetInParent()
+            _set_fields(target.struct_value, value)
         case list() | tuple():
-            items = ListValue()
+            target.list_value.SetInParent()
+            items = target.list_value.values
             for item in value:
-                _set(items.values.add(), item)
-            target.list_value.CopyFrom(items)
+                _set(items.add(), item)
         case _:
             raise TypeError(f"a {type(value).__name__} is no JSON value")
+
+
+def _set_fields(struct: Struct, values: Mapping[str, Any]) -> None:
+    fields = struct.fields
+    for name, value in values.items():
+        _set(fields[name], value)
 
 
 def _plain(value: Value, field: str, violations: Violations, depth: int) -> Any:

@@ -1,3 +1,4 @@
+import threading
 import time
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -99,11 +100,33 @@ def test_the_paths_of_a_hostile_struct_cost_no_memory() -> None:
     struct, violations = Struct(), Violations()
     values = struct.fields["n" * 500_000].list_value.values
     for _ in range(20_000):
-        values.add().number_value = float("nan")
+        values.add().number_value = 1
+    values[-1].number_value = float("nan")
     started = time.perf_counter()
     wire.from_struct(struct, "metadata", violations)
     assert time.perf_counter() - started < 1
-    assert all(len(field) < 500 for field, _ in faults(violations))
+    assert [len(field) < 500 for field, _ in faults(violations)] == [True]
+
+
+def test_a_json_object_far_beyond_its_limit_is_not_read() -> None:
+    struct, violations = Struct(), Violations()
+    struct.fields["a"].list_value.values.add().number_value = float("nan")
+    for _ in range(1_000):
+        struct.fields["a"].list_value.values.add().number_value = 1
+    wire.from_bounded_struct(struct, "metadata", violations, maximum=4_000)
+    assert faults(violations) == [("metadata.a[0]", "must be a finite number")]
+    with pytest.raises(InvalidArgument) as caught:
+        wire.from_bounded_struct(struct, "metadata", Violations(), maximum=1_000)
+    assert [fault.description for fault in caught.value.violations] == ["must have at most 1000 bytes as JSON"]
+
+
+async def test_what_is_large_is_converted_in_a_thread() -> None:
+    assert await wire.off_loop(lambda _: threading.get_ident(), None, 32 * 1024) == threading.get_ident()
+    assert await wire.off_loop(lambda _: threading.get_ident(), None, 32 * 1024 + 1) != threading.get_ident()
+
+
+def test_json_values_are_measured_as_json() -> None:
+    assert wire.json_bytes([{"a": 1}, [], None]) == len('{"a":1}[]null')
 
 
 def test_a_value_that_is_no_json_is_refused() -> None:

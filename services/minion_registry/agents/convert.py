@@ -1,6 +1,6 @@
 """Between the contract's agents and ours."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 from uuid import UUID
@@ -138,6 +138,11 @@ def hanging_from_proto(
     size = requests.page_size(violations, request.page_size)
     violations.raise_if_any()
     return agent_id, size, request.page_token
+
+
+def agents_to_proto(agents: Sequence[Agent]) -> list[agent_pb2.Agent]:
+    """Writes agents."""
+    return [agent_to_proto(agent) for agent in agents]
 
 
 def agent_to_proto(agent: Agent) -> agent_pb2.Agent:

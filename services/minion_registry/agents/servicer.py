@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 from minion.registry.v1 import agent_service_pb2 as pb
 from minion.registry.v1.agent_service_pb2_grpc import AgentServiceServicer
+from minion_grpc import wire
 
 from minion_registry.agents import convert
 from minion_registry.agents.domain import AgentStatus
@@ -38,7 +39,10 @@ class AgentServicer(AgentServiceServicer):
     async def ListAgents(self, request: pb.ListAgentsRequest, context: Context) -> pb.ListAgentsResponse:
         selected, size, token = convert.list_from_proto(request)
         agents, more = await self._agents.page(selected, size, token)
-        return pb.ListAgentsResponse(agents=[convert.agent_to_proto(agent) for agent in agents], next_page_token=more)
+        size = wire.json_bytes(agent.contents.metadata for agent in agents)
+        return pb.ListAgentsResponse(
+            agents=await wire.off_loop(convert.agents_to_proto, agents, size), next_page_token=more
+        )
 
     async def UpdateAgent(self, request: pb.UpdateAgentRequest, context: Context) -> pb.UpdateAgentResponse:
         agent_id, changes, etag, key = convert.update_from_proto(request)
@@ -70,8 +74,9 @@ class AgentServicer(AgentServiceServicer):
     ) -> pb.ListAgentRevisionsResponse:
         agent_id, size, token = convert.hanging_from_proto(request)
         revisions, more = await self._agents.revisions(agent_id, size, token)
+        size = wire.json_bytes(revision.contents.metadata for revision in revisions)
         return pb.ListAgentRevisionsResponse(
-            revisions=[convert.agent_to_proto(revision) for revision in revisions], next_page_token=more
+            revisions=await wire.off_loop(convert.agents_to_proto, revisions, size), next_page_token=more
         )
 
     async def BindTool(self, request: pb.BindToolRequest, context: Context) -> pb.BindToolResponse:
@@ -87,13 +92,17 @@ class AgentServicer(AgentServiceServicer):
     async def ListAgentTools(self, request: pb.ListAgentToolsRequest, context: Context) -> pb.ListAgentToolsResponse:
         agent_id, size, token = convert.hanging_from_proto(request)
         tools, more = await self._bindings.page(agent_id, size, token)
+        size = bindings_convert.json_bytes(tools)
         return pb.ListAgentToolsResponse(
-            agent_tools=[bindings_convert.agent_tool_to_proto(bound) for bound in tools], next_page_token=more
+            agent_tools=await wire.off_loop(bindings_convert.agent_tools_to_proto, tools, size), next_page_token=more
         )
 
     async def ResolveAgent(self, request: pb.ResolveAgentRequest, context: Context) -> pb.ResolveAgentResponse:
         resolved = await self._bindings.resolve(convert.named_from_proto(request))
-        return pb.ResolveAgentResponse(resolved_agent=bindings_convert.resolved_to_proto(resolved))
+        size = bindings_convert.json_bytes(resolved.tools)
+        return pb.ResolveAgentResponse(
+            resolved_agent=await wire.off_loop(bindings_convert.resolved_to_proto, resolved, size)
+        )
 
     async def WatchAgents(
         self, request: pb.WatchAgentsRequest, context: Context

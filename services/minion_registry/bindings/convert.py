@@ -1,5 +1,6 @@
 """Between the contract's bindings and ours."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -36,6 +37,16 @@ def unbind_from_proto(request: pb.UnbindToolRequest) -> tuple[UUID, UUID, Key | 
     return agent_id, tool_id, key
 
 
+def json_bytes(tools: Iterable[AgentTool]) -> int:
+    """Measures the JSON values of bindings, which are what converting them costs."""
+    return sum(wire.json_bytes((bound.tool.contents.input_schema, bound.configuration)) for bound in tools)
+
+
+def agent_tools_to_proto(tools: Sequence[AgentTool]) -> list[agent_pb2.AgentTool]:
+    """Writes bindings."""
+    return [agent_tool_to_proto(bound) for bound in tools]
+
+
 def agent_tool_to_proto(bound: AgentTool) -> agent_pb2.AgentTool:
     """Writes a binding."""
     return agent_pb2.AgentTool(
@@ -49,6 +60,4 @@ def agent_tool_to_proto(bound: AgentTool) -> agent_pb2.AgentTool:
 
 def resolved_to_proto(resolved: ResolvedAgent) -> agent_pb2.ResolvedAgent:
     """Writes an agent with its tools."""
-    return agent_pb2.ResolvedAgent(
-        agent=agent_to_proto(resolved.agent), tools=[agent_tool_to_proto(bound) for bound in resolved.tools]
-    )
+    return agent_pb2.ResolvedAgent(agent=agent_to_proto(resolved.agent), tools=agent_tools_to_proto(resolved.tools))

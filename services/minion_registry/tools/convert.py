@@ -1,7 +1,7 @@
 """Between the contract's tools and ours."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -82,6 +82,11 @@ def list_from_proto(request: pb.ListToolsRequest) -> tuple[ToolTransport | None,
     size = requests.page_size(violations, request.page_size)
     violations.raise_if_any()
     return transport, size, request.page_token
+
+
+def tools_to_proto(tools: Sequence[Tool]) -> list[tool_pb2.Tool]:
+    """Writes tools."""
+    return [tool_to_proto(tool) for tool in tools]
 
 
 def tool_to_proto(tool: Tool) -> tool_pb2.Tool:

@@ -5,6 +5,7 @@ from typing import Any
 import grpc
 from minion.registry.v1 import tool_service_pb2 as pb
 from minion.registry.v1.tool_service_pb2_grpc import ToolServiceServicer
+from minion_grpc import wire
 
 from minion_registry.tools import convert
 from minion_registry.tools.service import Tools
@@ -19,7 +20,7 @@ class ToolServicer(ToolServiceServicer):
         self._tools = tools
 
     async def RegisterTool(self, request: pb.RegisterToolRequest, context: Context) -> pb.RegisterToolResponse:
-        tool_id, contents, key = convert.register_from_proto(request)
+        tool_id, contents, key = await wire.off_loop(convert.register_from_proto, request, request.ByteSize())
         tool = await self._tools.register(tool_id, contents, key)
         return pb.RegisterToolResponse(tool=convert.tool_to_proto(tool))
 
@@ -30,4 +31,7 @@ class ToolServicer(ToolServiceServicer):
     async def ListTools(self, request: pb.ListToolsRequest, context: Context) -> pb.ListToolsResponse:
         transport, size, token = convert.list_from_proto(request)
         tools, more = await self._tools.page(transport, size, token)
-        return pb.ListToolsResponse(tools=[convert.tool_to_proto(tool) for tool in tools], next_page_token=more)
+        size = wire.json_bytes(tool.contents.input_schema for tool in tools)
+        return pb.ListToolsResponse(
+            tools=await wire.off_loop(convert.tools_to_proto, tools, size), next_page_token=more
+        )

@@ -1,7 +1,9 @@
 """Between the contract's messages and the domain's."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -65,7 +67,7 @@ def append_from_proto(request: pb.AppendMessagesRequest) -> tuple[Append, Key | 
     violations.count("messages", request.messages, minimum=1, maximum=100)
     size = sum(message.ByteSize() for message in request.messages)
     if size > _MOST_BATCH_BYTES:
-        violations.add("messages", f"must have at most {_MOST_BATCH_BYTES} bytes together, have {size}")
+        violations.stop("messages", f"must have at most {_MOST_BATCH_BYTES} bytes together, have {size}")
     source = _source_from_proto(request.source, violations) if request.HasField("source") else None
     if request.release_hold and source is None:
         violations.add("release_hold", "needs a source")
@@ -173,6 +175,21 @@ def to_proto(message: Message) -> message_pb2.Message:
     )
 
 
+def json_bytes(messages: Iterable[Message]) -> int:
+    """Measures the JSON values of messages, which are what converting them costs."""
+    return wire.json_bytes(value for message in messages for value in _json_values(message))
+
+
+def _json_values(message: Message) -> Iterator[Any]:
+    yield message.metadata
+    for part in message.parts:
+        match part:
+            case ToolCallPart():
+                yield part.arguments
+            case ToolResultPart():
+                yield part.output
+
+
 def _part_to_proto(part: Part) -> message_pb2.Part:
     match part:
         case TextPart(text):
@@ -200,7 +217,7 @@ def _message_from_proto(message: message_pb2.Message, field: str, violations: Vi
     violations.count(f"{field}.parts", message.parts, minimum=1, maximum=64)
     size = sum(part.ByteSize() for part in message.parts)
     if size > _MOST_PARTS_BYTES:
-        violations.add(f"{field}.parts", f"must have at most {_MOST_PARTS_BYTES} bytes together, have {size}")
+        violations.stop(f"{field}.parts", f"must have at most {_MOST_PARTS_BYTES} bytes together, have {size}")
     violations.between(f"{field}.token_count", message.token_count, minimum=0, maximum=10_000_000)
     parts: list[Part] = []
     content_bytes = 0

@@ -4,6 +4,7 @@ from typing import Any
 
 import grpc
 from minion.session.v1 import session_service_pb2 as pb
+from minion_grpc import wire
 
 from minion_session.messages import convert
 from minion_session.messages.service import Messages
@@ -18,7 +19,7 @@ class MessageRpcs:
 
     async def AppendMessages(self, request: pb.AppendMessagesRequest, context: Context) -> pb.AppendMessagesResponse:
         """Appends messages to a session."""
-        append, key = convert.append_from_proto(request)
+        append, key = await wire.off_loop(convert.append_from_proto, request, request.ByteSize())
         appended = await self._messages.append(append, key)
         return convert.appended_to_proto(appended)
 
@@ -26,13 +27,13 @@ class MessageRpcs:
         """Lists messages by sequence."""
         wanted = convert.list_from_proto(request)
         page = await self._messages.list(wanted.query, page_size=wanted.page_size, page_token=wanted.page_token)
-        return convert.page_to_proto(page)
+        return await wire.off_loop(convert.page_to_proto, page, convert.json_bytes(page.messages))
 
     async def BeginTurn(self, request: pb.BeginTurnRequest, context: Context) -> pb.BeginTurnResponse:
         """Appends the user's message and returns the context."""
-        turn = convert.turn_from_proto(request)
+        turn = await wire.off_loop(convert.turn_from_proto, request, request.ByteSize())
         begun = await self._messages.begin_turn(turn)
-        return convert.begun_to_proto(begun)
+        return await wire.off_loop(convert.begun_to_proto, begun, convert.json_bytes(begun.context))
 
     async def EndTurn(self, request: pb.EndTurnRequest, context: Context) -> pb.EndTurnResponse:
         """Releases a run's hold."""

@@ -4,6 +4,7 @@ from typing import Any
 
 import grpc
 from minion.session.v1 import session_service_pb2 as pb
+from minion_grpc import wire
 
 from minion_session.sessions import convert
 from minion_session.sessions.service import Sessions
@@ -32,7 +33,8 @@ class SessionRpcs:
         """Lists sessions, newest first."""
         wanted = convert.list_from_proto(request)
         page = await self._sessions.list(wanted.wanted, page_size=wanted.page_size, page_token=wanted.page_token)
-        return convert.page_to_proto(page)
+        size = wire.json_bytes(session.metadata for session in page.sessions)
+        return await wire.off_loop(convert.page_to_proto, page, size)
 
     async def CloseSession(self, request: pb.CloseSessionRequest, context: Context) -> pb.CloseSessionResponse:
         """Closes a session."""

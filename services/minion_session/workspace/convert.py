@@ -55,8 +55,12 @@ def delete_from_proto(request: pb.DeleteWorkspaceEntriesRequest) -> tuple[Keys, 
     return wanted, key
 
 
-def entry_to_proto(entry: Entry) -> session_pb2.WorkspaceEntry:
-    """Writes an entry."""
+def entries_to_proto(entries: Sequence[Entry]) -> list[session_pb2.WorkspaceEntry]:
+    """Writes entries."""
+    return [_entry_to_proto(entry) for entry in entries]
+
+
+def _entry_to_proto(entry: Entry) -> session_pb2.WorkspaceEntry:
     return session_pb2.WorkspaceEntry(
         key=entry.key,
         value=wire.to_value(entry.value),

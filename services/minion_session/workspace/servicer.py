@@ -4,6 +4,7 @@ from typing import Any
 
 import grpc
 from minion.session.v1 import session_service_pb2 as pb
+from minion_grpc import wire
 
 from minion_session.workspace import convert
 from minion_session.workspace.service import Workspace
@@ -20,15 +21,17 @@ class WorkspaceRpcs:
         """Returns entries by key."""
         wanted = convert.get_from_proto(request)
         entries = await self._workspace.get(wanted)
-        return pb.GetWorkspaceResponse(entries=[convert.entry_to_proto(entry) for entry in entries])
+        size = wire.json_bytes(entry.value for entry in entries)
+        return pb.GetWorkspaceResponse(entries=await wire.off_loop(convert.entries_to_proto, entries, size))
 
     async def SetWorkspaceEntries(
         self, request: pb.SetWorkspaceEntriesRequest, context: Context
     ) -> pb.SetWorkspaceEntriesResponse:
         """Sets entries, all or none."""
-        changes, key = convert.set_from_proto(request)
+        changes, key = await wire.off_loop(convert.set_from_proto, request, request.ByteSize())
         entries = await self._workspace.set(changes, key)
-        return pb.SetWorkspaceEntriesResponse(entries=[convert.entry_to_proto(entry) for entry in entries])
+        size = wire.json_bytes(entry.value for entry in entries)
+        return pb.SetWorkspaceEntriesResponse(entries=await wire.off_loop(convert.entries_to_proto, entries, size))
 
     async def DeleteWorkspaceEntries(
         self, request: pb.DeleteWorkspaceEntriesRequest, context: Context
