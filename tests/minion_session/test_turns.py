@@ -188,6 +188,16 @@ async def test_a_message_larger_than_the_budget_is_refused(session: Stub) -> Non
     assert words((await session.BeginTurn(request)).context) == ["now"]
 
 
+async def test_a_repeat_whose_budget_the_stored_message_breaks_is_refused(session: Stub) -> None:
+    request = turn(await open_session(session), message=text("a long story", token_count=1_000))
+    await session.BeginTurn(request)
+    request.message.CopyFrom(text("short"))
+    request.token_budget = 256
+    async with refused(grpc.StatusCode.INVALID_ARGUMENT, "CONTEXT_BUDGET_TOO_SMALL") as refusal:
+        await session.BeginTurn(request)
+    assert refusal.metadata == {"token_budget": "256"}
+
+
 async def test_a_context_is_small_enough_to_be_sent(session: Stub) -> None:
     session_id = await open_session(session)
     for _ in range(5):

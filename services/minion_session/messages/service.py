@@ -1,5 +1,6 @@
 """What callers do with messages, and how a run's turn begins and ends."""
 
+from collections.abc import Mapping
 from uuid import UUID
 
 from minion_auth import CallerKind, caller, tenant
@@ -56,13 +57,11 @@ class Messages:
         See `MessageStore.begin_turn` for the rest.
         """
         if turn.message.token_count > turn.token_budget:
-            raise InvalidArgument(
-                f"The message alone takes {turn.message.token_count} tokens.",
-                reason="CONTEXT_BUDGET_TOO_SMALL",
-                metadata={"token_count": str(turn.message.token_count), "token_budget": str(turn.token_budget)},
-                violations=[Violation("token_budget", f"must be at least {turn.message.token_count}")],
-            )
+            raise _too_small(turn, {"token_count": str(turn.message.token_count)})
         window = await self._store.begin_turn(tenant(), turn)
+        if not window.newest:
+            # A repeat: what its step stored is another message, which doesn't fit.
+            raise _too_small(turn, {})
         message = window.newest[0]
         shown = context(window.newest[::-1], token_budget=turn.token_budget, max_messages=turn.max_messages)
         return BegunTurn(
@@ -80,6 +79,15 @@ class Messages:
             NotFound: there is no such session (`SESSION_NOT_FOUND`).
         """
         await self._store.end_turn(tenant(), session_id, run_id)
+
+
+def _too_small(turn: Turn, known: Mapping[str, str]) -> InvalidArgument:
+    return InvalidArgument(
+        "The message alone takes more than the budget.",
+        reason="CONTEXT_BUDGET_TOO_SMALL",
+        metadata={**known, "token_budget": str(turn.token_budget)},
+        violations=[Violation("token_budget", "must be at least what the message takes")],
+    )
 
 
 def _only_services() -> None:
