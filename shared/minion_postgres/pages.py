@@ -15,7 +15,7 @@ from uuid import UUID
 import orjson
 from minion_errors import InvalidArgument, Violation
 
-Key = str | int | float | bool | UUID | datetime | None
+Key = str | int | float | bool | UUID | datetime
 
 _VERSION: Final = 1
 _MAXIMUM_CHARACTERS: Final = 2048
@@ -40,7 +40,7 @@ def decode(
     reason: str = "PAGE_TOKEN_INVALID",
     field: str = "page_token",
 ) -> tuple[Key, ...]:
-    """Reads a token back as values of the given types (str, int, float, bool, UUID, datetime) or None.
+    """Reads a token back as values of the given types (str, int, float, bool, UUID, datetime).
 
     Raises InvalidArgument with `reason`, naming `field`, when the token is malformed or belongs to other filters.
     """
@@ -82,8 +82,6 @@ def _to_json(value: Key) -> object:
 
 def _from_json(value: object, kind: type) -> Key:
     """Checks one value strictly: what Postgres would refuse must not get as far as Postgres."""
-    if value is None:
-        return None
     if kind is bool and isinstance(value, bool):
         return value
     if kind is int and isinstance(value, int) and not isinstance(value, bool) and -_BIGINT <= value < _BIGINT:
@@ -99,5 +97,5 @@ def _from_json(value: object, kind: type) -> Key:
             time = datetime.fromisoformat(value)
             if time.tzinfo is None:
                 raise ValueError("a time with no zone")
-            return time
+            return time.astimezone(UTC)
     raise ValueError(f"not a {kind.__name__}")
