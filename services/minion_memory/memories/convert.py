@@ -1,11 +1,10 @@
 """Between the contract's memories and the domain's; checks the shape of requests."""
 
 from array import array
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-import orjson
-from google.protobuf.struct_pb2 import Struct
 from minion.memory.v1 import memory_pb2, memory_service_pb2
 from minion_errors import Violations
 from minion_grpc import wire
@@ -20,7 +19,6 @@ from minion_memory.memories.domain import (
     MemoryType,
     NewMemory,
     Outcome,
-    Page,
     Plan,
     Search,
     Source,
@@ -49,7 +47,7 @@ def store_from_proto(request: memory_service_pb2.StoreMemoriesRequest) -> tuple[
     violations.count("memories", request.memories, minimum=1, maximum=100)
     size = sum(len(new.memory.content.encode()) for new in request.memories)
     if size > _MOST_BATCH_BYTES:
-        violations.add("memories", f"must have at most {_MOST_BATCH_BYTES} bytes of content together, have {size}")
+        violations.stop("memories", f"must have at most {_MOST_BATCH_BYTES} bytes of content together, have {size}")
     batch = tuple(_new_memory(new, f"memories[{index}]", violations) for index, new in enumerate(request.memories))
     _check_distinct(batch, violations)
     key = _key(request, violations)
@@ -106,7 +104,7 @@ def search_from_proto(request: memory_service_pb2.SearchMemoriesRequest) -> Sear
         user_id=violations.length("user_id", request.user_id, minimum=1, maximum=200),
         query=violations.length("query", request.query, maximum=8_192),
         embedding=embedding,
-        types=frozenset(_type(kind, f"types[{index}]", violations) for index, kind in enumerate(request.types)),
+        types=_types(request.types, violations),
         min_score=min_score,
         limit=request.limit or _DEFAULT_LIMIT,
     )
@@ -124,11 +122,9 @@ def stored_to_proto(stored: tuple[Stored, ...]) -> memory_service_pb2.StoreMemor
     )
 
 
-def page_to_proto(page: Page, next_page_token: str) -> memory_service_pb2.ListMemoriesResponse:
-    """Writes a page of memories."""
-    return memory_service_pb2.ListMemoriesResponse(
-        memories=[memory_to_proto(memory) for memory in page.memories], next_page_token=next_page_token
-    )
+def memories_to_proto(memories: Sequence[Memory]) -> list[memory_pb2.Memory]:
+    """Writes memories."""
+    return [memory_to_proto(memory) for memory in memories]
 
 
 def found_to_proto(found: Found) -> memory_service_pb2.SearchMemoriesResponse:
@@ -190,7 +186,7 @@ def _new_memory(new: memory_service_pb2.NewMemory, field: str, violations: Viola
         ),
         trust=_trust(memory.trust, f"{at}.trust", violations),
         labels=_labels(memory, f"{at}.labels", violations),
-        metadata=_json_object(memory.metadata, f"{at}.metadata", violations),
+        metadata=wire.from_bounded_struct(memory.metadata, f"{at}.metadata", violations, maximum=_MOST_JSON_BYTES),
         source=_source(memory.source, f"{at}.source", violations),
         embedding=_embedding(new.embedding, f"{field}.embedding", violations) if new.HasField("embedding") else None,
     )
@@ -216,6 +212,13 @@ def _type(number: int, field: str, violations: Violations) -> MemoryType:
     return kind
 
 
+def _types(numbers: Sequence[int], violations: Violations) -> frozenset[MemoryType]:
+    given = frozenset(numbers)
+    for unknown in given - _TYPES.keys():
+        _type(unknown, f"types[{list(numbers).index(unknown)}]", violations)
+    return frozenset(_TYPES[number] for number in given & _TYPES.keys())
+
+
 def _trust(number: int, field: str, violations: Violations) -> Trust:
     if number == memory_pb2.MEMORY_TRUST_UNSPECIFIED:
         return Trust.ASSERTED
@@ -237,14 +240,6 @@ def _labels(memory: memory_pb2.Memory, field: str, violations: Violations) -> di
         violations.length(f"{field} (key {label[:63]!r})", label, minimum=1, maximum=63)
         violations.length(f"{field}[{label[:63]!r}]", value, maximum=63)
     return dict(memory.labels)
-
-
-def _json_object(value: Struct, field: str, violations: Violations) -> dict[str, Any]:
-    plain = wire.from_struct(value, field, violations)
-    size = len(orjson.dumps(plain))
-    if size > _MOST_JSON_BYTES:
-        violations.add(field, f"must have at most {_MOST_JSON_BYTES} bytes as JSON, has {size}")
-    return plain
 
 
 def _source(source: memory_pb2.MemorySource, field: str, violations: Violations) -> Source:

@@ -1,12 +1,15 @@
 """Serves minion.memory.v1.MemoryService."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import grpc
 from minion.memory.v1 import memory_service_pb2 as pb
 from minion.memory.v1 import memory_service_pb2_grpc
+from minion_grpc import wire
 
 from minion_memory.memories import convert
+from minion_memory.memories.domain import Memory
 from minion_memory.memories.service import Memories
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -20,8 +23,9 @@ class MemoryServicer(memory_service_pb2_grpc.MemoryServiceServicer):
 
     async def StoreMemories(self, request: pb.StoreMemoriesRequest, context: Context) -> pb.StoreMemoriesResponse:
         """Stores memories, all or none."""
-        batch, key = convert.store_from_proto(request)
-        return convert.stored_to_proto(await self._memories.store(batch, key))
+        batch, key = await wire.off_loop(convert.store_from_proto, request, request.ByteSize())
+        stored = await self._memories.store(batch, key)
+        return await wire.off_loop(convert.stored_to_proto, stored, _json_bytes(one.memory for one in stored))
 
     async def GetMemory(self, request: pb.GetMemoryRequest, context: Context) -> pb.GetMemoryResponse:
         """Returns a memory."""
@@ -32,7 +36,8 @@ class MemoryServicer(memory_service_pb2_grpc.MemoryServiceServicer):
         """Lists memories, newest first."""
         filters, page_size = convert.list_from_proto(request)
         page, token = await self._memories.list(filters, page_size=page_size, page_token=request.page_token)
-        return convert.page_to_proto(page, token)
+        memories = await wire.off_loop(convert.memories_to_proto, page.memories, _json_bytes(page.memories))
+        return pb.ListMemoriesResponse(memories=memories, next_page_token=token)
 
     async def DeleteMemory(self, request: pb.DeleteMemoryRequest, context: Context) -> pb.DeleteMemoryResponse:
         """Deletes a memory."""
@@ -42,4 +47,9 @@ class MemoryServicer(memory_service_pb2_grpc.MemoryServiceServicer):
 
     async def SearchMemories(self, request: pb.SearchMemoriesRequest, context: Context) -> pb.SearchMemoriesResponse:
         """Finds the memories of an agent and user that are nearest in meaning."""
-        return convert.found_to_proto(await self._memories.search(convert.search_from_proto(request)))
+        found = await self._memories.search(convert.search_from_proto(request))
+        return await wire.off_loop(convert.found_to_proto, found, _json_bytes(hit.memory for hit in found.hits))
+
+
+def _json_bytes(memories: Iterable[Memory]) -> int:
+    return wire.json_bytes(memory.metadata for memory in memories)
