@@ -1,0 +1,69 @@
+"""Agents are asked for once, and what changes is known soon."""
+
+from typing import Any
+
+from minion.gateway.v1 import run_pb2
+from minion.registry.v1 import agent_pb2, agent_service_pb2
+from minion_testing.fake_provider import FakeProvider
+
+from tests.minion_gateway.runs.stage import Client, Stage, until
+
+RESOLVE = {
+    "grpc_type": "unary",
+    "grpc_service": "minion.registry.v1.AgentService",
+    "grpc_method": "ResolveAgent",
+}
+
+
+def resolved(stage: Stage) -> float:
+    return stage.services["registry"].metric("grpc_server_started_total", **RESOLVE) or 0.0
+
+
+async def test_an_agent_is_asked_for_once(client: Client, stage: Stage) -> None:
+    session_id = await client.conversation()
+
+    async def settled() -> bool:
+        # The agent's own making comes by the feed, a moment after its first turn may have been asked for.
+        before = resolved(stage)
+        await client.create(session_id)
+        return resolved(stage) == before
+
+    await until(settled)
+    before = resolved(stage)
+    for _ in range(3):
+        await client.create(session_id)
+    assert resolved(stage) == before
+
+
+async def test_a_change_is_felt_by_the_next_turns(client: Client, provider: FakeProvider) -> None:
+    agent_id = await client.agent()
+    session_id = await client.session(agent_id)
+    first = await client.create(session_id)
+    changed: Any = agent_service_pb2.UpdateAgentRequest(
+        agent=agent_pb2.Agent(agent_id=agent_id, instructions="Be long.")
+    )
+    changed.update_mask.paths.append("instructions")
+    await client.agents.UpdateAgent(changed)
+
+    async def felt() -> run_pb2.Run | None:
+        run = await client.create(session_id)
+        return run if run.agent_revision > first.agent_revision else None
+
+    await until(felt)
+    assert provider.ledger.asked[-1].body["messages"][0]["content"] == "Be long."
+
+
+async def test_a_tool_that_is_taken_away_is_offered_no_more(client: Client, provider: FakeProvider) -> None:
+    agent_id = await client.agent()
+    tool_id = await client.tool("clock")
+    await client.bind(agent_id, tool_id)
+    session_id = await client.session(agent_id)
+    await client.create(session_id)
+    assert len(provider.ledger.asked[-1].body["tools"]) == 1
+    await client.agents.UnbindTool(agent_service_pb2.UnbindToolRequest(agent_id=agent_id, tool_id=tool_id))
+
+    async def gone() -> bool:
+        await client.create(session_id)
+        return "tools" not in provider.ledger.asked[-1].body
+
+    assert await until(gone)
