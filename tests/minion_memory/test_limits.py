@@ -125,7 +125,7 @@ async def test_malformed_request_id_is_refused(memories: Stub) -> None:
     assert list(refusal.violations) == ["request_id"]
 
 
-@pytest.mark.parametrize("memory_id", ["", "x", "{" + AGENT + "}"])
+@pytest.mark.parametrize("memory_id", ["", "x", "{01890a5d-ac96-774b-bcce-b302099a8057}"])
 async def test_id_of_a_memory_is_checked(memories: Stub, memory_id: str) -> None:
     async with refused(INVALID, "INVALID_FIELDS") as refusal:
         await memories.GetMemory(pb.GetMemoryRequest(memory_id=memory_id))
