@@ -5,6 +5,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from minion_postgres import feed, idempotency
+from minion_postgres.roles import SCHEMAS
 
 from tests.architecture.contract import ROOT
 
@@ -38,6 +40,26 @@ def test_every_migration_goes_both_ways() -> None:
         downs = {path.name.removesuffix(".down.sql") for path in directory.glob("*.down.sql")}
         assert ups
         assert ups == downs
+
+
+# What each schema has by copy; the gateway's runs and the activity's rows are their own keys.
+_SHARED = {"registry": (idempotency, feed), "session": (idempotency,), "memory": (idempotency,)}
+
+
+def test_what_schemas_share_is_copied_as_it_is() -> None:
+    for schema in SCHEMAS:
+        directory = ROOT / "services" / f"minion_{schema}" / "migrations"
+        ups = "".join(path.read_text() for path in sorted(directory.glob("*.up.sql")))
+        functions = "".join(path.read_text() for path in sorted(directory.glob("functions*.sql")))
+        has = tuple(
+            shared
+            for shared, mark in ((idempotency, f"{schema}.idempotency_keys"), (feed, "xid8"))
+            if mark in ups + functions
+        )
+        assert has == _SHARED.get(schema, ()), schema
+        for shared in has:
+            assert shared.table_sql(schema) in ups, (schema, shared.__name__)
+            assert shared.functions_sql(schema) in functions, (schema, shared.__name__)
 
 
 def test_every_package_is_in_the_wheel_and_typed() -> None:

@@ -211,3 +211,5 @@ async def test_old_changes_are_purged_and_a_cursor_before_them_is_refused(
     await write(session_app, tenant_id, "young")
     assert await feed.purge() == 2
     assert kinds(await take(feed, tenant_id, "", 1)) == ["young"]
+    for age in (timedelta(0), timedelta(days=-1)):
+        assert await session_app.fetch_value("SELECT session.purge_changes($1, 100)", age) == 0

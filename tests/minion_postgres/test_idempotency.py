@@ -132,7 +132,24 @@ async def test_old_keys_of_all_tenants_are_purged_and_young_ones_stay(session_ap
     assert await idempotency.purge(session_app, "session") == 1
     assert await idempotency.purge(session_app, "session") == 0
     assert await add(session_app, tenant_id, old) != first
-    assert await idempotency.purge(session_app, "session", age=timedelta(0)) >= 2
+
+
+async def test_young_keys_stay_whatever_age_is_asked_for(session_app: Database) -> None:
+    tenant_id, hours = uuid4(), {minutes: key() for minutes in (0, 59, 61)}
+    async with session_app.transaction(tenant_id) as transaction:
+        for minutes, made in hours.items():
+            await transaction.execute(
+                "INSERT INTO session.idempotency_keys (tenant_id, request_id, method, digest, create_time)"
+                " VALUES ($1, $2, 'Add', '', now() - $3::interval)",
+                tenant_id,
+                made.request_id,
+                timedelta(minutes=minutes),
+            )
+    for age in (timedelta(0), timedelta(days=-1)):
+        await idempotency.purge(session_app, "session", age=age)
+    async with session_app.transaction(tenant_id) as transaction:
+        left = await transaction.fetch("SELECT request_id FROM session.idempotency_keys")
+    assert {row["request_id"] for row in left} == {hours[0].request_id, hours[59].request_id}
 
 
 async def test_keys_are_bound_to_their_tenant(session_app: Database) -> None:

@@ -3,13 +3,12 @@
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from importlib import resources
 from uuid import UUID
 
 import asyncpg
 import pytest
 import pytest_asyncio
-from minion_postgres import Database, feed, idempotency, queries
+from minion_postgres import Database, queries
 from minion_postgres.database import Transaction
 from minion_testing.postgres import ClonedDatabase
 from uuid_utils.compat import uuid7
@@ -166,16 +165,6 @@ async def test_nobody_else_may_call_the_functions(postgres: ClonedDatabase) -> N
             await connection.fetch("SELECT * FROM registry.verify_credential($1)", bytes(32))
     finally:
         await connection.close()
-
-
-def test_the_snippets_of_the_shared_package_are_copied_as_they_are() -> None:
-    migrations = resources.files("minion_registry") / "migrations"
-    first = (migrations / "0001_initial.up.sql").read_text()
-    functions = (migrations / "functions.sql").read_text()
-    for snippet in (idempotency.table_sql("registry"), feed.table_sql("registry")):
-        assert snippet in first
-    for snippet in (idempotency.functions_sql("registry"), feed.functions_sql("registry")):
-        assert snippet in functions
 
 
 async def test_updated_at_is_the_databases(tenant: Caller, owner: Database, agent_id: UUID) -> None:

@@ -16,7 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from minion.session.v1 import session_service_pb2 as pb
 from minion.session.v1.session_service_pb2_grpc import SessionServiceStub
-from minion_postgres import Database, Migrations, idempotency
+from minion_postgres import Database, Migrations
 from minion_session.sessions.worker import purge_requests
 from minion_testing.errors import refused
 from minion_testing.postgres import ClonedDatabase
@@ -133,11 +133,6 @@ async def test_old_request_ids_are_forgotten(
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
     assert await owner.fetch_value(count, UUID(recent.request_id)) == 1
-
-
-def test_the_schema_has_the_shared_idempotency() -> None:
-    assert idempotency.table_sql("session").strip() in (MIGRATIONS / "0001_initial.up.sql").read_text()
-    assert idempotency.functions_sql("session").strip() in (MIGRATIONS / "functions.sql").read_text()
 
 
 async def test_the_schema_goes_down_and_up_again(database_factory: MakeDatabase) -> None:

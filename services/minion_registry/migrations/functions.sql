@@ -100,12 +100,14 @@ BEGIN
     RETURN known.result;
 END $$;
 
--- Deletes keys older than an age, of all tenants, at most so many at once; returns how many went.
+-- Deletes keys older than an age, of all tenants, at most so many at once; returns how many went. None younger than an
+-- hour, whatever the age: a request may still be tried again.
 CREATE OR REPLACE FUNCTION registry.purge_requests(age interval, most integer)
 RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH old AS (
         SELECT tenant_id, request_id FROM registry.idempotency_keys
-         WHERE create_time < now() - age LIMIT most FOR UPDATE SKIP LOCKED
+         WHERE create_time < now() - age AND create_time < now() - interval '1 hour'
+         LIMIT most FOR UPDATE SKIP LOCKED
     ), gone AS (
         DELETE FROM registry.idempotency_keys USING old
          WHERE idempotency_keys.tenant_id = old.tenant_id AND idempotency_keys.request_id = old.request_id
@@ -140,11 +142,13 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Deletes changes older than an age, of all tenants, at most so many at once; returns how many went. A watcher that
--- was away for longer than that age lists again.
+-- was away for longer than that age lists again; none younger than an hour goes, whatever the age.
 CREATE OR REPLACE FUNCTION registry.purge_changes(age interval, most integer)
 RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH old AS (
-        SELECT tenant_id, xid, id FROM registry.changes WHERE create_time < now() - age LIMIT most FOR UPDATE SKIP LOCKED
+        SELECT tenant_id, xid, id FROM registry.changes
+         WHERE create_time < now() - age AND create_time < now() - interval '1 hour'
+         LIMIT most FOR UPDATE SKIP LOCKED
     ), gone AS (
         DELETE FROM registry.changes f USING old
          WHERE f.tenant_id = old.tenant_id AND f.xid = old.xid AND f.id = old.id

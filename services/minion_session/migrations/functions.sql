@@ -433,12 +433,14 @@ BEGIN
     RETURN known.result;
 END $$;
 
--- Deletes keys older than an age, of all tenants, at most so many at once; returns how many went.
+-- Deletes keys older than an age, of all tenants, at most so many at once; returns how many went. None younger than an
+-- hour, whatever the age: a request may still be tried again.
 CREATE OR REPLACE FUNCTION session.purge_requests(age interval, most integer)
 RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH old AS (
         SELECT tenant_id, request_id FROM session.idempotency_keys
-         WHERE create_time < now() - age LIMIT most FOR UPDATE SKIP LOCKED
+         WHERE create_time < now() - age AND create_time < now() - interval '1 hour'
+         LIMIT most FOR UPDATE SKIP LOCKED
     ), gone AS (
         DELETE FROM session.idempotency_keys USING old
          WHERE idempotency_keys.tenant_id = old.tenant_id AND idempotency_keys.request_id = old.request_id

@@ -50,11 +50,13 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Deletes changes older than an age, of all tenants, at most so many at once; returns how many went. A watcher that
--- was away for longer than that age lists again.
+-- was away for longer than that age lists again; none younger than an hour goes, whatever the age.
 CREATE OR REPLACE FUNCTION {schema}.purge_{feed}(age interval, most integer)
 RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH old AS (
-        SELECT tenant_id, xid, id FROM {schema}.{feed} WHERE create_time < now() - age LIMIT most FOR UPDATE SKIP LOCKED
+        SELECT tenant_id, xid, id FROM {schema}.{feed}
+         WHERE create_time < now() - age AND create_time < now() - interval '1 hour'
+         LIMIT most FOR UPDATE SKIP LOCKED
     ), gone AS (
         DELETE FROM {schema}.{feed} f USING old
          WHERE f.tenant_id = old.tenant_id AND f.xid = old.xid AND f.id = old.id
