@@ -21,8 +21,7 @@ from tests.minion_grpc.echo import EchoRequest
 from tests.minion_grpc.stage import SERVICE_KEY, stub
 
 ROOT = Path(__file__).parents[2]
-TOKEN = ServiceTokens(SERVICE_KEY, "test").mint()
-METADATA = (("authorization", f"Bearer {TOKEN}"),)
+TOKENS = ServiceTokens(SERVICE_KEY, "test")
 
 
 class Process:
@@ -84,8 +83,10 @@ async def started(environ: dict[str, str] | None = None, *, pass_fds: tuple[int,
 async def test_a_signal_drains_calls_in_hand_and_ends_with_0(number: signal.Signals, event_loop: str) -> None:
     async with started({"MINION_PAUSE_SECONDS": "0.5", "MINION_EVENT_LOOP": event_loop}) as service:
         await service.until("serving")
+        # Minted here: a token lives for a minute, and a module can wait longer for its turn.
+        metadata = (("authorization", f"Bearer {TOKENS.mint()}"),)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
-            call = asyncio.ensure_future(_text(stub(channel).Echo(EchoRequest(text="x"), metadata=METADATA)))
+            call = asyncio.ensure_future(_text(stub(channel).Echo(EchoRequest(text="x"), metadata=metadata)))
             await asyncio.sleep(0.2)
             service.process.send_signal(number)
             assert await call == f"x from {service.process.pid}"
@@ -159,3 +160,13 @@ def _get(url: str) -> int:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
+
+
+async def test_a_misspelt_setting_is_told_at_the_start() -> None:
+    async with started({"MINION_ECHO_PAUSE_SECOND": "3", "MINION_DRAIN_SECOND": "1"}) as service:
+        await service.until("serving")
+    told = [(line["variable"], line["nearest"]) for line in service.lines if line["event"] == "unknown setting"]
+    assert told == [
+        ("MINION_DRAIN_SECOND", "MINION_DRAIN_SECONDS"),
+        ("MINION_ECHO_PAUSE_SECOND", "MINION_ECHO_PAUSE_SECONDS"),
+    ]
