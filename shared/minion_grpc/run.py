@@ -10,7 +10,7 @@ from typing import NoReturn, TypeVar
 
 import structlog
 from minion_errors import MinionError
-from minion_settings import SettingsError
+from minion_settings import SettingsError, unknown
 from minion_telemetry import OperationsServer, Telemetry, configure_logging
 
 from minion_grpc.server import Server
@@ -34,6 +34,10 @@ def run(settings_class: type[_S], compose: Compose[_S]) -> NoReturn:
         sys.stderr.write(f"{fault}\n")
         sys.exit(2)
     configure_logging(settings.log_level, settings.log_format)
+    for found in unknown(settings_class, os.environ):
+        structlog.get_logger().warning(
+            "unknown setting", service=settings.service, variable=found.variable, nearest=found.nearest
+        )
     with asyncio.Runner(loop_factory=loop_factory(settings.event_loop)) as runner:
         code = runner.run(_serve(settings, compose))
     sys.exit(code)

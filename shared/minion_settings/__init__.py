@@ -23,5 +23,6 @@ development stack pass values.
 from minion_settings.example import env_example
 from minion_settings.faults import Fault, SettingsError
 from minion_settings.settings import Settings
+from minion_settings.unknown import Unknown, unknown
 
-__all__ = ["Fault", "Settings", "SettingsError", "env_example"]
+__all__ = ["Fault", "Settings", "SettingsError", "Unknown", "env_example", "unknown"]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import pytest
-from minion_settings import Fault, Settings, SettingsError, env_example
+from minion_settings import Fault, Settings, SettingsError, Unknown, env_example, unknown
 from pydantic import Field, SecretStr, ValidationError
 
 
@@ -137,3 +137,22 @@ def test_env_example_shows_every_setting_once() -> None:
     assert "#MINION_STORE_DEBUG=false" in text
     assert text.index("# --- Every service ---") < text.index("# --- The store ---") < text.index("# --- The shop ---")
     assert all(line.startswith("#") or not line for line in text.splitlines())
+
+
+def test_what_was_meant_to_be_a_setting_is_told() -> None:
+    environ = {
+        "MINION_STORE_SIZE": "3",
+        "MINION_SHOP_STORE_URL": "a",
+        "PROVIDER_KEY": "k",
+        "MINION_STORE_SIEZ": "3",
+        "MINION_SHOP_STORE_DEBG": "true",
+        "MINION_SHOP_COLOUR": "red",
+        "MINION_SHOP_ADDRESS": "localhost:50099",
+        "MINION_MARKET_STALLS": "7",
+        "STORE_SIZ": "4",
+    }
+    assert list(unknown(ShopSettings, environ)) == [
+        Unknown("MINION_SHOP_COLOUR", ""),
+        Unknown("MINION_SHOP_STORE_DEBG", "MINION_SHOP_STORE_DEBUG"),
+        Unknown("MINION_STORE_SIEZ", "MINION_STORE_SIZE"),
+    ]
