@@ -172,6 +172,6 @@ async def test_a_foreign_page_token_is_refused(activities: Stub) -> None:
     await recorded(activities, *[activity(kind=RUN) for _ in range(2)])
     page = await activities.ListActivities(activity_service_pb2.ListActivitiesRequest(kind=RUN, page_size=1))
     filters = dict.fromkeys(("agent_id", "session_id", "run_id", "kind", "status", "start_time", "end_time"))
-    for token in ("x", page.next_page_token, page_tokens.encode((None, uuid4()), filters)):
+    for token in ("x", page.next_page_token, page_tokens.encode((1, uuid4()), filters)):
         async with refused(grpc.StatusCode.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID"):
             await listed(activities, page_token=token)
