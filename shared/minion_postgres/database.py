@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 import orjson
-from minion_errors import MinionError
+from minion_errors import FailedPrecondition, MinionError
 from minion_telemetry import Telemetry
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, get_current_span
 
@@ -91,7 +91,8 @@ class Database:
         """Opens the pool and its minimum of connections.
 
         `on_connect` prepares each new connection (type codecs). Raises Unavailable when the database is down, refuses
-        the role, or does not exist; the message says where, never the password.
+        the role, or does not exist, and FailedPrecondition (SCHEMA_NOT_MIGRATED) when its schema was never migrated;
+        the message says where, never the password.
         """
 
         async def prepare(connection: Connection) -> None:
@@ -126,6 +127,11 @@ class Database:
         )
         with database._connecting():
             await pool
+        try:
+            await database._check_migrated()
+        except BaseException:
+            await database.close()
+            raise
         return database
 
     async def __aenter__(self) -> Self:
@@ -190,6 +196,20 @@ class Database:
             await asyncio.wait_for(self._pool.close(), 10)
         except TimeoutError:
             self._pool.terminate()
+
+    async def _check_migrated(self) -> None:
+        # Asked at the start: each call would fail as an internal error otherwise.
+        migrations = f"{self._schema}.schema_migrations"
+        try:
+            found = await self.fetch_value("SELECT to_regclass($1) IS NOT NULL", migrations)
+        except asyncpg.InsufficientPrivilegeError:
+            found = False
+        if not found:
+            raise FailedPrecondition(
+                f"The schema {self._schema} of the database at {self._place} was never migrated: run `minion migrate`.",
+                reason="SCHEMA_NOT_MIGRATED",
+                metadata={"schema": self._schema},
+            )
 
     @contextmanager
     def statement(self, sql: str, connection: PooledConnection, *, commits: bool = False) -> Iterator[None]:

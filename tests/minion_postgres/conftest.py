@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from minion_postgres import Database, Migrations, feed, idempotency
+from minion_postgres import SCHEMAS, Database, Migrations, feed, idempotency
 from minion_testing.postgres import ClonedDatabase, PostgresCluster
 
 NOTES_UP = """
@@ -76,10 +76,13 @@ def write_migrations(directory: Path) -> Path:
 async def notes(
     postgres_cluster: PostgresCluster, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[ClonedDatabase]:
-    """A module's database whose schema `session` has notes, idempotency keys and a feed."""
+    """A module's database whose schema `session` has notes, idempotency keys and a feed; the others are empty."""
     database = await postgres_cluster.clone(migrated=False)
-    directory = write_migrations(tmp_path_factory.mktemp("migrations") / "session")
-    await Migrations("session", directory).up(database.dsn("session", "owner"))
+    migrations = tmp_path_factory.mktemp("migrations")
+    directory, empty = write_migrations(migrations / "session"), migrations / "empty"
+    empty.mkdir()
+    for schema in SCHEMAS:
+        await Migrations(schema, directory if schema == "session" else empty).up(database.dsn(schema, "owner"))
     yield database
     await postgres_cluster.drop(database)
 

@@ -16,6 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from minion.session.v1 import session_service_pb2 as pb
 from minion.session.v1.session_service_pb2_grpc import SessionServiceStub
+from minion_errors import FailedPrecondition
 from minion_postgres import Database, Migrations
 from minion_session.sessions.worker import purge_requests
 from minion_testing.errors import refused
@@ -149,6 +150,19 @@ async def test_the_schema_goes_down_and_up_again(database_factory: MakeDatabase)
     assert await migrations.up(dsn) == ["0001_initial", "functions.sql"]
     async with serving(database) as replica, gateway(replica, uuid7()) as stub:
         await open_session(stub)
+
+
+async def test_a_schema_that_was_never_migrated_is_told_at_the_start(database_factory: MakeDatabase) -> None:
+    database = await database_factory()
+    admin = await asyncpg.connect(database.admin_dsn)
+    try:
+        for statement in ("DROP TABLE session.schema_migrations", "DROP SCHEMA session CASCADE"):
+            await admin.execute(statement)
+            with pytest.raises(FailedPrecondition, match="never migrated: run `minion migrate`") as caught:
+                await database.connect("session")
+            assert caught.value.reason == "SCHEMA_NOT_MIGRATED"
+    finally:
+        await admin.close()
 
 
 async def test_a_database_that_is_gone_is_told_and_come_back_to(database_factory: MakeDatabase) -> None:
