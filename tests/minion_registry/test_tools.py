@@ -9,6 +9,7 @@ from minion.registry.v1 import tool_pb2
 from minion.registry.v1 import tool_service_pb2 as pb
 from minion_testing.errors import refused
 from minion_testing.postgres import ClonedDatabase
+from minion_testing.stalls import longest_stall
 from uuid_utils.compat import uuid7
 
 from tests.minion_registry.stage import Caller, struct, tool
@@ -200,3 +201,13 @@ async def test_a_negative_page_and_an_unknown_transport_are_refused(tenant: Call
     async with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS") as refusal:
         await tenant.tools.ListTools(pb.ListToolsRequest(page_size=-1, transport=77))  # type: ignore[arg-type]
     assert set(refusal.violations) == {"page_size", "transport"}
+
+
+async def test_a_schema_full_of_faults_holds_nobody_up(tenant: Caller) -> None:
+    faulty = struct({"type": "object", "properties": {f"p{number}": {"type": number} for number in range(3_000)}})
+
+    async def register() -> None:
+        async with refused(grpc.StatusCode.INVALID_ARGUMENT, "TOOL_SCHEMA_INVALID"):
+            await tenant.register(input_schema=faulty)
+
+    assert await longest_stall(register()) < 0.4

@@ -1,11 +1,9 @@
 """What is large holds nobody else up."""
 
-import asyncio
-from collections.abc import Awaitable
-from time import perf_counter
 from typing import Any
 
 from minion.session.v1 import session_service_pb2 as pb
+from minion_testing.stalls import longest_stall
 
 from tests.minion_session.made import append, open_session, result
 from tests.minion_session.stage import Stub
@@ -14,31 +12,11 @@ from tests.minion_session.stage import Stub
 _DENSE: list[Any] = [[] for _ in range(60_000)]
 
 
-async def _longest_stall(call: Awaitable[Any]) -> float:
-    """Gives the longest time for which the event loop, the service's too, did nothing else, as a share of the call."""
-    longest = 0.0
-
-    async def beat() -> None:
-        nonlocal longest
-        while True:
-            before = perf_counter()
-            await asyncio.sleep(0)
-            longest = max(longest, perf_counter() - before)
-
-    started = perf_counter()
-    beating = asyncio.create_task(beat())
-    try:
-        await call
-    finally:
-        beating.cancel()
-    return longest / (perf_counter() - started)
-
-
 async def test_large_messages_are_converted_off_the_loop(session: Stub) -> None:
     session_id = await open_session(session)
     batch = append(session_id, *[result("c1", _DENSE)] * 4)
-    assert await _longest_stall(session.AppendMessages(batch)) < 0.4
-    assert await _longest_stall(session.ListMessages(pb.ListMessagesRequest(session_id=session_id))) < 0.4
+    assert await longest_stall(session.AppendMessages(batch)) < 0.4
+    assert await longest_stall(session.ListMessages(pb.ListMessagesRequest(session_id=session_id))) < 0.4
 
 
 async def test_a_large_workspace_is_converted_off_the_loop(session: Stub) -> None:
@@ -48,5 +26,5 @@ async def test_a_large_workspace_is_converted_off_the_loop(session: Stub) -> Non
         change = changes.changes.add(key=str(key))
         for _ in range(20_000):
             change.value.list_value.values.add().list_value.SetInParent()
-    assert await _longest_stall(session.SetWorkspaceEntries(changes)) < 0.4
-    assert await _longest_stall(session.GetWorkspace(pb.GetWorkspaceRequest(session_id=session_id))) < 0.4
+    assert await longest_stall(session.SetWorkspaceEntries(changes)) < 0.4
+    assert await longest_stall(session.GetWorkspace(pb.GetWorkspaceRequest(session_id=session_id))) < 0.4
