@@ -20,7 +20,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "tenants": ("minion_cli.tenants", "Create tenants (operators)."),
     "keys": ("minion_cli.keys", "Create and revoke API keys."),
     "doctor": ("minion_cli.doctor", "Check this machine and say what to do about what is wrong."),
-    "settings": ("minion_cli.variables", "Print every setting with its default."),
+    "settings": ("minion_cli.settings", "Print every setting with its default."),
     "migrate": ("minion_cli.migrate", "Move the services' database schemas up or down."),
 }
 

@@ -47,6 +47,7 @@ from minion_gateway.tools.service import Toolbox
 
 # A turn may take an hour; how long its caller waits is the caller's business.
 _DEADLINES = {"/minion.gateway.v1.RunService/CreateRun": None}
+_STREAMING = ("/minion.gateway.v1.RunService/StreamRun", "/minion.gateway.v1.InferenceService/StreamComplete")
 
 
 @asynccontextmanager
@@ -120,6 +121,8 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
             InferenceServicer(RecordedInference(inference, Outbox(outbox).record)),
             inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"],
         )
+        if not settings.streaming_enabled:
+            server.switch_off(_STREAMING, "MINION_GATEWAY_STREAMING_ENABLED")
         server.background(agents.watch, name="agents")
         server.background(writer.run, name="events")
         server.background(worker.pick, name="picker")

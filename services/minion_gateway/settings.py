@@ -21,6 +21,10 @@ class GatewaySettings(ServerSettings, DatabaseSettings, InferenceSettings):
     session_address: str = Field(default="localhost:50052", description="Where the session service answers.")
     memory_address: str = Field(default="localhost:50053", description="Where the memory service answers.")
     activity_address: str = Field(default="localhost:50054", description="Where the activity service answers.")
+    streaming_enabled: bool = Field(
+        default=True,
+        description="Whether answers are streamed; off, StreamRun and StreamComplete are UNIMPLEMENTED with that reason.",
+    )
     lease_seconds: float = Field(
         default=4.0,
         ge=0.1,

@@ -14,7 +14,7 @@ import structlog
 from google.protobuf.message import DecodeError
 from minion_auth import Authenticator
 from minion_auth import identity as identities
-from minion_errors import InvalidArgument, MinionError, ResourceExhausted, Unavailable
+from minion_errors import InvalidArgument, MinionError, ResourceExhausted, Unavailable, Unimplemented
 from minion_telemetry import Telemetry, attributes
 from opentelemetry import context as trace_context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, get_current_span, set_span_in_context
@@ -53,7 +53,17 @@ class Refused:
 class Surroundings:
     """What the methods of one server share."""
 
-    __slots__ = ("authenticator", "domain", "draining", "log", "max_message_bytes", "service", "tracer", "watchers")
+    __slots__ = (
+        "authenticator",
+        "domain",
+        "draining",
+        "log",
+        "max_message_bytes",
+        "service",
+        "switched_off",
+        "tracer",
+        "watchers",
+    )
 
     def __init__(
         self, service: str, telemetry: Telemetry, authenticator: Authenticator, max_message_bytes: int
@@ -67,6 +77,8 @@ class Surroundings:
         self.log = structlog.get_logger().bind()
         self.draining = False
         self.watchers: set[asyncio.Task[Any]] = set()
+        # Method → the setting that switched it off.
+        self.switched_off: dict[str, str] = {}
 
 
 class Method:
@@ -189,6 +201,12 @@ class Method:
     async def _admit(self, metadata: Metadata) -> None:
         identity = await self._around.authenticator.authenticate(metadata, self._name)
         identities.enter(identity)
+        if (setting := self._around.switched_off.get(self._name)) is not None:
+            raise Unimplemented(
+                f"This method is switched off by the setting {setting}.",
+                reason="FEATURE_DISABLED",
+                metadata={"setting": setting},
+            )
         structlog.contextvars.bind_contextvars(
             service=self._around.service,
             method=self._name,

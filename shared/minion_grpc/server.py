@@ -4,7 +4,7 @@ import asyncio
 import errno
 import random
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import grpc
@@ -96,6 +96,10 @@ class Server:
         """Adds a servicer by its generated `add_XServicer_to_server`, and its service to health and reflection."""
         register(servicer, self._server)
         self._services.append(service.full_name)
+
+    def switch_off(self, methods: Iterable[str], setting: str) -> None:
+        """Answers these methods (full names) with UNIMPLEMENTED / FEATURE_DISABLED, naming the setting that says so."""
+        self._around.switched_off.update(dict.fromkeys(methods, setting))
 
     def background(self, worker: Callable[[], Awaitable[object]], *, name: str | None = None) -> None:
         """Runs `worker()` while the server serves; one that fails is logged and started again after a growing pause."""
