@@ -23,7 +23,7 @@ class GatewaySettings(ServerSettings, DatabaseSettings, InferenceSettings):
     activity_address: str = Field(default="localhost:50054", description="Where the activity service answers.")
     streaming_enabled: bool = Field(
         default=True,
-        description="Whether answers are streamed; off, StreamRun and StreamComplete are UNIMPLEMENTED with that reason.",
+        description="Whether answers are streamed; off, StreamRun and StreamComplete are UNIMPLEMENTED, saying so.",
     )
     lease_seconds: float = Field(
         default=4.0,
