@@ -28,6 +28,7 @@ from minion_gateway.outbox.worker import Relay
 from minion_gateway.runs.asking import Asking
 from minion_gateway.runs.beginning import Beginning
 from minion_gateway.runs.calling import Calling
+from minion_gateway.runs.driver import Driver
 from minion_gateway.runs.engine import Engine
 from minion_gateway.runs.events import EventWriter
 from minion_gateway.runs.feeds import Feeds
@@ -36,7 +37,7 @@ from minion_gateway.runs.peer import MEMORY_RETRYABLE, SESSION_RETRYABLE, Memory
 from minion_gateway.runs.service import Runs
 from minion_gateway.runs.servicer import RunServicer
 from minion_gateway.runs.store import RunStore
-from minion_gateway.runs.worker import Worker
+from minion_gateway.runs.worker import LeaseKeeper
 from minion_gateway.settings import GatewaySettings
 from minion_gateway.tools.builtins.calculator import Calculator
 from minion_gateway.tools.builtins.clock import Clock
@@ -87,7 +88,7 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
         store = RunStore(database, replica=UUID(int=uuid7().int), lease=timedelta(seconds=settings.lease_seconds))
         feeds = Feeds()
         writer = EventWriter(store)
-        worker = Worker(
+        driver = Driver(
             store,
             feeds,
             writer,
@@ -96,7 +97,7 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
             lease_seconds=settings.lease_seconds,
             maximum_runs=settings.maximum_runs,
         )
-        worker.use(
+        driver.use(
             Engine(
                 store,
                 sessions,
@@ -104,11 +105,12 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
                 Asking(inference),
                 Calling(Toolbox(builtins(sessions, memories, inference)), telemetry),
                 maximum_recoveries=settings.maximum_recoveries,
-                takes_next=lambda: worker.takes_more,
+                takes_next=lambda: driver.takes_more,
             )
         )
-        held.push_async_callback(worker.drain)
-        runs = Runs(store, worker, feeds, sessions, agents, inference, poll_seconds=settings.event_poll_seconds)
+        held.push_async_callback(driver.drain)
+        leases = LeaseKeeper(store, driver, lease_seconds=settings.lease_seconds)
+        runs = Runs(store, driver, feeds, sessions, agents, inference, poll_seconds=settings.event_poll_seconds)
 
         server = Server("gateway", settings, telemetry, authenticator, deadlines=_DEADLINES)
         server.add(
@@ -125,10 +127,10 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
             server.switch_off(_STREAMING, "MINION_GATEWAY_STREAMING_ENABLED")
         server.background(agents.watch, name="agents")
         server.background(writer.run, name="events")
-        server.background(worker.pick, name="picker")
-        server.background(worker.renew, name="leases")
+        server.background(leases.pick, name="picker")
+        server.background(leases.renew, name="leases")
         server.background(relay.run, name="outbox")
-        server.on_drain(worker.drain)
+        server.on_drain(driver.drain)
         yield server
 
 

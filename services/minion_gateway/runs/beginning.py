@@ -1,11 +1,13 @@
 """The begin step: the user's message into the session, the context out of it, and what the agent remembers."""
 
 import asyncio
+from collections import OrderedDict
 from uuid import UUID
 
 import structlog
 from minion_errors import FailedPrecondition, MinionError
 
+from minion_gateway.inference.domain import Embeddings
 from minion_gateway.inference.service import Inference
 from minion_gateway.runs.asking import tokens
 from minion_gateway.runs.changes import Charge
@@ -20,6 +22,8 @@ BEGIN_STEP = 1
 # A run may be taken over, and its answer appended, somewhat after its own time is over.
 _HOLD_MARGIN = 120.0
 _EMBEDDED_CHARACTERS = 8_192
+# "Yes", "go on", "thanks": what users say recurs. A vector takes a few kilobytes.
+_REMEMBERED_TEXTS = 512
 _log = structlog.get_logger()
 
 
@@ -30,6 +34,7 @@ class Beginning:
         self._sessions = sessions
         self._memories = memories
         self._inference = inference
+        self._embedded: OrderedDict[str, Embeddings] = OrderedDict()
 
     async def open(self, turn: Turn, store: RunStore) -> None:
         """Fills the turn's context and memories; stages the step's end where it is still open.
@@ -80,8 +85,7 @@ class Beginning:
         agent, run = turn.agent, turn.run
         charge: Charge | None = None
         try:
-            embedded = await self._inference.embed([run.text[:_EMBEDDED_CHARACTERS]])
-            charge = Charge(BEGIN_STEP, "embedding", embedded.model, tokens(embedded.usage), embedded.cost_nanos)
+            embedded, charge = await self._embed(run.text[:_EMBEDDED_CHARACTERS])
             found = await self._memories.search(
                 run.agent_id,
                 run.user_id,
@@ -94,3 +98,15 @@ class Beginning:
             _log.warning("nothing was recalled", reason=fault.reason, error=fault.message)
             return (), fault.reason, charge
         return found, "", charge
+
+    async def _embed(self, text: str) -> tuple[Embeddings, Charge | None]:
+        """Embeds a text; one that was said a short while ago has its vector still, and costs nothing."""
+        known = self._embedded.get(text)
+        if known is not None:
+            self._embedded.move_to_end(text)
+            return known, None
+        embedded = await self._inference.embed([text])
+        self._embedded[text] = embedded
+        if len(self._embedded) > _REMEMBERED_TEXTS:
+            self._embedded.popitem(last=False)
+        return embedded, Charge(BEGIN_STEP, "embedding", embedded.model, tokens(embedded.usage), embedded.cost_nanos)

@@ -31,13 +31,13 @@ from minion_gateway.runs.domain import (
     run_not_found,
     sequence_ahead,
 )
+from minion_gateway.runs.driver import Driver
 from minion_gateway.runs.events import UNCERTAIN
 from minion_gateway.runs.feeds import Feed, Feeds
 from minion_gateway.runs.happenings import RunEvent, StateChanged
 from minion_gateway.runs.peer import SessionPeer
 from minion_gateway.runs.points import point
 from minion_gateway.runs.store import Acceptance, Loaded, Outcome, RunFilter, RunStore, Submission
-from minion_gateway.runs.worker import Worker
 
 _EVENTS_A_READ = 200
 _ALIVE_SECONDS = 1.0
@@ -59,7 +59,7 @@ class Runs:
     def __init__(
         self,
         store: RunStore,
-        worker: Worker,
+        driver: Driver,
         feeds: Feeds,
         sessions: SessionPeer,
         agents: Agents,
@@ -68,7 +68,7 @@ class Runs:
         poll_seconds: float,
     ) -> None:
         self._store = store
-        self._worker = worker
+        self._driver = driver
         self._feeds = feeds
         self._sessions = sessions
         self._agents = agents
@@ -159,7 +159,7 @@ class Runs:
         return acceptance.run_id
 
     async def _submission(self, tenant_id: UUID, new: NewRun, *, streamed: bool) -> Submission:
-        if not self._worker.has_room:
+        if not self._driver.room:
             raise Unavailable("This replica takes no more runs for now.", reason="SERVICE_STOPPING")
         facts = await self._sessions.facts(new.session_id)
         candidate = await self._agents.resolve(facts.agent_id)
@@ -218,7 +218,7 @@ class Runs:
             epoch=1,
             create_time=acceptance.time,
         )
-        self._worker.drive(
+        self._driver.drive(
             Loaded(run, submission.agent.agent, tuple(submission.steps), History()),
             began_at=began_at,
             parent=get_current(),

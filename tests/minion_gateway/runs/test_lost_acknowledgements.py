@@ -1,0 +1,64 @@
+"""A database whose line is cut while it commits: what stands is read by key, and nothing is written twice."""
+
+import asyncio
+from contextlib import suppress
+from urllib.parse import parse_qs, urlsplit
+
+import grpc
+from minion.gateway.v1 import run_pb2
+from minion_postgres import Database
+from minion_testing.fake_provider import FakeProvider
+from minion_testing.fault_proxy import FaultProxy
+from minion_testing.provider_script import Reply
+from uuid_utils.compat import uuid4
+
+from tests.minion_gateway.runs.stage import Client, Stage, rows
+
+
+async def test_a_turn_over_a_line_that_is_cut_again_and_again_ends_once(
+    stage: Stage, provider: FakeProvider, owner: Database
+) -> None:
+    place = urlsplit(stage.database.dsn("gateway"))
+    (port,) = parse_qs(place.query)["port"]
+    async with FaultProxy("127.0.0.1", int(port)) as proxy:
+        through = f"postgresql://{place.netloc}{proxy.address}{place.path}"
+        async with (
+            stage.second_gateway(database_url=through, lease_seconds=5) as unlucky,
+            Client(stage, unlucky) as client,
+        ):
+            session_id = await client.conversation(tools=("calculator",))
+            provider.push(
+                Reply("Let me see. ", tool_calls=(("calculator", '{"expression": "6*7"}'),), chunk_seconds=0.02),
+                Reply("It is forty two, no more and no less.", chunk_seconds=0.02),
+            )
+            stop = asyncio.Event()
+
+            async def cutting() -> int:
+                cuts = 0
+                await provider.ledger.until(1)
+                while not stop.is_set():
+                    proxy.cut()
+                    cuts += 1
+                    await asyncio.sleep(0.007 * (1 + cuts % 3))
+                    if cuts == 25:
+                        break
+                return cuts
+
+            knife = asyncio.create_task(cutting())
+            request_id = str(uuid4())
+            # The call may end with the line; the run does not.
+            with suppress(grpc.aio.AioRpcError):
+                await client.stream(session_id, "6*7?", request_id=request_id)
+            stop.set()
+            assert await knife > 3
+            run = (await client.stream(session_id, "6*7?", request_id=request_id))[-1].run_finished.run
+            raw = await client.watch(run.run_id)
+            said = [part.WhichOneof("content") for each in await client.messages(session_id) for part in each.parts]
+            audit = await client.audit(run.run_id, 4)
+    assert (run.state, run.answer) == (run_pb2.RUN_STATE_COMPLETED, "It is forty two, no more and no less.")
+    assert len(raw) == run.last_event_sequence
+    assert said == ["text", "text", "tool_call", "tool_result", "text"]
+    bill = await rows(owner, "SELECT step_sequence FROM gateway.ledger WHERE run_id = $1 ORDER BY 1", run.run_id)
+    assert [row["step_sequence"] for row in bill] == [2, 4]
+    assert len(audit) == 4
+    assert len(provider.ledger.asked) == 2
