@@ -185,7 +185,15 @@ def refusal(error: grpc.aio.AioRpcError) -> MinionError:
         return MinionError(
             f"No service answers there; is `minion dev` running? ({message})", reason="SERVICE_UNREACHABLE"
         )
+    # What the message leaves to ErrorInfo, such as which id it was, is all that a person has to go by.
+    left = [f"{name} {value}" for name, value in peer_errors.metadata_of(error).items() if not _told(value, message)]
+    if left:
+        message = f"{message.removesuffix('.')} ({', '.join(left)})."
     return MinionError(message, reason=reason or error.code().name)
+
+
+def _told(value: str, message: str) -> bool:
+    return value.casefold() in message.casefold()
 
 
 class _Nowhere(SpanExporter):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from minion_postgres import SCHEMAS, DatabaseSettings
+from minion_postgres import dsn as dsns
 from minion_settings import Fault, SettingsError
 
 from minion_cli.loading import refused
@@ -23,6 +24,17 @@ def database_settings(
     if faults:
         raise refused(faults)
     return loaded
+
+
+def url(variable: str, environ: Mapping[str, str]) -> str:
+    """Gives the connection string in a variable, empty when it isn't set; raises FailedPrecondition when it is none."""
+    given = environ.get(variable, "")
+    if given:
+        try:
+            dsns.parse(given)
+        except ValueError as fault:
+            raise refused([Fault(variable, str(fault))]) from fault
+    return given
 
 
 def _kind(name: str) -> type[DatabaseSettings]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from minion_errors import MinionError
+from minion_errors import MinionError, Unavailable
 from minion_gateway.inference.embedders.graph import ModelFilesError, graph_path, model_directory
 from minion_gateway.inference.settings import InferenceSettings
 from minion_postgres import (
@@ -29,7 +29,7 @@ from minion_postgres.driver import connect
 from minion_settings import SettingsError
 
 from minion_cli.application import single
-from minion_cli.databases import database_settings
+from minion_cli.databases import database_settings, url
 from minion_cli.development import ports
 from minion_cli.development.database import migrations
 from minion_cli.development.directory import DEFAULT, Directory
@@ -90,15 +90,15 @@ def _ports(directory: Directory, environ: Mapping[str, str]) -> Finding:
 
 
 async def _database(directory: Directory, environ: Mapping[str, str]) -> list[Finding]:
-    external = environ.get("MINION_ADMIN_DATABASE_URL") or environ.get("MINION_DATABASE_URL")
-    if not external:
+    if not (environ.get("MINION_ADMIN_DATABASE_URL") or environ.get("MINION_DATABASE_URL")):
         return await _embedded(directory)
     try:
+        administrator = url("MINION_ADMIN_DATABASE_URL", environ)
         settings = {each.service: each.owner_dsn for each in database_settings(environ=environ)}
     except MinionError as error:
-        return [Finding("postgres", False, error.message, "Set what is missing; .env.example lists all settings.")]
+        return [Finding("postgres", False, error.message, "Correct these settings; .env.example lists all.")]
     # An owner's access will do: bootstrap's is only for an administrator.
-    named = environ.get("MINION_ADMIN_DATABASE_URL") or settings["registry"]
+    named = administrator or settings["registry"]
     return [await _server(named), await _schemas(lambda service: settings[service])]
 
 
@@ -144,6 +144,10 @@ async def _schemas(dsn_of: Callable[[str], str]) -> Finding:
     for service in SCHEMAS:
         try:
             steps = await migrations(service).status(dsn_of(service))
+        except Unavailable as error:
+            return Finding(
+                "schemas", False, f"{service}: {error}", "Check that it runs, and the URL, user and password."
+            )
         except (MinionError, MigrationError) as error:
             return Finding("schemas", False, f"{service}: {error}", "Run `minion migrate --bootstrap` once.")
         applied = [step.name for step in steps if step.apply_time is not None]

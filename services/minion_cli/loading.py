@@ -18,6 +18,9 @@ def load(kind: type[_S], environ: Mapping[str, str] | None = None) -> _S:
 
 
 def refused(faults: Sequence[Fault]) -> FailedPrecondition:
-    """Gives the error that lists these faults, each once."""
-    listed = dict.fromkeys(f"{fault.variable} {fault.description.rstrip('.')}" for fault in faults)
+    """Gives the error that lists these faults, each once: variables with the same fault share one description."""
+    variables: dict[str, dict[str, None]] = {}
+    for fault in faults:
+        variables.setdefault(fault.description.rstrip("."), {})[fault.variable] = None
+    listed = [f"{', '.join(named)} {description}" for description, named in variables.items()]
     return FailedPrecondition(f"The settings are wrong: {'; '.join(listed)}.", reason="SETTINGS_INVALID")

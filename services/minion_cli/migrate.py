@@ -11,7 +11,7 @@ from minion_errors import FailedPrecondition
 from minion_postgres import SCHEMAS, BootstrapError, DatabaseSettings, MigrationError, ServiceAccess, bootstrap
 
 from minion_cli.application import single
-from minion_cli.databases import database_settings
+from minion_cli.databases import database_settings, url
 from minion_cli.development.database import migrations
 
 app = single("Move the services' database schemas up or down.")
@@ -53,7 +53,7 @@ def migrate(
 
 
 async def _bootstrap(settings: Sequence[DatabaseSettings]) -> None:
-    administrator = os.environ.get("MINION_ADMIN_DATABASE_URL")
+    administrator = url("MINION_ADMIN_DATABASE_URL", os.environ)
     if not administrator:
         raise FailedPrecondition(
             "--bootstrap needs an administrator's connection string in MINION_ADMIN_DATABASE_URL.",

@@ -45,7 +45,8 @@ def either(violations: Violations, fields: Mapping[str, str]) -> None:
     """Records a fault unless exactly one of the fields is given."""
     if sum(bool(value) for value in fields.values()) != 1:
         for field in fields:
-            violations.add(field, f"give exactly one of {' and '.join(fields)}")
+            others = " or ".join(other for other in fields if other != field)
+            violations.add(field, f"must be given, or {others}, and not both")
 
 
 def labels(

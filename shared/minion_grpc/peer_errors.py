@@ -76,6 +76,11 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
     return str(_details(error)[0].reason)
 
 
+def metadata_of(error: grpc.aio.AioRpcError) -> dict[str, str]:
+    """Gives `ErrorInfo.metadata` by name, empty where the peer gave none."""
+    return dict(sorted(_details(error)[0].metadata.items()))
+
+
 def blames_the_key(error: grpc.aio.AioRpcError) -> bool:
     """Tells whether UNAUTHENTICATED is about the key that was asked about, and not about the token we asked with."""
     info = _details(error)[0]

@@ -1,7 +1,7 @@
 """One stack for all end-to-end tests, with a collector for its spans; the model's files are made once."""
 
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,6 +10,13 @@ import pytest_asyncio
 
 from tests.end_to_end.collector import Collector, collecting
 from tests.end_to_end.stacks import RunningStack, dev, environ
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Marks the tests of this folder: their stacks bring a Postgres along, which `make check` does without."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.postgres)
 
 
 @pytest.fixture

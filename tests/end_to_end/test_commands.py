@@ -172,7 +172,8 @@ def test_memories_are_stored_found_and_deleted(
     assert hits[0]["memory"]["memory_id"] == memory_id
     assert run(["memories", "delete", memory_id]) == 0
     assert capsys.readouterr().out == f"deleted {memory_id}\n"
-    assert told("memories", "get", memory_id).startswith("error: MEMORY_NOT_FOUND: ")
+    gone = told("memories", "get", memory_id)
+    assert gone == f"error: MEMORY_NOT_FOUND: There is no such memory (memory_id {memory_id}).\n"
 
 
 def test_keys_and_tenants(

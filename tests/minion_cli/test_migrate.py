@@ -1,4 +1,5 @@
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -63,6 +64,25 @@ def test_without_a_database_every_missing_setting_is_named(
     assert told.startswith("error: SETTINGS_INVALID: ")
     assert len(told.splitlines()) == 1
     assert all(f"MINION_{service.upper()}_DATABASE_URL" in told for service in SCHEMAS)
+    assert told.count("is required") == 1
+
+
+@pytest.mark.parametrize("variable", ["MINION_DATABASE_URL", "MINION_ADMIN_DATABASE_URL"])
+@pytest.mark.parametrize("command", ["migrate --bootstrap", "dev --free-ports", "doctor"])
+def test_what_is_no_database_url_is_told_by_the_name_of_its_variable(
+    command: str,
+    variable: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINION_DATABASE_URL", "postgresql://127.0.0.1:1/minion")
+    monkeypatch.setenv("MINION_ADMIN_DATABASE_URL", "postgresql://127.0.0.1:1/minion")
+    monkeypatch.setenv(variable, "db.example.com")
+    assert run(command.split()) == 1
+    captured = capsys.readouterr()
+    assert f"{variable} must look like postgresql://host:5432/database" in captured.out + captured.err
 
 
 def test_a_database_that_is_down_is_one_line(

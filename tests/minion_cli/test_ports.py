@@ -1,9 +1,13 @@
+import os
 import socket
+from pathlib import Path
 
 import pytest
 from minion_cli.development import ports
+from minion_cli.development.directory import Directory, Stack
+from minion_cli.development.launch import launched
 from minion_cli.development.ports import Ports
-from minion_errors import Unavailable
+from minion_errors import FailedPrecondition, Unavailable
 
 
 def test_the_documented_ports_unless_the_environment_says_otherwise() -> None:
@@ -31,3 +35,21 @@ def test_every_port_in_use_is_named_with_its_owner() -> None:
     assert refused.value.reason == "PORT_UNAVAILABLE"
     assert f"{chosen['session'].rpc} (session)" in refused.value.message
     assert f"{chosen['memory'].operations} (memory's operations)" in refused.value.message
+
+
+async def test_ports_that_the_stack_of_the_directory_holds_are_told_as_that_stack(tmp_path: Path) -> None:
+    directory = Directory(tmp_path / ".minion")
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        chosen = {**ports.free(), "session": Ports(held.getsockname()[1], ports.free()["session"].operations)}
+        with pytest.raises(Unavailable):
+            await _start(directory, chosen)
+        directory.announce(Stack(os.getpid(), {}, {}))
+        with pytest.raises(FailedPrecondition) as refused:
+            await _start(directory, chosen)
+    assert refused.value.reason == "STACK_RUNNING"
+    assert str(directory.path) in refused.value.message
+
+
+async def _start(directory: Directory, chosen: dict[str, Ports]) -> None:
+    async with launched(directory, ports=chosen, environ={}):
+        pytest.fail("started on a port that was taken")

@@ -21,6 +21,8 @@ from minion_postgres import (
 )
 from minion_postgres import dsn as dsns
 
+from minion_cli.databases import url
+
 
 @asynccontextmanager
 async def prepared(environ: Mapping[str, str], directory: Path, password: str) -> AsyncIterator[dict[str, str]]:
@@ -29,9 +31,9 @@ async def prepared(environ: Mapping[str, str], directory: Path, password: str) -
     Raises FailedPrecondition when the database isn't fit, or another stack runs in the directory; Unavailable when it
     can't be reached.
     """
-    given = environ.get("MINION_DATABASE_URL")
+    given = url("MINION_DATABASE_URL", environ)
     if given:
-        administrator = environ.get("MINION_ADMIN_DATABASE_URL") or given
+        administrator = url("MINION_ADMIN_DATABASE_URL", environ) or given
         accesses = [_access(service, given, password) for service in SCHEMAS]
         await _bring_up(administrator, accesses)
         yield _variables(accesses)
@@ -40,10 +42,7 @@ async def prepared(environ: Mapping[str, str], directory: Path, password: str) -
     try:
         await asyncio.to_thread(postgres.start)
     except EmbeddedPostgresInUseError as fault:
-        raise FailedPrecondition(
-            f"A stack is running in {directory.parent} already: stop it, or take another --directory.",
-            reason="STACK_RUNNING",
-        ) from fault
+        raise stack_running(directory.parent) from fault
     except EmbeddedPostgresError as fault:
         raise FailedPrecondition(f"The embedded Postgres can't be used: {fault}", reason="DATABASE_UNFIT") from fault
     try:
@@ -57,6 +56,13 @@ async def prepared(environ: Mapping[str, str], directory: Path, password: str) -
         yield _variables(accesses)
     finally:
         await asyncio.to_thread(postgres.stop)
+
+
+def stack_running(directory: Path) -> FailedPrecondition:
+    """Gives the error that says whose place this is."""
+    return FailedPrecondition(
+        f"A stack is running in {directory} already: stop it, or take another --directory.", reason="STACK_RUNNING"
+    )
 
 
 def migrations(service: str) -> Migrations:

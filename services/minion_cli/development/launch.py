@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from minion_errors import Unavailable
+
 from minion_cli.development import database
 from minion_cli.development.directory import Credentials, Directory, Stack
 from minion_cli.development.environment import environment
@@ -44,7 +46,7 @@ async def launched(
     Raises MinionError with what is wrong: a port in use, a database that isn't fit, wrong settings.
     """
     directory.prepare()
-    check(ports)
+    _check_ports(directory, ports)
     credentials = directory.credentials()
     async with AsyncExitStack() as running:
         found = await running.enter_async_context(
@@ -70,3 +72,13 @@ async def launched(
         directory.announce(stack)
         running.callback(directory.withdraw)
         yield Launched(credentials, stack, settings, telemetries, children)
+
+
+def _check_ports(directory: Directory, ports: Mapping[str, Ports]) -> None:
+    try:
+        check(ports)
+    except Unavailable as taken:
+        # What holds the ports is most often the stack that runs here already, which is the better thing to be told.
+        if directory.find_stack() is not None:
+            raise database.stack_running(directory.path) from taken
+        raise

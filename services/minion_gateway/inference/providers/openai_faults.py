@@ -49,7 +49,7 @@ def status_refused(error: "openai.APIStatusError", model: str) -> MinionError:
     retry_after = _retry_after(error.response.headers)
     if status in {401, 403}:
         return FailedPrecondition(
-            "The provider refuses the key that it was given.",
+            "The provider refuses the key in OPENAI_API_KEY.",
             reason="PROVIDER_CREDENTIAL_REFUSED",
             metadata={"setting": "OPENAI_API_KEY", "charged": "no"},
         )
