@@ -98,18 +98,19 @@ def from_struct(struct: Struct, field: str, violations: Violations) -> dict[str,
 
 def from_bounded_struct(struct: Struct, field: str, violations: Violations, *, maximum: int) -> dict[str, Any]:
     """Converts to a JSON object of at most `maximum` bytes as JSON; one that is far larger is not even read."""
-    if struct.ByteSize() > maximum * _WIRE_BYTES_PER_JSON_BYTE:
-        violations.stop(field, f"must have at most {maximum} bytes as JSON")
-    plain = from_struct(struct, field, violations)
-    size = len(orjson.dumps(plain))
-    if size > maximum:
-        violations.add(field, f"must have at most {maximum} bytes as JSON, has {size}")
-    return plain
+    _bound(struct, field, violations, maximum)
+    return _sized(from_struct(struct, field, violations), field, violations, maximum)
 
 
 def from_value(value: Value, field: str, violations: Violations) -> Any:
     """Converts to a JSON value under the rules of `from_struct`; unset is None."""
     return _plain(value, field, violations, 1)
+
+
+def from_bounded_value(value: Value, field: str, violations: Violations, *, maximum: int) -> Any:
+    """Converts to a JSON value of at most `maximum` bytes as JSON; one that is far larger is not even read."""
+    _bound(value, field, violations, maximum)
+    return _sized(from_value(value, field, violations), field, violations, maximum)
 
 
 def to_value(value: Any) -> Value:
@@ -146,6 +147,18 @@ def request_digest(message: Message) -> bytes:
     digest.update(b"\0")
     digest.update(copied.SerializeToString(deterministic=True))
     return digest.digest()
+
+
+def _bound(given: Struct | Value, field: str, violations: Violations, maximum: int) -> None:
+    if given.ByteSize() > maximum * _WIRE_BYTES_PER_JSON_BYTE:
+        violations.stop(field, f"must have at most {maximum} bytes as JSON")
+
+
+def _sized(plain: Converted, field: str, violations: Violations, maximum: int) -> Converted:
+    size = len(orjson.dumps(plain))
+    if size > maximum:
+        violations.add(field, f"must have at most {maximum} bytes as JSON, has {size}")
+    return plain
 
 
 def _set(target: Value, value: Any) -> None:
