@@ -40,7 +40,7 @@ from minion_testing.postgres import ClonedDatabase, cluster
 from minion_testing.serving import OPERATOR_KEY, SERVICE_KEY, SERVICES, free_ports
 
 from benchmarks.bill import billing
-from benchmarks.figure import Comparison, Figure, Operation, Options, interleave, process_tree
+from benchmarks.figure import Comparison, Figure, Operation, Options, interleave, process_tree, run_slice
 
 ID = ("F1", "F2")
 
@@ -62,14 +62,14 @@ async def measure(options: Options) -> list[Figure]:
         addresses, processes = await running.enter_async_context(_services(database, base_url, place))
         turns = await running.enter_async_context(_client(addresses))
         bill, echo = await running.enter_async_context(billing(bare.admin_dsn, base_url))
-        for operation in (turns.stream, turns.create, turns.embedding, bill.pay):
-            for _ in range(20):
-                await operation()
-        postgres = process_tree(await _postmaster(database))
-        shared = [os.getpid(), provider, *postgres]
-        ours, theirs = [*processes, *shared], [echo, *shared]
+        postmaster = await _postmaster(database)
 
         async def compared(operation: Operation, concurrency: int) -> Comparison:
+            # Pools grow with the callers: all their backends are there before it is said whose CPU counts.
+            for warmed in (operation, bill.pay):
+                await run_slice(warmed, seconds=2, concurrency=concurrency, pids=())
+            shared = [os.getpid(), provider, *process_tree(postmaster)]
+            ours, theirs = [*processes, *shared], [echo, *shared]
             return await interleave(
                 operation,
                 bill.pay,

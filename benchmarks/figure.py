@@ -4,6 +4,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -86,7 +87,7 @@ Operation = Callable[[], Awaitable[object]]
 
 async def run_slice(operation: Operation, *, seconds: float, concurrency: int, pids: Iterable[int]) -> Slice:
     """Repeats `operation` for about `seconds` with `concurrency` callers; CPU is that of `pids` over the slice."""
-    processes = [psutil.Process(pid) for pid in pids]
+    processes = _running(pids)
     latencies: list[float] = []
     end = time.perf_counter() + seconds
 
@@ -130,6 +131,15 @@ def process_tree(pid: int) -> list[int]:
     """Returns the process and all its descendants, such as a Postgres with its backends."""
     root = psutil.Process(pid)
     return [root.pid, *(child.pid for child in root.children(recursive=True))]
+
+
+def _running(pids: Iterable[int]) -> list[psutil.Process]:
+    # A backend of Postgres ends when its pool lets the connection go.
+    found = []
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            found.append(psutil.Process(pid))
+    return found
 
 
 def _cpu(processes: list[psutil.Process]) -> float:
