@@ -55,6 +55,7 @@ CALLS = [
     ("Remember that my train leaves at seven.", "remember", {"content": "my train leaves at seven"}),
     ("My name is Ada", "remember", {"content": "My name is Ada"}),
     ("Hello! I like green tea.", "remember", {"content": "I like green tea"}),
+    ("My mail is ada@example.com. Bye!", "remember", {"content": "My mail is ada@example.com"}),
     ("What do you know about me?", "recall", {"query": "What do you know about me?"}),
     ("What is my name?", "recall", {"query": "What is my name?"}),
     ("Who am I?", "recall", {"query": "Who am I?"}),

@@ -14,10 +14,12 @@ from minion_gateway.inference.domain import ToolSpec
 _CLOCK = re.compile(r"\b(what time|time is it|the time|clock|what day|what date|today'?s date|which day)\b", re.I)
 _EXPRESSION = re.compile(r"\(*\s*-?\d+(?:\.\d+)?(?:\s*(?:\*\*|[-+*/^%x×÷])\s*\(*\s*-?\d+(?:\.\d+)?\s*\)*)+")  # noqa: RUF001
 _SPOKEN = {"plus": "+", "minus": "-", "times": "*", "multiplied by": "*", "divided by": "/"}
+# A sentence's rest; a full stop inside a word, as in an address or a number, does not end it.
+_REST = r"(?:[^.!?\n]|[.!?](?=\w))"
 _TELLS = re.compile(
-    r"\b(?:please )?(?:remember|note|keep in mind)(?: that)?[:,]? (?P<order>[^.!?\n]+)"
+    rf"\b(?:please )?(?:remember|note|keep in mind)(?: that)?[:,]? (?P<order>{_REST}+)"
     r"|(?P<own>\b(?:my (?:[a-z]+ ){1,3}is\b|i(?:'m| am) (?:called|allergic|vegetarian|vegan|from|a|an)\b"
-    r"|i (?:really |also )?(?:like|love|prefer|hate|dislike|live|work|speak|have|own)\b|call me\b)[^.!?\n]*)",
+    rf"|i (?:really |also )?(?:like|love|prefer|hate|dislike|live|work|speak|have|own)\b|call me\b){_REST}*)",
     re.I,
 )
 _ASKS = re.compile(
