@@ -46,6 +46,9 @@ DEFAULT_PORTS: Final[Mapping[str, int]] = {
     "activity": 50054,
 }
 
+# What a caller's code decides a retry by, and tells a person nothing.
+_FOR_PROGRAMS: Final = frozenset({"outcome", "charged"})
+
 _T = TypeVar("_T")
 
 
@@ -186,7 +189,8 @@ def refusal(error: grpc.aio.AioRpcError) -> MinionError:
             f"No service answers there; is `minion dev` running? ({message})", reason="SERVICE_UNREACHABLE"
         )
     # What the message leaves to ErrorInfo, such as which id it was, is all that a person has to go by.
-    left = [f"{name} {value}" for name, value in peer_errors.metadata_of(error).items() if not _told(value, message)]
+    found = peer_errors.metadata_of(error)
+    left = [f"{name} {found[name]}" for name in found if name not in _FOR_PROGRAMS and not _told(found[name], message)]
     if left:
         message = f"{message.removesuffix('.')} ({', '.join(left)})."
     return MinionError(message, reason=reason or error.code().name)
