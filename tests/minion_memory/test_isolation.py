@@ -2,21 +2,18 @@
 
 from array import array
 from collections.abc import AsyncIterator
-from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
-import minion_memory
 import orjson
 import pytest
 import pytest_asyncio
 from minion_memory.memories.store import packed, prepare
-from minion_postgres import SCHEMAS, Connection, Database, idempotency
+from minion_postgres import SCHEMAS, Connection, Database
 from minion_testing.postgres import ClonedDatabase
 
 from tests.minion_memory.stage import Stub, batch, placed, scattered, towards
 
-_MIGRATIONS = Path(minion_memory.__file__).parent / "migrations"
 _TENANT_TABLES = ("memories", "memory_vectors", "scope_counts", "idempotency_keys")
 
 
@@ -189,7 +186,7 @@ async def test_search_scans_the_index_of_its_plan(
         before = await scans()
         rows = await connection.fetch(
             "SELECT plan FROM memory.search_memories($1, $2, 'ann', 1::smallint, $3::float4[]::vector, NULL, NULL,"
-            " 1, $4, 80, 20000)",
+            " 1, $4, 80, 20000, 1000)",
             tenant_id,
             UUID(scope),
             towards(0),
@@ -238,7 +235,7 @@ async def test_store_looks_up_by_key_and_reads_no_other_memory(
 async def test_settings_of_a_walk_end_with_it(connection: Connection, scope: str, tenant_id: UUID) -> None:
     walked = await connection.fetchval(
         "SELECT plan FROM memory.search_memories($1, $2, 'ann', 1::smallint, $3::float4[]::vector, NULL, NULL,"
-        " 1, 10, 80, 20000)",
+        " 1, 10, 80, 20000, 1000)",
         tenant_id,
         UUID(scope),
         towards(0),
@@ -250,8 +247,3 @@ async def test_settings_of_a_walk_end_with_it(connection: Connection, scope: str
     )
     assert settings is not None
     assert tuple(settings) == ("on", "off", None)
-
-
-def test_idempotency_is_copied_as_it_is_shared() -> None:
-    assert idempotency.table_sql("memory") in (_MIGRATIONS / "0001_initial.up.sql").read_text()
-    assert idempotency.functions_sql("memory") in (_MIGRATIONS / "functions.sql").read_text()

@@ -1,6 +1,5 @@
 """Memories and their vectors in Postgres."""
 
-import struct
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +8,10 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import numpy as np
 from minion_errors import AlreadyExists
 from minion_postgres import Connection, Database, Key, Record, queries
+from pgvector import Vector
 
 from minion_memory.memories.domain import (
     Cursor,
@@ -31,8 +32,8 @@ from minion_memory.memories.domain import (
 )
 
 _QUERIES = queries.load(__package__)
-# What a page may weigh, so that a client's 4 MiB hold it.
-_PAGE_BYTES = 3 * 1024 * 1024
+# What a page or the hits of a search may weigh, so that a client's 4 MiB hold it.
+_REPLY_BYTES = 3 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,13 @@ class Receipt:
 
 
 async def prepare(connection: Connection) -> None:
-    """Teaches a new connection pgvector's type, whose values pass as the bytes that `packed` makes."""
-    await connection.set_type_codec("vector", schema="public", format="binary", encoder=_as_it_is, decoder=_as_it_is)
+    """Teaches a new connection pgvector's type.
+
+    The package's own `register_vector` does so for two more types, at a round trip each.
+    """
+    await connection.set_type_codec(
+        "vector", schema="public", format="binary", encoder=Vector.to_binary, decoder=Vector.from_binary
+    )
 
 
 class MemoryStore:
@@ -105,7 +111,7 @@ class MemoryStore:
         return None if row is None else _memory(row)
 
     async def list(self, tenant_id: UUID, filters: Filters, after: Cursor | None, limit: int) -> Page:
-        """Reads a page of at most `limit` memories and about 3 MiB, newest first."""
+        """Reads a page of at most `limit` memories and 3 MiB, newest first."""
         rows = await self._database.fetch(
             _QUERIES.list_memories,
             tenant_id,
@@ -115,7 +121,7 @@ class MemoryStore:
             after.create_time if after else None,
             after.memory_id if after else None,
             limit + 1,
-            _PAGE_BYTES,
+            _REPLY_BYTES,
         )
         memories = tuple(_memory(row) for row in rows[:limit])
         return Page(memories, more=bool(rows) and rows[0]["row_count"] > len(memories))
@@ -125,7 +131,7 @@ class MemoryStore:
         return bool(await self._database.fetch_value(_QUERIES.delete_memory, tenant_id, *_request(key), memory_id))
 
     async def search(self, tenant_id: UUID, search: Search, model: EmbeddingModel, vector: "array[float]") -> Found:
-        """Finds the memories of a scope nearest to a vector of the model."""
+        """Finds the memories of a scope nearest to a vector of the model, less than 3 MiB of them."""
         rows = await self._database.fetch(
             _QUERIES.search_memories,
             tenant_id,
@@ -139,6 +145,7 @@ class MemoryStore:
             self._limits.exact_search_limit,
             self._limits.walk_candidates,
             self._limits.walk_limit,
+            _REPLY_BYTES,
         )
         hits = tuple(Hit(_memory(row), row["score"]) for row in rows if row["memory_id"] is not None)
         return Found(hits, Plan(rows[0]["plan"]), rows[0]["scope_count"])
@@ -159,15 +166,9 @@ class EmbeddingModels:
         return self._known.get(name)
 
 
-def _as_it_is(value: bytes) -> bytes:
-    return value
-
-
-def packed(vector: "array[float]") -> bytes:
-    """Writes a vector as pgvector receives it: dimension and a zero (16 bits each), then floats, all big-endian."""
-    numbers = array("f", measurable(vector))
-    numbers.byteswap()
-    return struct.pack(">HH", len(numbers), 0) + numbers.tobytes()
+def packed(vector: "array[float]") -> Vector:
+    """Makes a vector as pgvector takes it; by way of numpy, which hands the numbers over without looking at each."""
+    return Vector(np.frombuffer(measurable(vector), dtype=np.float32))
 
 
 def _request(key: Key | None) -> tuple[UUID | None, bytes | None]:

@@ -42,10 +42,13 @@ CREATE TABLE memory.memories (
     model_id         smallint,
     create_time      timestamptz      NOT NULL DEFAULT now(),
     updated_at       timestamptz      NOT NULL DEFAULT now(),
-    -- About what it takes on the wire, so that pages can be bounded.
+    -- What it takes on the wire at most, so that replies can be bounded. Each JSON value begins after one of `,[{` and
+    -- takes up to twelve bytes beside its text, as a number does.
     byte_count       integer          GENERATED ALWAYS AS (
-        1024 + octet_length(content) + octet_length(source_quote) + octet_length(metadata::text)
-             + octet_length(labels::text)) STORED,
+        1024 + octet_length(user_id) + octet_length(key) + octet_length(content) + octet_length(speaker)
+             + octet_length(source_quote) + 10 * cardinality(source_sequences) + octet_length(labels::text)
+             + octet_length(metadata::text)
+             + 12 * (octet_length(metadata::text) - octet_length(translate(metadata::text, ',[{', '')))) STORED,
     PRIMARY KEY (tenant_id, memory_id)
 );
 -- One index a combination of ListMemories' filters, newest first; the one by user also serves erasure.

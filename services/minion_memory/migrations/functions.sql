@@ -251,11 +251,11 @@ $$;
 --
 -- The counts say how many match scope and types. At most `exact_limit` are compared all; so are more where the walk of
 -- the index, which holds every tenant's vectors, would meet so many others that comparing is cheaper. All else is walked,
--- and compared after all when that brings fewer than `most` (of at least `least_score`). Stable, so that all of it sees
--- one snapshot.
+-- and compared after all when that brings fewer than `most` (of at least `least_score`). The best come that `most_bytes`
+-- hold, one in any case. Stable, so that all of it sees one snapshot.
 CREATE OR REPLACE FUNCTION memory.search_memories(
     tenant uuid, agent uuid, subject text, model smallint, query vector, types text[], least_score double precision,
-    most integer, exact_limit bigint, walk_candidates integer, walk_limit integer
+    most integer, exact_limit bigint, walk_candidates integer, walk_limit integer, most_bytes bigint
 ) RETURNS TABLE (plan text, scope_count bigint, score double precision, memory memory.memory_details)
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -311,11 +311,16 @@ BEGIN
          WHERE least_score IS NULL OR 1 - best.distance >= least_score;
     END IF;
     RETURN QUERY
-        SELECT chosen, counted, 1 - hit.distance, details::memory.memory_details
-          FROM unnest(ids, distances) AS hit (memory_id, distance)
-         CROSS JOIN LATERAL (SELECT * FROM memory.memory_details d
-                              WHERE d.tenant_id = tenant AND d.memory_id = hit.memory_id LIMIT 1) details
-         ORDER BY hit.distance, hit.memory_id LIMIT most;
+        SELECT chosen, counted, 1 - filled.distance, filled.details
+          FROM (SELECT hit.*, details::memory.memory_details AS details, details.byte_count,
+                       sum(details.byte_count) OVER (ORDER BY hit.distance, hit.memory_id) AS filling
+                  FROM (SELECT * FROM unnest(ids, distances) AS near (memory_id, distance)
+                         ORDER BY near.distance, near.memory_id LIMIT most) hit
+                 CROSS JOIN LATERAL (SELECT * FROM memory.memory_details d
+                                      WHERE d.tenant_id = tenant AND d.memory_id = hit.memory_id LIMIT 1) details
+               ) filled
+         WHERE filled.filling <= greatest(most_bytes, filled.byte_count)
+         ORDER BY filled.distance, filled.memory_id;
     IF NOT FOUND THEN
         RETURN QUERY SELECT chosen, coalesce(counted, 0), NULL::double precision, NULL::memory.memory_details;
     END IF;

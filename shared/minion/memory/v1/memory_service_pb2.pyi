@@ -225,7 +225,7 @@ class ListMemoriesResponse(_message.Message):
     """Opens the next page; empty on the last."""
     @_builtins.property
     def memories(self) -> _containers.RepeatedCompositeFieldContainer[_memory_pb2.Memory]:
-        """The memories, newest first."""
+        """The memories, newest first; a page of large ones holds fewer, so that it stays below 4 MiB."""
 
     def __init__(
         self,
@@ -351,7 +351,7 @@ class SearchMemoriesResponse(_message.Message):
     """How many memories the agent has of the user."""
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[_memory_pb2.MemoryHit]:
-        """The memories found, best first."""
+        """The memories found, best first; of large ones fewer than asked for come, so that the reply stays below 4 MiB."""
 
     def __init__(
         self,
