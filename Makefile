@@ -68,7 +68,7 @@ format: $(STAMP) ## Put the sources into shape
 
 .PHONY: check
 check: lint check-proto check-docs ## Check everything that takes no database: lint, drift, fast tests
-	$(PYTEST) -m "not postgres and not slow and not faults" tests
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not postgres and not slow and not faults" tests
 
 .PHONY: proto
 proto: $(STAMP) ## Generate the stubs in shared/minion from protos/

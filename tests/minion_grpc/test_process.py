@@ -20,6 +20,9 @@ from minion_testing.serving import free_ports
 from tests.minion_grpc.echo import EchoRequest
 from tests.minion_grpc.stage import SERVICE_KEY, stub
 
+# Processes are started and stopped here.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TOKENS = ServiceTokens(SERVICE_KEY, "test")
 

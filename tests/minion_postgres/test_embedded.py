@@ -17,6 +17,9 @@ import asyncpg
 import pytest
 from minion_postgres import EmbeddedPostgres, EmbeddedPostgresError, EmbeddedPostgresInUseError, binaries, cluster_files
 
+# Servers are started and killed here.
+pytestmark = pytest.mark.slow
+
 QUICK = {"fsync": "off", "shared_buffers": "16MB", "max_connections": "20"}
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as somebody else")
 

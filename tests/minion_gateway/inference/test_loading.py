@@ -6,6 +6,11 @@ import sys
 from asyncio.subprocess import PIPE, create_subprocess_exec
 from pathlib import Path
 
+import pytest
+
+# The model is made and loaded here.
+pytestmark = pytest.mark.slow
+
 LIGHT = """
 import sys
 import minion_gateway.inference.composition

@@ -13,6 +13,9 @@ from minion_gateway.inference.embedders.local import LocalEmbedder
 
 from tests.minion_gateway.inference.reference_model import ReferenceModel
 
+# The model is made and loaded here.
+pytestmark = pytest.mark.slow
+
 TEXTS = [
     "My favourite colour is teal.",
     "What is my favourite colour?",
