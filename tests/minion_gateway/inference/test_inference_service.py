@@ -7,13 +7,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
+import orjson
 import pytest
 from minion.gateway.v1 import inference_pb2 as pb
 from minion.gateway.v1 import inference_service_pb2 as service_pb
+from minion_errors import Unavailable
 from minion_gateway.inference.domain import ChatMessage, CompletionRequest, Operation, Role
+from minion_grpc.wire import to_struct
 from minion_testing.errors import refused
 from minion_testing.fake_provider import FakeProvider
 from minion_testing.provider_script import Fault, FaultKind, Reply, Script
+from minion_testing.stalls import longest_stall
 from opentelemetry.trace import SpanKind
 
 from tests.minion_gateway.inference.inference_stage import Served, serving
@@ -85,8 +89,22 @@ async def test_a_conversation_with_tools_reaches_the_provider(served: Served, fa
     assert (body["temperature"], body["max_tokens"]) == (0.0, 7)
 
 
-async def test_arguments_that_are_no_object_are_an_invalid_answer(served: Served, fake: FakeProvider) -> None:
-    fake.push(Reply(tool_calls=(("clock", '{"zone": '),)))
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        '{"zone": ',
+        "[]",
+        '{"n": NaN}',
+        '{"n": 1%s}' % ("0" * 400),
+        '{"text": "\\ud800"}',
+        '{"n": %s}' % ("[" * 32 + "]" * 32),
+    ],
+    ids=["cut", "list", "nan", "huge", "half a character", "deep"],
+)
+async def test_arguments_that_are_no_object_are_an_invalid_answer(
+    served: Served, fake: FakeProvider, arguments: str
+) -> None:
+    fake.push(Reply(tool_calls=(("clock", arguments),)))
     async with refused(grpc.StatusCode.UNAVAILABLE, "PROVIDER_ANSWER_INVALID"):
         await served.stub.Complete(complete("time?"))
 
@@ -106,7 +124,8 @@ async def test_a_cut_stream_is_an_error(served: Served, fake: FakeProvider) -> N
     async with refused(grpc.StatusCode.UNAVAILABLE, "PROVIDER_ANSWER_INVALID"):
         async for event in served.stub.StreamComplete(stream("a b c d")):
             seen.append(event.text_delta)  # noqa: PERF401 - what came before the cut must be kept
-    assert seen == ["echo: ", "a "]
+    # A reset may overtake words that nobody had read yet; what came is kept, and nothing is made up.
+    assert seen == ["echo: ", "a "][: len(seen)]
     assert [call.reason for call in served.recorded] == ["PROVIDER_ANSWER_INVALID"]
 
 
@@ -197,6 +216,10 @@ async def test_all_faults_of_a_request_are_told_at_once(served: Served, fake: Fa
         (complete("", messages=[pb.ChatMessage(role=pb.CHAT_ROLE_USER, text="x")] * 1_001), "messages"),
         (complete("x" * (1024 * 1024)), "messages"),
         (complete("x", tools=[pb.ChatTool(name="t")] * 129), "tools"),
+        (
+            complete("x", tools=[pb.ChatTool(name="t", input_schema=to_struct({"x": "x" * 65_536}))]),
+            "tools[0].input_schema",
+        ),
         (complete("x", temperature=math.nan), "temperature"),
         (complete("x", max_output_tokens=200_001), "max_output_tokens"),
     ],
@@ -208,6 +231,33 @@ async def test_the_limits_of_complete(served: Served, request_: service_pb.Compl
     copied = service_pb.StreamCompleteRequest.FromString(request_.SerializeToString())
     async with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS"):
         [event async for event in served.stub.StreamComplete(copied)]
+
+
+async def test_a_paid_answer_is_given_though_its_audit_fails(
+    served: Served, fake: FakeProvider, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.push(Reply("Paris.", input_tokens=1_000, output_tokens=500), Reply("Paris."))
+    served.refusing.append(Unavailable("The database is away.", reason="DATABASE_UNAVAILABLE"))
+    assert (await served.stub.Complete(complete("The capital of France?"))).completion.text == "Paris."
+    events = [event async for event in served.stub.StreamComplete(stream("The capital of France?"))]
+    assert events[-1].completion.text == "Paris."
+    assert (await served.stub.Embed(service_pb.EmbedRequest(texts=["one text"]))).dimension == 384
+    async with refused(grpc.StatusCode.INVALID_ARGUMENT, "MODEL_NOT_FOUND"):
+        await served.stub.Complete(complete("hello", model="nobody/gpt"))
+    assert "inference_unaudited_total 4.0" in served.metrics()
+    logged = capsys.readouterr().out
+    assert logged.count("a call of a model is not audited") == 4
+    assert "input_tokens=1000" in logged
+    assert "output_tokens=500" in logged
+
+
+async def test_large_questions_and_answers_are_converted_off_the_loop(served: Served, fake: FakeProvider) -> None:
+    dense = {"n": [1] * 30_000}
+    tools = [pb.ChatTool(name=f"t{number}") for number in range(6)]
+    for tool in tools:
+        tool.input_schema.update(dense)
+    fake.push(Reply(tool_calls=tuple((f"t{number}", orjson.dumps(dense).decode()) for number in range(4))))
+    assert await longest_stall(served.stub.Complete(complete("count", tools=tools))) < 0.4
 
 
 async def test_embed_uses_the_local_model_by_default(served: Served, fake: FakeProvider) -> None:
