@@ -7,7 +7,7 @@ import orjson
 from minion.gateway.v1 import inference_pb2 as pb
 from minion.gateway.v1 import inference_service_pb2 as service_pb
 from minion_errors import Violations
-from minion_grpc.wire import from_struct, to_struct
+from minion_grpc.wire import from_bounded_struct, from_struct, to_struct
 from minion_postgres import pages
 
 from minion_gateway.inference.domain import (
@@ -43,7 +43,10 @@ _FINISH_REASONS = {
 _KINDS = {ModelKind.CHAT: pb.MODEL_KIND_CHAT, ModelKind.EMBEDDING: pb.MODEL_KIND_EMBEDDING}
 _KINDS_ASKED = {pb.MODEL_KIND_UNSPECIFIED: None, **{number: kind for kind, number in _KINDS.items()}}
 _DEFAULT_OUTPUT_TOKENS = 1_024
+# What a message costs beside its JSON, in bytes of JSON that take as long to convert.
+_MESSAGE_BYTES = 16
 _MEBIBYTE = 1024 * 1024
+_MOST_SCHEMA_BYTES = 64 * 1024
 _DEFAULT_PAGE, _LARGEST_PAGE = 50, 500
 
 
@@ -67,7 +70,7 @@ def completion_from_proto(request: service_pb.CompleteRequest | service_pb.Strea
     if request.max_output_tokens:
         violations.between("max_output_tokens", request.max_output_tokens, minimum=1, maximum=200_000)
     if sum(message.ByteSize() for message in request.messages) > _MEBIBYTE:
-        violations.add("messages", "must have at most 1 MiB together")
+        violations.stop("messages", "must have at most 1 MiB together")
     messages = tuple(
         _message(f"messages[{index}]", message, violations) for index, message in enumerate(request.messages)
     )
@@ -116,6 +119,23 @@ def page_to_proto(
     shown = models[:limit]
     token = pages.encode([shown[-1].name], _filters(request)) if len(models) > limit else ""
     return service_pb.ListModelsResponse(models=[_model(model) for model in shown], next_page_token=token)
+
+
+def request_bytes(request: service_pb.CompleteRequest | service_pb.StreamCompleteRequest) -> int:
+    """Measures a question for `wire.off_loop`: the JSON in it."""
+    calls = sum(call.ByteSize() for message in request.messages for call in message.tool_calls)
+    return calls + sum(tool.ByteSize() for tool in request.tools) + len(request.messages) * _MESSAGE_BYTES
+
+
+def answer_bytes(delta: Delta) -> int:
+    """Measures a piece of an answer for `wire.off_loop`: the JSON in it."""
+    calls = delta.completion.tool_calls if isinstance(delta, Finished) else ()
+    return sum(len(call.arguments) for call in calls)
+
+
+def vector_bytes(embeddings: Embeddings) -> int:
+    """Measures vectors for `wire.off_loop`: a number takes 0.07 µs."""
+    return len(embeddings.vectors) * embeddings.dimensions // 4
 
 
 def completion_to_proto(completion: Completion) -> pb.Completion:
@@ -190,7 +210,7 @@ def _call(path: str, call: pb.ChatToolCall, violations: Violations) -> ToolCall:
 def _tool(path: str, tool: pb.ChatTool, violations: Violations) -> ToolSpec:
     violations.length(f"{path}.name", tool.name, minimum=1, maximum=64)
     violations.length(f"{path}.description", tool.description, maximum=4_000)
-    schema = from_struct(tool.input_schema, f"{path}.input_schema", violations)
+    schema = from_bounded_struct(tool.input_schema, f"{path}.input_schema", violations, maximum=_MOST_SCHEMA_BYTES)
     return ToolSpec(tool.name, tool.description, schema or {"type": "object", "properties": {}})
 
 

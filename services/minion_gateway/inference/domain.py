@@ -5,14 +5,17 @@ Providers and embedders stand behind the two Protocols at the end. Models are na
 """
 
 import enum
-import json
 from array import array
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import orjson
+
 NANOS_PER_USD = 1_000_000_000
 CURRENCY = "USD"
+# What a Struct may have, so that its readers take it.
+_MOST_LEVELS = 32
 
 
 class Role(enum.Enum):
@@ -42,12 +45,15 @@ class ToolCall:
     arguments: str
 
     def decoded(self) -> dict[str, Any] | None:
-        """Returns the arguments as an object, or None where the model wrote anything else."""
+        """Returns the arguments as an object of at most 32 levels, or None where the model wrote anything else.
+
+        orjson, because it refuses what no reply can hold: NaN, numbers beyond a double, half characters.
+        """
         try:
-            value = json.loads(self.arguments or "{}")
+            value = orjson.loads(self.arguments or "{}")
         except ValueError:
             return None
-        return value if isinstance(value, dict) else None
+        return value if isinstance(value, dict) and _nested_within(value, _MOST_LEVELS) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +221,14 @@ class InferenceCall:
     usage: Usage
     cost_nanos: int | None
     reason: str = ""
+
+
+def _nested_within(value: Any, levels: int) -> bool:
+    if isinstance(value, dict):
+        return levels > 0 and all(_nested_within(item, levels - 1) for item in value.values())
+    if isinstance(value, list):
+        return levels > 0 and all(_nested_within(item, levels - 1) for item in value)
+    return True
 
 
 class Provider(Protocol):

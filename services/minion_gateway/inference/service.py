@@ -5,9 +5,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mappi
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 
+import structlog
 from minion_errors import InvalidArgument, MinionError
 from minion_telemetry import Telemetry, attributes
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from prometheus_client import Counter
 
 from minion_gateway.inference.domain import (
     CURRENCY,
@@ -29,6 +31,10 @@ from minion_gateway.inference.latency import ModelLatency
 from minion_gateway.inference.prices import Prices
 
 Recorder = Callable[[InferenceCall], Awaitable[None]]
+
+# How long an answer waits for its audit row.
+_RECORD_SECONDS = 2.0
+_log = structlog.get_logger()
 
 
 class Inference:
@@ -54,6 +60,9 @@ class Inference:
         self._defaults = {model.kind: model.name for model in self._models if model.default}
         self._prices = prices
         self._tracer = telemetry.tracer
+        self.unaudited = Counter(
+            "inference_unaudited_total", "Calls whose audit row could not be written.", registry=telemetry.registry
+        )
         self._latency = ModelLatency(telemetry.registry, known=[model.name for model in self._models])
 
     async def start(self) -> None:
@@ -200,7 +209,8 @@ class Inference:
 class RecordedInference:
     """What clients may ask of the models with no run around it; every call is recorded for the audit.
 
-    `record` is awaited once a call, whatever became of it.
+    `record` is awaited once a call, whatever became of it. An answer that was paid for is given even where its row
+    can't be written: the row then stands in the log, as an error, and is counted in `inference_unaudited_total`.
     """
 
     def __init__(self, inference: Inference, record: Recorder) -> None:
@@ -213,9 +223,9 @@ class RecordedInference:
         try:
             completion = await self._inference.complete(request)
         except BaseException as error:
-            await self._record(_failed(Operation.CHAT, full, error))
+            await self._write_down(_failed(Operation.CHAT, full, error))
             raise
-        await self._record(InferenceCall(Operation.CHAT, full, completion.usage, completion.cost_nanos))
+        await self._write_down(InferenceCall(Operation.CHAT, full, completion.usage, completion.cost_nanos))
         return completion
 
     async def stream(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
@@ -227,11 +237,11 @@ class RecordedInference:
                 async for delta in deltas:
                     if isinstance(delta, Finished):
                         finished = delta.completion
-                        await self._record(InferenceCall(Operation.CHAT, full, finished.usage, finished.cost_nanos))
+                        await self._write_down(InferenceCall(Operation.CHAT, full, finished.usage, finished.cost_nanos))
                     yield delta
         except BaseException as error:
             if finished is None:
-                await self._record(_failed(Operation.CHAT, full, error))
+                await self._write_down(_failed(Operation.CHAT, full, error))
             raise
 
     async def embed(self, texts: Sequence[str], model: str) -> Embeddings:
@@ -240,14 +250,33 @@ class RecordedInference:
         try:
             embeddings = await self._inference.embed(texts, model)
         except BaseException as error:
-            await self._record(_failed(Operation.EMBEDDINGS, full, error))
+            await self._write_down(_failed(Operation.EMBEDDINGS, full, error))
             raise
-        await self._record(InferenceCall(Operation.EMBEDDINGS, full, embeddings.usage, embeddings.cost_nanos))
+        await self._write_down(InferenceCall(Operation.EMBEDDINGS, full, embeddings.usage, embeddings.cost_nanos))
         return embeddings
 
     def models(self, kind: ModelKind | None, *, after: str, limit: int) -> tuple[Model, ...]:
         """Returns up to `limit` models whose names come after `after`."""
         return tuple(model for model in self._inference.models(kind) if model.name > after)[:limit]
+
+    async def _write_down(self, call: InferenceCall) -> None:
+        try:
+            async with asyncio.timeout(_RECORD_SECONDS):
+                await self._record(call)
+        except (MinionError, TimeoutError) as fault:
+            self._inference.unaudited.inc()
+            _log.error(
+                "a call of a model is not audited",
+                operation=call.operation.value,
+                model=call.model,
+                input_tokens=call.usage.input_tokens,
+                output_tokens=call.usage.output_tokens,
+                cached_tokens=call.usage.cached_tokens,
+                reasoning_tokens=call.usage.reasoning_tokens,
+                cost_nanos=call.cost_nanos,
+                error_reason=call.reason,
+                cause=str(fault) or type(fault).__name__,
+            )
 
 
 def _bare(full: str) -> str:
@@ -255,7 +284,10 @@ def _bare(full: str) -> str:
 
 
 def _failed(operation: Operation, model: str, error: BaseException) -> InferenceCall:
-    reason = error.reason if isinstance(error, MinionError) else "CANCELED"
+    if isinstance(error, MinionError):
+        reason = error.reason
+    else:
+        reason = "INTERNAL" if isinstance(error, Exception) else "CANCELED"
     return InferenceCall(operation, model, Usage(), None, reason)
 
 

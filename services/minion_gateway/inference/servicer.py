@@ -7,8 +7,10 @@ from typing import Any
 import grpc
 from minion.gateway.v1 import inference_service_pb2 as pb
 from minion.gateway.v1 import inference_service_pb2_grpc
+from minion_grpc import wire
 
 from minion_gateway.inference import convert
+from minion_gateway.inference.domain import Finished
 from minion_gateway.inference.service import RecordedInference
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -22,22 +24,26 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
 
     async def Complete(self, request: pb.CompleteRequest, context: Context) -> pb.CompleteResponse:
         """Asks a model and returns its whole answer."""
-        completion = await self._inference.complete(convert.completion_from_proto(request))
-        return pb.CompleteResponse(completion=convert.completion_to_proto(completion))
+        question = await wire.off_loop(convert.completion_from_proto, request, convert.request_bytes(request))
+        completion = await self._inference.complete(question)
+        size = convert.answer_bytes(Finished(completion))
+        return pb.CompleteResponse(completion=await wire.off_loop(convert.completion_to_proto, completion, size))
 
     async def StreamComplete(
         self, request: pb.StreamCompleteRequest, context: Context
     ) -> AsyncIterator[pb.StreamCompleteResponse]:
         """Asks a model and streams its answer."""
-        async with aclosing(self._inference.stream(convert.completion_from_proto(request))) as deltas:
+        question = await wire.off_loop(convert.completion_from_proto, request, convert.request_bytes(request))
+        async with aclosing(self._inference.stream(question)) as deltas:
             async for delta in deltas:
-                if event := convert.delta_to_proto(delta):
+                if event := await wire.off_loop(convert.delta_to_proto, delta, convert.answer_bytes(delta)):
                     yield event
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
         """Makes vectors of texts."""
         texts, model = convert.texts_from_proto(request)
-        return convert.embeddings_to_proto(await self._inference.embed(texts, model))
+        embeddings = await self._inference.embed(texts, model)
+        return await wire.off_loop(convert.embeddings_to_proto, embeddings, convert.vector_bytes(embeddings))
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """Lists the models that can be asked."""

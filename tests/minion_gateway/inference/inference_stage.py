@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import grpc
 from minion.gateway.v1 import inference_service_pb2, inference_service_pb2_grpc
 from minion_auth import Authenticator, ServiceTokens, VerifiedKey, api_keys
+from minion_errors import MinionError
 from minion_gateway.inference.composition import build
 from minion_gateway.inference.domain import InferenceCall
 from minion_gateway.inference.service import Inference, RecordedInference
@@ -54,6 +55,7 @@ class Served:
     inference: Inference
     recorded: list[InferenceCall]
     recording: asyncio.Event
+    refusing: list[MinionError]  # what the recorder fails with
     telemetry: Telemetry
     finished: InMemorySpanExporter
 
@@ -78,8 +80,11 @@ async def serving(cache: Path, **values: Any) -> AsyncIterator[Served]:
     keys = Keys()
     recorded: list[InferenceCall] = []
     recording = asyncio.Event()
+    refusing: list[MinionError] = []
 
     async def record(call: InferenceCall) -> None:
+        if refusing:
+            raise refusing[0]
         recorded.append(call)
         recording.set()
 
@@ -98,7 +103,7 @@ async def serving(cache: Path, **values: Any) -> AsyncIterator[Served]:
         channel: grpc.aio.Channel = connect(server.address, telemetry=telemetry, credential=keys.issue())
         async with channel:
             stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
-            yield Served(stub, inference, recorded, recording, telemetry, finished)
+            yield Served(stub, inference, recorded, recording, refusing, telemetry, finished)
     finally:
         await server.drain_and_stop()
         await inference.close()

@@ -191,7 +191,7 @@ class ChatTool(_message.Message):
     """What it does and when to call it, at most 4,000 characters."""
     @_builtins.property
     def input_schema(self) -> _struct_pb2.Struct:
-        """JSON Schema of the arguments."""
+        """JSON Schema of the arguments, at most 64 KiB as JSON."""
 
     def __init__(
         self,
