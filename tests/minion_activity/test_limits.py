@@ -62,6 +62,7 @@ def _nested(levels: int) -> Value:
         ("run_id", {"run_id": "x"}),
         ("step_sequence", {"step_sequence": -1}),
         ("user_id", {"user_id": "x" * 201}),
+        ("input", {"input": value("x" * (6 * 64 * 1024))}),
         ("input", {"input": value("x" * (64 * 1024 - 1))}),
         ("output", {"output": value("é" * (32 * 1024))}),
         ("input", {"input": Value(number_value=float("nan"))}),
