@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from minion_cli.__main__ import run
+from minion_cli.development.database import prepared
+from minion_errors import FailedPrecondition
 from minion_postgres import SCHEMAS
 from minion_testing.postgres import ClonedDatabase, PostgresCluster
 
@@ -68,7 +70,7 @@ def test_without_a_database_every_missing_setting_is_named(
 
 
 @pytest.mark.parametrize("variable", ["MINION_DATABASE_URL", "MINION_ADMIN_DATABASE_URL"])
-@pytest.mark.parametrize("command", ["migrate --bootstrap", "dev --free-ports", "doctor"])
+@pytest.mark.parametrize("command", ["migrate --bootstrap", "doctor"])
 def test_what_is_no_database_url_is_told_by_the_name_of_its_variable(
     command: str,
     variable: str,
@@ -83,6 +85,14 @@ def test_what_is_no_database_url_is_told_by_the_name_of_its_variable(
     assert run(command.split()) == 1
     captured = capsys.readouterr()
     assert f"{variable} must look like postgresql://host:5432/database" in captured.out + captured.err
+
+
+@pytest.mark.parametrize("variable", ["MINION_DATABASE_URL", "MINION_ADMIN_DATABASE_URL"])
+async def test_a_stack_tells_what_is_no_database_url_too(variable: str, tmp_path: Path) -> None:
+    environ = {"MINION_DATABASE_URL": "postgresql://127.0.0.1:1/minion", variable: "db.example.com"}
+    with pytest.raises(FailedPrecondition, match=f"{variable} must look like postgresql://"):
+        async with prepared(environ, tmp_path, "secret"):
+            pytest.fail("prepared nothing")
 
 
 def test_a_database_that_is_down_is_one_line(
