@@ -10,7 +10,7 @@ from uuid import UUID
 
 import structlog
 from minion_auth import CallerKind, Identity, acting_as
-from minion_errors import InvalidArgument, MinionError
+from minion_errors import InvalidArgument, MinionError, ResourceExhausted
 from minion_telemetry import Telemetry
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags, set_span_in_context
@@ -119,12 +119,21 @@ class Relay:
             _log.error("an audit row is refused", activity_id=str(ids[0]), error=fault.message)
             await self._store.defer(tenant_id, ids, _PAUSE_AFTER_REFUSAL, refused=True)
             return True
+        except ResourceExhausted as fault:
+            if len(rows) == 1 or fault.retry_after is not None:
+                return self._keep(rows, fault)
+            # Too large together for one message: half of them may fit.
+            middle = len(rows) // 2
+            return all([await self._deliver(tenant_id, principal, part) for part in (rows[:middle], rows[middle:])])
         except MinionError as fault:
-            _log.warning("audit rows wait", count=len(rows), reason=fault.reason, error=fault.message)
-            return False
+            return self._keep(rows, fault)
         await self._store.delete(tenant_id, ids)
         point("outbox.deleted")
         return True
+
+    def _keep(self, rows: Sequence[Waiting], fault: MinionError) -> bool:
+        _log.warning("audit rows wait", count=len(rows), reason=fault.reason, error=fault.message)
+        return False
 
     def _span(self, rows: Sequence[Waiting]) -> AbstractContextManager[object]:
         """Begins the span of one delivery: in the trace of the first row's call, with links to the others'."""

@@ -16,6 +16,7 @@ from minion_postgres import Database
 from minion_testing.errors import refused
 from minion_testing.fake_provider import FakeProvider
 from minion_testing.provider_script import Fault, FaultKind, Reply
+from pydantic import TypeAdapter
 from uuid_utils.compat import uuid4, uuid7
 
 from tests.minion_gateway.runs.stage import NOBODY, Client, Stage, rows, until
@@ -111,6 +112,28 @@ async def test_a_row_that_is_refused_holds_nobody_up(client: Client, stage: Stag
         assert await until(put_off)
 
 
+async def test_rows_too_large_together_are_sent_apart(client: Client, stage: Stage, owner: Database) -> None:
+    # Small numbers take five times as many bytes on the wire as in the outbox: together these pass every limit.
+    large = [row(UUID(int=uuid7().int), output=[1] * 16_000) for _ in range(60)]
+    async with await stage.database.connect("gateway") as database:
+        store = OutboxStore(database)
+        # One transaction, so that all become due at once.
+        async with owner.transaction(None) as held:
+            for each in large:
+                await held.execute(
+                    "INSERT INTO gateway.outbox (tenant_id, activity_id, principal, payload) "
+                    "VALUES ($1, $2, 'key:x', $3)",
+                    client.tenant_id,
+                    each.activity_id,
+                    TypeAdapter(Activity).dump_python(each, mode="json"),
+                )
+
+        async def sent() -> bool:
+            return not await store.read(client.tenant_id, [each.activity_id for each in large])
+
+        assert await until(sent, seconds=30)
+
+
 async def test_calls_of_models_outside_runs_are_audited(client: Client, provider: FakeProvider) -> None:
     provider.push(Reply("Good day.", input_tokens=7, output_tokens=3), Fault(FaultKind.KEY_REFUSED))
     stub: Any = InferenceServiceStub(client.channel("gateway"))
@@ -148,7 +171,7 @@ def test_content_that_is_too_large_is_cut_and_says_so() -> None:
     assert clipped([["z"] * 9_000] * 9) == "… (too large for the audit)"
 
 
-def row(activity_id: UUID, *, nanoseconds: int = 1) -> Activity:
+def row(activity_id: UUID, *, nanoseconds: int = 1, output: object = None) -> Activity:
     return Activity(
         activity_id=activity_id,
         kind=ActivityKind.RUN,
@@ -156,5 +179,6 @@ def row(activity_id: UUID, *, nanoseconds: int = 1) -> Activity:
         name="test",
         start_time=datetime.now(UTC),
         nanoseconds=nanoseconds,
+        output=output,
         run_id=UUID(int=uuid4().int),
     )
