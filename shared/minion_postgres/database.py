@@ -224,6 +224,9 @@ class Database:
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                 # A failover made this server a replica: every connection of the pool leads to the wrong place.
                 self._is_replica = True
+            if isinstance(error, asyncpg.InternalClientError):
+                # Nobody may be given a connection whose driver doesn't know where it stands.
+                connection.terminate()
             translated = faults.while_running(error, self._place, closed=_is_closed(connection), commits=commits)
             if span is not None:
                 _mark(span, translated or error)

@@ -50,6 +50,8 @@ _SERVER_GONE: Final = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.TargetServerAttributeNotMatched,
+    # The server's last word came while the driver was about to speak: it has lost count of what it waits for.
+    asyncpg.InternalClientError,
     OSError,
 )
 _REFUSED: Final = (

@@ -222,6 +222,18 @@ async def test_a_lost_connection_is_unavailable_and_the_pool_recovers(notes: Clo
             await database.ping()
 
 
+async def test_a_connection_whose_driver_is_lost_is_used_no_more(notes: ClonedDatabase) -> None:
+    # asyncpg raises this when the server's farewell meets a statement; when that is can't be arranged.
+    async with await notes.connect("session", pool_max_size=1) as database:
+        before = await database.fetch_value("SELECT pg_backend_pid()")
+        with pytest.raises(Unavailable) as refusal:
+            async with database.transaction(uuid4()) as transaction:
+                with database.statement("SELECT 1", transaction._connection):
+                    raise asyncpg.InternalClientError("cannot switch to state 11; another operation (2) is in progress")
+        assert refusal.value.reason == "DATABASE_UNAVAILABLE"
+        assert await database.fetch_value("SELECT pg_backend_pid()") != before
+
+
 async def test_a_database_that_is_down_is_a_clear_error_without_the_password() -> None:
     settings = ServiceDatabaseSettings.load({}, database_url=SecretStr("postgresql://h/x"))
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1/minion") as caught:
