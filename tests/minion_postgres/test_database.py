@@ -226,7 +226,7 @@ async def test_a_connection_whose_driver_is_lost_is_used_no_more(notes: ClonedDa
     # asyncpg raises this when the server's farewell meets a statement; when that is can't be arranged.
     async with await notes.connect("session", pool_max_size=1) as database:
         before = await database.fetch_value("SELECT pg_backend_pid()")
-        with pytest.raises(Unavailable) as refusal:
+        with pytest.raises(Unavailable) as refusal:  # noqa: PT012 - the blocks are what is tested
             async with database.transaction(uuid4()) as transaction:
                 with database.statement("SELECT 1", transaction._connection):
                     raise asyncpg.InternalClientError("cannot switch to state 11; another operation (2) is in progress")
