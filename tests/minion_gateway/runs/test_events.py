@@ -10,7 +10,7 @@ import pytest_asyncio
 from minion.gateway.v1 import run_pb2, run_service_pb2
 from minion_testing.errors import refused
 from minion_testing.fake_provider import FakeProvider
-from minion_testing.provider_script import Fault, FaultKind, Reply
+from minion_testing.provider_script import Fault, FaultKind, Reply, Script
 from minion_testing.serving import Served
 
 from tests.minion_gateway.runs.stage import Client, Stage
@@ -111,8 +111,12 @@ async def test_slow_text_is_told_as_it_comes(client: Client, provider: FakeProvi
 async def test_characters_that_nobody_can_keep_are_replaced(client: Client, provider: FakeProvider) -> None:
     session_id = await client.conversation(tools=("workspace",))
     provider.push(
-        Reply(tool_calls=(("workspace", '{"key": "k", "value": "a\\u0000b\\ud800"}'),)),
-        Reply("nul \x00 here"),
+        Script(
+            Reply(tool_calls=(("workspace", '{"key": "k", "value": "a\\u0000b\\ud800"}'),)),
+            times=None,
+            after_tools=False,
+        ),
+        Script(Reply("nul \x00 here"), times=None, after_tools=True),
     )
     run = await client.create(session_id)
     assert run.answer == "nul \ufffd here"
