@@ -60,6 +60,6 @@ async def test_metadata_counts_as_what_it_takes_on_the_wire(memories: Stub) -> N
 async def test_large_memories_are_converted_off_the_loop(memories: Stub) -> None:
     agent_id = str(uuid4())
     new = [placed(towards(angle), agent_id=agent_id, key=f"{angle}", metadata=_numbers()) for angle in range(20)]
-    assert await longest_stall(memories.StoreMemories(batch(*new))) < 0.4
-    assert await longest_stall(memories.ListMemories(pb.ListMemoriesRequest(agent_id=agent_id))) < 0.4
-    assert await longest_stall(memories.SearchMemories(search(agent_id, towards(0), limit=100))) < 0.4
+    assert await longest_stall(lambda: memories.StoreMemories(batch(*new))) < 0.4
+    assert await longest_stall(lambda: memories.ListMemories(pb.ListMemoriesRequest(agent_id=agent_id))) < 0.4
+    assert await longest_stall(lambda: memories.SearchMemories(search(agent_id, towards(0), limit=100))) < 0.4

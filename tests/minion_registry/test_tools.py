@@ -210,4 +210,4 @@ async def test_a_schema_full_of_faults_holds_nobody_up(tenant: Caller) -> None:
         async with refused(grpc.StatusCode.INVALID_ARGUMENT, "TOOL_SCHEMA_INVALID"):
             await tenant.register(input_schema=faulty)
 
-    assert await longest_stall(register()) < 0.4
+    assert await longest_stall(register) < 0.4

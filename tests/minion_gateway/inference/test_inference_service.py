@@ -257,7 +257,7 @@ async def test_large_questions_and_answers_are_converted_off_the_loop(served: Se
     for tool in tools:
         tool.input_schema.update(dense)
     fake.push(Reply(tool_calls=tuple((f"t{number}", orjson.dumps(dense).decode()) for number in range(4))))
-    assert await longest_stall(served.stub.Complete(complete("count", tools=tools))) < 0.4
+    assert await longest_stall(lambda: served.stub.Complete(complete("count", tools=tools))) < 0.4
 
 
 async def test_embed_uses_the_local_model_by_default(served: Served, fake: FakeProvider) -> None:
