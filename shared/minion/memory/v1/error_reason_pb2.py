@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#minion/memory/v1/error_reason.proto\x12\x10minion.memory.v1*\xe5\x01\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x45RROR_REASON_MEMORY_NOT_FOUND\x10\x01\x12*\n&ERROR_REASON_EMBEDDING_MODEL_NOT_FOUND\x10\x02\x12\x1f\n\x1b\x45RROR_REASON_VECTOR_INVALID\x10\x03\x12&\n\"ERROR_REASON_EMBEDDING_UNAVAILABLE\x10\x04\x12 \n\x1c\x45RROR_REASON_MEMORY_ID_TAKEN\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#minion/memory/v1/error_reason.proto\x12\x10minion.memory.v1*\x9f\x05\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x45RROR_REASON_MEMORY_NOT_FOUND\x10\x01\x12*\n&ERROR_REASON_EMBEDDING_MODEL_NOT_FOUND\x10\x02\x12\x1f\n\x1b\x45RROR_REASON_VECTOR_INVALID\x10\x03\x12&\n\"ERROR_REASON_EMBEDDING_UNAVAILABLE\x10\x04\x12 \n\x1c\x45RROR_REASON_MEMORY_ID_TAKEN\x10\x05\x12#\n\x1f\x45RROR_REASON_REVISION_NOT_FOUND\x10\x06\x12$\n ERROR_REASON_EXTRACTOR_NOT_FOUND\x10\x07\x12)\n%ERROR_REASON_EXTRACTION_JOB_NOT_FOUND\x10\x08\x12-\n)ERROR_REASON_EXTRACTION_JOB_STATE_FORBIDS\x10\t\x12\"\n\x1e\x45RROR_REASON_SESSION_NOT_FOUND\x10\n\x12\'\n#ERROR_REASON_EXTRACTION_UNAVAILABLE\x10\x0b\x12\'\n#ERROR_REASON_EMBEDDING_MODEL_EXISTS\x10\x0c\x12*\n&ERROR_REASON_EMBEDDING_MODEL_NOT_READY\x10\r\x12#\n\x1f\x45RROR_REASON_REEMBEDDING_NEEDED\x10\x0e\x12$\n ERROR_REASON_REEMBEDDING_RUNNING\x10\x0f\x12&\n\"ERROR_REASON_REEMBEDDING_NOT_FOUND\x10\x10\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'minion.memory.v1.error_reas
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=58
-  _globals['_ERRORREASON']._serialized_end=287
+  _globals['_ERRORREASON']._serialized_end=729
 # @@protoc_insertion_point(module_scope)

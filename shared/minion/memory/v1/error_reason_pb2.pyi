@@ -34,6 +34,28 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: the text can't be embedded now; `RetryInfo` says when to try again."""
     ERROR_REASON_MEMORY_ID_TAKEN: _ErrorReason.ValueType  # 5
     """ALREADY_EXISTS: another memory has the proposed id."""
+    ERROR_REASON_REVISION_NOT_FOUND: _ErrorReason.ValueType  # 6
+    """NOT_FOUND: no such revision of this memory."""
+    ERROR_REASON_EXTRACTOR_NOT_FOUND: _ErrorReason.ValueType  # 7
+    """NOT_FOUND: no such extractor; `metadata.extractor` names it."""
+    ERROR_REASON_EXTRACTION_JOB_NOT_FOUND: _ErrorReason.ValueType  # 8
+    """NOT_FOUND: no such extraction job in the caller's tenant."""
+    ERROR_REASON_EXTRACTION_JOB_STATE_FORBIDS: _ErrorReason.ValueType  # 9
+    """FAILED_PRECONDITION: the job is neither FAILED nor DONE; `metadata.state` names its state."""
+    ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 10
+    """NOT_FOUND: the session service has no such session in the caller's tenant."""
+    ERROR_REASON_EXTRACTION_UNAVAILABLE: _ErrorReason.ValueType  # 11
+    """UNAVAILABLE: the session service, or the model that extracts, can't be reached now; the job goes on by itself."""
+    ERROR_REASON_EMBEDDING_MODEL_EXISTS: _ErrorReason.ValueType  # 12
+    """ALREADY_EXISTS: a model of this name is registered with another dimension or provider."""
+    ERROR_REASON_EMBEDDING_MODEL_NOT_READY: _ErrorReason.ValueType  # 13
+    """FAILED_PRECONDITION: the model's index isn't made yet; `metadata.embedding_model` names it."""
+    ERROR_REASON_REEMBEDDING_NEEDED: _ErrorReason.ValueType  # 14
+    """FAILED_PRECONDITION: the tenant has memories that the model hasn't embedded; move them with ReembedMemories."""
+    ERROR_REASON_REEMBEDDING_RUNNING: _ErrorReason.ValueType  # 15
+    """FAILED_PRECONDITION: the tenant's memories are being moved already; `metadata.reembedding_id` names it."""
+    ERROR_REASON_REEMBEDDING_NOT_FOUND: _ErrorReason.ValueType  # 16
+    """NOT_FOUND: no such re-embedding in the caller's tenant."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons that the memory service gives in `google.rpc.ErrorInfo.reason` (without the prefix), beside those of
@@ -52,4 +74,26 @@ ERROR_REASON_EMBEDDING_UNAVAILABLE: ErrorReason.ValueType  # 4
 """UNAVAILABLE: the text can't be embedded now; `RetryInfo` says when to try again."""
 ERROR_REASON_MEMORY_ID_TAKEN: ErrorReason.ValueType  # 5
 """ALREADY_EXISTS: another memory has the proposed id."""
+ERROR_REASON_REVISION_NOT_FOUND: ErrorReason.ValueType  # 6
+"""NOT_FOUND: no such revision of this memory."""
+ERROR_REASON_EXTRACTOR_NOT_FOUND: ErrorReason.ValueType  # 7
+"""NOT_FOUND: no such extractor; `metadata.extractor` names it."""
+ERROR_REASON_EXTRACTION_JOB_NOT_FOUND: ErrorReason.ValueType  # 8
+"""NOT_FOUND: no such extraction job in the caller's tenant."""
+ERROR_REASON_EXTRACTION_JOB_STATE_FORBIDS: ErrorReason.ValueType  # 9
+"""FAILED_PRECONDITION: the job is neither FAILED nor DONE; `metadata.state` names its state."""
+ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 10
+"""NOT_FOUND: the session service has no such session in the caller's tenant."""
+ERROR_REASON_EXTRACTION_UNAVAILABLE: ErrorReason.ValueType  # 11
+"""UNAVAILABLE: the session service, or the model that extracts, can't be reached now; the job goes on by itself."""
+ERROR_REASON_EMBEDDING_MODEL_EXISTS: ErrorReason.ValueType  # 12
+"""ALREADY_EXISTS: a model of this name is registered with another dimension or provider."""
+ERROR_REASON_EMBEDDING_MODEL_NOT_READY: ErrorReason.ValueType  # 13
+"""FAILED_PRECONDITION: the model's index isn't made yet; `metadata.embedding_model` names it."""
+ERROR_REASON_REEMBEDDING_NEEDED: ErrorReason.ValueType  # 14
+"""FAILED_PRECONDITION: the tenant has memories that the model hasn't embedded; move them with ReembedMemories."""
+ERROR_REASON_REEMBEDDING_RUNNING: ErrorReason.ValueType  # 15
+"""FAILED_PRECONDITION: the tenant's memories are being moved already; `metadata.reembedding_id` names it."""
+ERROR_REASON_REEMBEDDING_NOT_FOUND: ErrorReason.ValueType  # 16
+"""NOT_FOUND: no such re-embedding in the caller's tenant."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dminion/memory/v1/memory.proto\x12\x10minion.memory.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd2\x04\n\x06Memory\x12\x11\n\tmemory_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\x12*\n\x04type\x18\x05 \x01(\x0e\x32\x1c.minion.memory.v1.MemoryType\x12\x0f\n\x07\x63ontent\x18\x06 \x01(\t\x12\x0f\n\x07speaker\x18\x07 \x01(\t\x12\x17\n\nimportance\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\nconfidence\x18\t \x01(\x01H\x01\x88\x01\x01\x12,\n\x05trust\x18\n \x01(\x0e\x32\x1d.minion.memory.v1.MemoryTrust\x12\x34\n\x06labels\x18\x0b \x03(\x0b\x32$.minion.memory.v1.Memory.LabelsEntry\x12)\n\x08metadata\x18\x0c \x01(\x0b\x32\x17.google.protobuf.Struct\x12.\n\x06source\x18\r \x01(\x0b\x32\x1e.minion.memory.v1.MemorySource\x12\x17\n\x0f\x65mbedding_model\x18\x0e \x01(\t\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\r\n\x0b_importanceB\r\n\x0b_confidence\"L\n\x0cMemorySource\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x19\n\x11message_sequences\x18\x02 \x03(\x03\x12\r\n\x05quote\x18\x03 \x01(\t\"*\n\tEmbedding\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\x02\"D\n\tMemoryHit\x12(\n\x06memory\x18\x01 \x01(\x0b\x32\x18.minion.memory.v1.Memory\x12\r\n\x05score\x18\x02 \x01(\x01*\x8b\x01\n\nMemoryType\x12\x1b\n\x17MEMORY_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10MEMORY_TYPE_FACT\x10\x01\x12\x1a\n\x16MEMORY_TYPE_PREFERENCE\x10\x02\x12\x17\n\x13MEMORY_TYPE_CONTEXT\x10\x03\x12\x15\n\x11MEMORY_TYPE_SKILL\x10\x04*t\n\x0bMemoryTrust\x12\x1c\n\x18MEMORY_TRUST_UNSPECIFIED\x10\x00\x12\x19\n\x15MEMORY_TRUST_ASSERTED\x10\x01\x12\x15\n\x11MEMORY_TRUST_USER\x10\x02\x12\x15\n\x11MEMORY_TRUST_TOOL\x10\x03*w\n\nSearchPlan\x12\x1b\n\x17SEARCH_PLAN_UNSPECIFIED\x10\x00\x12\x15\n\x11SEARCH_PLAN_EXACT\x10\x01\x12\x14\n\x10SEARCH_PLAN_HNSW\x10\x02\x12\x1f\n\x1bSEARCH_PLAN_HNSW_THEN_EXACT\x10\x03*\x80\x01\n\x0cStoreOutcome\x12\x1d\n\x19STORE_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15STORE_OUTCOME_CREATED\x10\x01\x12\x19\n\x15STORE_OUTCOME_UPDATED\x10\x02\x12\x1b\n\x17STORE_OUTCOME_UNCHANGED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dminion/memory/v1/memory.proto\x12\x10minion.memory.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe1\x06\n\x06Memory\x12\x11\n\tmemory_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\x12*\n\x04type\x18\x05 \x01(\x0e\x32\x1c.minion.memory.v1.MemoryType\x12\x0f\n\x07\x63ontent\x18\x06 \x01(\t\x12\x0f\n\x07speaker\x18\x07 \x01(\t\x12\x17\n\nimportance\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\nconfidence\x18\t \x01(\x01H\x01\x88\x01\x01\x12,\n\x05trust\x18\n \x01(\x0e\x32\x1d.minion.memory.v1.MemoryTrust\x12\x34\n\x06labels\x18\x0b \x03(\x0b\x32$.minion.memory.v1.Memory.LabelsEntry\x12)\n\x08metadata\x18\x0c \x01(\x0b\x32\x17.google.protobuf.Struct\x12.\n\x06source\x18\r \x01(\x0b\x32\x1e.minion.memory.v1.MemorySource\x12\x17\n\x0f\x65mbedding_model\x18\x0e \x01(\t\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nvalid_from\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bvalid_until\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\noccur_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rsuperseded_by\x18\x14 \x01(\t\x12\x14\n\x0c\x61\x63\x63\x65ss_count\x18\x15 \x01(\x03\x12/\n\x0b\x61\x63\x63\x65ss_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x17 \x01(\x03\x12\x0c\n\x04\x65tag\x18\x18 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\r\n\x0b_importanceB\r\n\x0b_confidence\"L\n\x0cMemorySource\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x19\n\x11message_sequences\x18\x02 \x03(\x03\x12\r\n\x05quote\x18\x03 \x01(\t\"*\n\tEmbedding\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\x02\"\xa5\x01\n\tMemoryHit\x12(\n\x06memory\x18\x01 \x01(\x0b\x32\x18.minion.memory.v1.Memory\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x17\n\nsimilarity\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x37\n\x0b\x65xplanation\x18\x04 \x01(\x0b\x32\".minion.memory.v1.ScoreExplanationB\r\n\x0b_similarity\"\x9d\x01\n\x10ScoreExplanation\x12\x10\n\x08semantic\x18\x01 \x01(\x01\x12\x0f\n\x07lexical\x18\x02 \x01(\x01\x12\x14\n\x0cneighborhood\x18\x03 \x01(\x01\x12\x0c\n\x04\x63ues\x18\x04 \x01(\x01\x12\x0f\n\x07recency\x18\x05 \x01(\x01\x12\x12\n\nimportance\x18\x06 \x01(\x01\x12\x0e\n\x06\x61\x63\x63\x65ss\x18\x07 \x01(\x01\x12\r\n\x05trust\x18\x08 \x01(\x01\"\xbe\x01\n\x0eMemoryRevision\x12(\n\x06memory\x18\x01 \x01(\x0b\x32\x18.minion.memory.v1.Memory\x12.\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32\x1f.minion.memory.v1.RevisionCause\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x8b\x01\n\nMemoryType\x12\x1b\n\x17MEMORY_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10MEMORY_TYPE_FACT\x10\x01\x12\x1a\n\x16MEMORY_TYPE_PREFERENCE\x10\x02\x12\x17\n\x13MEMORY_TYPE_CONTEXT\x10\x03\x12\x15\n\x11MEMORY_TYPE_SKILL\x10\x04*t\n\x0bMemoryTrust\x12\x1c\n\x18MEMORY_TRUST_UNSPECIFIED\x10\x00\x12\x19\n\x15MEMORY_TRUST_ASSERTED\x10\x01\x12\x15\n\x11MEMORY_TRUST_USER\x10\x02\x12\x15\n\x11MEMORY_TRUST_TOOL\x10\x03*\x90\x01\n\nSearchPlan\x12\x1b\n\x17SEARCH_PLAN_UNSPECIFIED\x10\x00\x12\x15\n\x11SEARCH_PLAN_EXACT\x10\x01\x12\x14\n\x10SEARCH_PLAN_HNSW\x10\x02\x12\x1f\n\x1bSEARCH_PLAN_HNSW_THEN_EXACT\x10\x03\x12\x17\n\x13SEARCH_PLAN_LEXICAL\x10\x04*\xc5\x01\n\rRevisionCause\x12\x1e\n\x1aREVISION_CAUSE_UNSPECIFIED\x10\x00\x12\x19\n\x15REVISION_CAUSE_STORED\x10\x01\x12\x1a\n\x16REVISION_CAUSE_UPDATED\x10\x02\x12\x1c\n\x18REVISION_CAUSE_EXTRACTED\x10\x03\x12\x1f\n\x1bREVISION_CAUSE_CONSOLIDATED\x10\x04\x12\x1e\n\x1aREVISION_CAUSE_ROLLED_BACK\x10\x05*\x80\x01\n\x0cStoreOutcome\x12\x1d\n\x19STORE_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15STORE_OUTCOME_CREATED\x10\x01\x12\x19\n\x15STORE_OUTCOME_UPDATED\x10\x02\x12\x1b\n\x17STORE_OUTCOME_UNCHANGED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,22 +35,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MEMORY_LABELSENTRY']._loaded_options = None
   _globals['_MEMORY_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_MEMORYTYPE']._serialized_start=904
-  _globals['_MEMORYTYPE']._serialized_end=1043
-  _globals['_MEMORYTRUST']._serialized_start=1045
-  _globals['_MEMORYTRUST']._serialized_end=1161
-  _globals['_SEARCHPLAN']._serialized_start=1163
-  _globals['_SEARCHPLAN']._serialized_end=1282
-  _globals['_STOREOUTCOME']._serialized_start=1285
-  _globals['_STOREOUTCOME']._serialized_end=1413
+  _globals['_MEMORYTYPE']._serialized_start=1626
+  _globals['_MEMORYTYPE']._serialized_end=1765
+  _globals['_MEMORYTRUST']._serialized_start=1767
+  _globals['_MEMORYTRUST']._serialized_end=1883
+  _globals['_SEARCHPLAN']._serialized_start=1886
+  _globals['_SEARCHPLAN']._serialized_end=2030
+  _globals['_REVISIONCAUSE']._serialized_start=2033
+  _globals['_REVISIONCAUSE']._serialized_end=2230
+  _globals['_STOREOUTCOME']._serialized_start=2233
+  _globals['_STOREOUTCOME']._serialized_end=2361
   _globals['_MEMORY']._serialized_start=115
-  _globals['_MEMORY']._serialized_end=709
-  _globals['_MEMORY_LABELSENTRY']._serialized_start=634
-  _globals['_MEMORY_LABELSENTRY']._serialized_end=679
-  _globals['_MEMORYSOURCE']._serialized_start=711
-  _globals['_MEMORYSOURCE']._serialized_end=787
-  _globals['_EMBEDDING']._serialized_start=789
-  _globals['_EMBEDDING']._serialized_end=831
-  _globals['_MEMORYHIT']._serialized_start=833
-  _globals['_MEMORYHIT']._serialized_end=901
+  _globals['_MEMORY']._serialized_end=980
+  _globals['_MEMORY_LABELSENTRY']._serialized_start=905
+  _globals['_MEMORY_LABELSENTRY']._serialized_end=950
+  _globals['_MEMORYSOURCE']._serialized_start=982
+  _globals['_MEMORYSOURCE']._serialized_end=1058
+  _globals['_EMBEDDING']._serialized_start=1060
+  _globals['_EMBEDDING']._serialized_end=1102
+  _globals['_MEMORYHIT']._serialized_start=1105
+  _globals['_MEMORYHIT']._serialized_end=1270
+  _globals['_SCOREEXPLANATION']._serialized_start=1273
+  _globals['_SCOREEXPLANATION']._serialized_end=1430
+  _globals['_MEMORYREVISION']._serialized_start=1433
+  _globals['_MEMORYREVISION']._serialized_end=1623
 # @@protoc_insertion_point(module_scope)

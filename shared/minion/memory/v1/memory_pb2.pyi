@@ -95,6 +95,8 @@ class _SearchPlanEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SearchPlan
     """The approximate index was walked."""
     SEARCH_PLAN_HNSW_THEN_EXACT: _SearchPlan.ValueType  # 3
     """The approximate index gave too few; every memory of the scope was compared."""
+    SEARCH_PLAN_LEXICAL: _SearchPlan.ValueType  # 4
+    """By words alone: the query had no vector, because none could be made just then."""
 
 class SearchPlan(_SearchPlan, metaclass=_SearchPlanEnumTypeWrapper):
     """How a search was carried out."""
@@ -107,7 +109,45 @@ SEARCH_PLAN_HNSW: SearchPlan.ValueType  # 2
 """The approximate index was walked."""
 SEARCH_PLAN_HNSW_THEN_EXACT: SearchPlan.ValueType  # 3
 """The approximate index gave too few; every memory of the scope was compared."""
+SEARCH_PLAN_LEXICAL: SearchPlan.ValueType  # 4
+"""By words alone: the query had no vector, because none could be made just then."""
 Global___SearchPlan: _TypeAlias = SearchPlan  # noqa: Y015
+
+class _RevisionCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RevisionCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RevisionCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REVISION_CAUSE_UNSPECIFIED: _RevisionCause.ValueType  # 0
+    """Never sent."""
+    REVISION_CAUSE_STORED: _RevisionCause.ValueType  # 1
+    """StoreMemories or ImportMemories."""
+    REVISION_CAUSE_UPDATED: _RevisionCause.ValueType  # 2
+    """UpdateMemory."""
+    REVISION_CAUSE_EXTRACTED: _RevisionCause.ValueType  # 3
+    """ExtractMemories, or extraction in the background."""
+    REVISION_CAUSE_CONSOLIDATED: _RevisionCause.ValueType  # 4
+    """ConsolidateMemories."""
+    REVISION_CAUSE_ROLLED_BACK: _RevisionCause.ValueType  # 5
+    """RollbackMemory."""
+
+class RevisionCause(_RevisionCause, metaclass=_RevisionCauseEnumTypeWrapper):
+    """What made a revision."""
+
+REVISION_CAUSE_UNSPECIFIED: RevisionCause.ValueType  # 0
+"""Never sent."""
+REVISION_CAUSE_STORED: RevisionCause.ValueType  # 1
+"""StoreMemories or ImportMemories."""
+REVISION_CAUSE_UPDATED: RevisionCause.ValueType  # 2
+"""UpdateMemory."""
+REVISION_CAUSE_EXTRACTED: RevisionCause.ValueType  # 3
+"""ExtractMemories, or extraction in the background."""
+REVISION_CAUSE_CONSOLIDATED: RevisionCause.ValueType  # 4
+"""ConsolidateMemories."""
+REVISION_CAUSE_ROLLED_BACK: RevisionCause.ValueType  # 5
+"""RollbackMemory."""
+Global___RevisionCause: _TypeAlias = RevisionCause  # noqa: Y015
 
 class _StoreOutcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -179,6 +219,14 @@ class Memory(_message.Message):
     EMBEDDING_MODEL_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    VALID_FROM_FIELD_NUMBER: _builtins.int
+    VALID_UNTIL_FIELD_NUMBER: _builtins.int
+    OCCUR_TIME_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_BY_FIELD_NUMBER: _builtins.int
+    ACCESS_COUNT_FIELD_NUMBER: _builtins.int
+    ACCESS_TIME_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     memory_id: _builtins.str
     """A UUIDv7 made by the service, unless the caller proposed one."""
     agent_id: _builtins.str
@@ -203,6 +251,14 @@ class Memory(_message.Message):
     """Who vouches for it."""
     embedding_model: _builtins.str
     """The model that its vector was made with; empty while it has none."""
+    superseded_by: _builtins.str
+    """The memory that took its place; empty while none has. Given by the service."""
+    access_count: _builtins.int
+    """How often searches brought it. Counted in batches, so that it lags by seconds."""
+    revision: _builtins.int
+    """The number of this state of it, from 1; each change makes the next."""
+    etag: _builtins.str
+    """Changes with every revision."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels to select by: at most 32; keys of 1 to 63, values of at most 63 characters."""
@@ -223,6 +279,22 @@ class Memory(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it last changed."""
 
+    @_builtins.property
+    def valid_from(self) -> _timestamp_pb2.Timestamp:
+        """From when on it is so; unset when storing means from `occur_time`, or else from now on."""
+
+    @_builtins.property
+    def valid_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when it is so; unset means that it still is. A search leaves out what is no longer so, unless `as_of` asks."""
+
+    @_builtins.property
+    def occur_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was said or happened; unset when storing means now."""
+
+    @_builtins.property
+    def access_time(self) -> _timestamp_pb2.Timestamp:
+        """When a search last brought it; unset when none has. As exact as the count."""
+
     def __init__(
         self,
         *,
@@ -242,10 +314,18 @@ class Memory(_message.Message):
         embedding_model: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        valid_from: _timestamp_pb2.Timestamp | None = ...,
+        valid_until: _timestamp_pb2.Timestamp | None = ...,
+        occur_time: _timestamp_pb2.Timestamp | None = ...,
+        superseded_by: _builtins.str = ...,
+        access_count: _builtins.int = ...,
+        access_time: _timestamp_pb2.Timestamp | None = ...,
+        revision: _builtins.int = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_importance", b"_importance", "confidence", b"confidence", "create_time", b"create_time", "importance", b"importance", "metadata", b"metadata", "source", b"source", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_importance", b"_importance", "access_time", b"access_time", "confidence", b"confidence", "create_time", b"create_time", "importance", b"importance", "metadata", b"metadata", "occur_time", b"occur_time", "source", b"source", "update_time", b"update_time", "valid_from", b"valid_from", "valid_until", b"valid_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_importance", b"_importance", "agent_id", b"agent_id", "confidence", b"confidence", "content", b"content", "create_time", b"create_time", "embedding_model", b"embedding_model", "importance", b"importance", "key", b"key", "labels", b"labels", "memory_id", b"memory_id", "metadata", b"metadata", "source", b"source", "speaker", b"speaker", "trust", b"trust", "type", b"type", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_importance", b"_importance", "access_count", b"access_count", "access_time", b"access_time", "agent_id", b"agent_id", "confidence", b"confidence", "content", b"content", "create_time", b"create_time", "embedding_model", b"embedding_model", "etag", b"etag", "importance", b"importance", "key", b"key", "labels", b"labels", "memory_id", b"memory_id", "metadata", b"metadata", "occur_time", b"occur_time", "revision", b"revision", "source", b"source", "speaker", b"speaker", "superseded_by", b"superseded_by", "trust", b"trust", "type", b"type", "update_time", b"update_time", "user_id", b"user_id", "valid_from", b"valid_from", "valid_until", b"valid_until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
     _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
@@ -326,22 +406,126 @@ class MemoryHit(_message.Message):
 
     MEMORY_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     score: _builtins.float
-    """How well it fits: cosine similarity, -1 to 1."""
+    """How well it fits: the sum of the parts of `explanation`. Higher is better; it compares within one search alone."""
+    similarity: _builtins.float
+    """The cosine similarity of its vector to the query's, -1 to 1; unset when one of them has no vector."""
     @_builtins.property
     def memory(self) -> Global___Memory:
         """The memory."""
+
+    @_builtins.property
+    def explanation(self) -> Global___ScoreExplanation:
+        """What the score is made of."""
 
     def __init__(
         self,
         *,
         memory: Global___Memory | None = ...,
         score: _builtins.float = ...,
+        similarity: _builtins.float | None = ...,
+        explanation: Global___ScoreExplanation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["memory", b"memory"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "explanation", b"explanation", "memory", b"memory", "similarity", b"similarity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory", b"memory", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "explanation", b"explanation", "memory", b"memory", "score", b"score", "similarity", b"similarity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__similarity: _TypeAlias = _typing.Literal["similarity"]  # noqa: Y015
+    _WhichOneofArgType__similarity: _TypeAlias = _typing.Literal["_similarity", b"_similarity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__similarity) -> _WhichOneofReturnType__similarity | None: ...
+
+Global___MemoryHit: _TypeAlias = MemoryHit  # noqa: Y015
+
+@_typing.final
+class ScoreExplanation(_message.Message):
+    """What a score is made of: each part's share, already weighed. They sum to the score."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEMANTIC_FIELD_NUMBER: _builtins.int
+    LEXICAL_FIELD_NUMBER: _builtins.int
+    NEIGHBORHOOD_FIELD_NUMBER: _builtins.int
+    CUES_FIELD_NUMBER: _builtins.int
+    RECENCY_FIELD_NUMBER: _builtins.int
+    IMPORTANCE_FIELD_NUMBER: _builtins.int
+    ACCESS_FIELD_NUMBER: _builtins.int
+    TRUST_FIELD_NUMBER: _builtins.int
+    semantic: _builtins.float
+    """Nearness in meaning (the vectors)."""
+    lexical: _builtins.float
+    """The words that query and memory share (full text)."""
+    neighborhood: _builtins.float
+    """What stands before and after it in its session."""
+    cues: _builtins.float
+    """Signs of what is asked for: who said it, a time that the query names, an answer rather than a question."""
+    recency: _builtins.float
+    """How lately it was said."""
+    importance: _builtins.float
+    """Its importance and confidence."""
+    access: _builtins.float
+    """How often it was of use."""
+    trust: _builtins.float
+    """Who vouches for it."""
+    def __init__(
+        self,
+        *,
+        semantic: _builtins.float = ...,
+        lexical: _builtins.float = ...,
+        neighborhood: _builtins.float = ...,
+        cues: _builtins.float = ...,
+        recency: _builtins.float = ...,
+        importance: _builtins.float = ...,
+        access: _builtins.float = ...,
+        trust: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "cues", b"cues", "importance", b"importance", "lexical", b"lexical", "neighborhood", b"neighborhood", "recency", b"recency", "semantic", b"semantic", "trust", b"trust"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___MemoryHit: _TypeAlias = MemoryHit  # noqa: Y015
+Global___ScoreExplanation: _TypeAlias = ScoreExplanation  # noqa: Y015
+
+@_typing.final
+class MemoryRevision(_message.Message):
+    """One state of a memory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    cause: Global___RevisionCause.ValueType
+    """What made it."""
+    reason: _builtins.str
+    """Why, in a sentence: of a consolidation or extraction its reason; at most 2,000 characters."""
+    principal: _builtins.str
+    """Who made it, as in `key:…` or `service:memory`."""
+    @_builtins.property
+    def memory(self) -> Global___Memory:
+        """The memory as it was in this state, without access count and time."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    def __init__(
+        self,
+        *,
+        memory: Global___Memory | None = ...,
+        cause: Global___RevisionCause.ValueType = ...,
+        reason: _builtins.str = ...,
+        principal: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "memory", b"memory"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "create_time", b"create_time", "memory", b"memory", "principal", b"principal", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemoryRevision: _TypeAlias = MemoryRevision  # noqa: Y015

@@ -22,40 +22,99 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from minion.memory.v1 import consolidation_pb2 as minion_dot_memory_dot_v1_dot_consolidation__pb2
+from minion.memory.v1 import extraction_pb2 as minion_dot_memory_dot_v1_dot_extraction__pb2
 from minion.memory.v1 import memory_pb2 as minion_dot_memory_dot_v1_dot_memory__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%minion/memory/v1/memory_service.proto\x12\x10minion.memory.v1\x1a\x1dminion/memory/v1/memory.proto\"e\n\tNewMemory\x12(\n\x06memory\x18\x01 \x01(\x0b\x32\x18.minion.memory.v1.Memory\x12.\n\tembedding\x18\x02 \x01(\x0b\x32\x1b.minion.memory.v1.Embedding\"Y\n\x14StoreMemoriesRequest\x12-\n\x08memories\x18\x01 \x03(\x0b\x32\x1b.minion.memory.v1.NewMemory\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"h\n\x0bStoreResult\x12(\n\x06memory\x18\x01 \x01(\x0b\x32\x18.minion.memory.v1.Memory\x12/\n\x07outcome\x18\x02 \x01(\x0e\x32\x1e.minion.memory.v1.StoreOutcome\"G\n\x15StoreMemoriesResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.minion.memory.v1.StoreResult\"%\n\x10GetMemoryRequest\x12\x11\n\tmemory_id\x18\x01 \x01(\t\"=\n\x11GetMemoryResponse\x12(\n\x06memory\x18\x01 \x01(\x0b\x32\x18.minion.memory.v1.Memory\"\x8b\x01\n\x13ListMemoriesRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12*\n\x04type\x18\x03 \x01(\x0e\x32\x1c.minion.memory.v1.MemoryType\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"[\n\x14ListMemoriesResponse\x12*\n\x08memories\x18\x01 \x03(\x0b\x32\x18.minion.memory.v1.Memory\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x13\x44\x65leteMemoryRequest\x12\x11\n\tmemory_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x16\n\x14\x44\x65leteMemoryResponse\"\xd8\x01\n\x15SearchMemoriesRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\r\n\x05query\x18\x03 \x01(\t\x12+\n\x06vector\x18\x04 \x01(\x0b\x32\x1b.minion.memory.v1.Embedding\x12+\n\x05types\x18\x05 \x03(\x0e\x32\x1c.minion.memory.v1.MemoryType\x12\x16\n\tmin_score\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05limit\x18\x07 \x01(\x05\x42\x0c\n\n_min_score\"\x84\x01\n\x16SearchMemoriesResponse\x12)\n\x04hits\x18\x01 \x03(\x0b\x32\x1b.minion.memory.v1.MemoryHit\x12*\n\x04plan\x18\x02 \x01(\x0e\x32\x1c.minion.memory.v1.SearchPlan\x12\x13\n\x0bscope_count\x18\x03 \x01(\x03\x32\xea\x03\n\rMemoryService\x12`\n\rStoreMemories\x12&.minion.memory.v1.StoreMemoriesRequest\x1a\'.minion.memory.v1.StoreMemoriesResponse\x12T\n\tGetMemory\x12\".minion.memory.v1.GetMemoryRequest\x1a#.minion.memory.v1.GetMemoryResponse\x12]\n\x0cListMemories\x12%.minion.memory.v1.ListMemoriesRequest\x1a&.minion.memory.v1.ListMemoriesResponse\x12]\n\x0c\x44\x65leteMemory\x12%.minion.memory.v1.DeleteMemoryRequest\x1a&.minion.memory.v1.DeleteMemoryResponse\x12\x63\n\x0eSearchMemories\x12\'.minion.memory.v1.SearchMemoriesRequest\x1a(.minion.memory.v1.SearchMemoriesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%minion/memory/v1/memory_service.proto\x12\x10minion.memory.v1\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$minion/memory/v1/consolidation.proto\x1a!minion/memory/v1/extraction.proto\x1a\x1dminion/memory/v1/memory.proto\"e\n\tNewMemory\x12(\n\x06memory\x18\x01 \x01(\x0b\x32\x18.minion.memory.v1.Memory\x12.\n\tembedding\x18\x02 \x01(\x0b\x32\x1b.minion.memory.v1.Embedding\"Y\n\x14StoreMemoriesRequest\x12-\n\x08memories\x18\x01 \x03(\x0b\x32\x1b.minion.memory.v1.NewMemory\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"h\n\x0bStoreResult\x12(\n\x06memory\x18\x01 \x01(\x0b\x32\x18.minion.memory.v1.Memory\x12/\n\x07outcome\x18\x02 \x01(\x0e\x32\x1e.minion.memory.v1.StoreOutcome\"G\n\x15StoreMemoriesResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.minion.memory.v1.StoreResult\"%\n\x10GetMemoryRequest\x12\x11\n\tmemory_id\x18\x01 \x01(\t\"=\n\x11GetMemoryResponse\x12(\n\x06memory\x18\x01 \x01(\x0b\x32\x18.minion.memory.v1.Memory\"\xa8\x02\n\x13ListMemoriesRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12*\n\x04type\x18\x03 \x01(\x0e\x32\x1c.minion.memory.v1.MemoryType\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x41\n\x06labels\x18\x06 \x03(\x0b\x32\x31.minion.memory.v1.ListMemoriesRequest.LabelsEntry\x12\x12\n\nsession_id\x18\x07 \x01(\t\x12\x15\n\rinclude_ended\x18\x08 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"[\n\x14ListMemoriesResponse\x12*\n\x08memories\x18\x01 \x03(\x0b\x32\x18.minion.memory.v1.Memory\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x13\x44\x65leteMemoryRequest\x12\x11\n\tmemory_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x16\n\x14\x44\x65leteMemoryResponse\"\xce\x04\n\x15SearchMemoriesRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\r\n\x05query\x18\x03 \x01(\t\x12+\n\x06vector\x18\x04 \x01(\x0b\x32\x1b.minion.memory.v1.Embedding\x12+\n\x05types\x18\x05 \x03(\x0e\x32\x1c.minion.memory.v1.MemoryType\x12\x16\n\tmin_score\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05limit\x18\x07 \x01(\x05\x12\x43\n\x06labels\x18\x08 \x03(\x0b\x32\x33.minion.memory.v1.SearchMemoriesRequest.LabelsEntry\x12)\n\x08metadata\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x32\n\x0eoccurred_after\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0foccurred_before\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nsession_id\x18\x0c \x01(\t\x12-\n\x06trusts\x18\r \x03(\x0e\x32\x1d.minion.memory.v1.MemoryTrust\x12)\n\x05\x61s_of\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\n_min_score\"\x84\x01\n\x16SearchMemoriesResponse\x12)\n\x04hits\x18\x01 \x03(\x0b\x32\x1b.minion.memory.v1.MemoryHit\x12*\n\x04plan\x18\x02 \x01(\x0e\x32\x1c.minion.memory.v1.SearchPlan\x12\x13\n\x0bscope_count\x18\x03 \x01(\x03\"G\n\x15GetMemoryByKeyRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\"B\n\x16GetMemoryByKeyResponse\x12(\n\x06memory\x18\x01 \x01(\x0b\x32\x18.minion.memory.v1.Memory\"\xd2\x01\n\x13UpdateMemoryRequest\x12(\n\x06memory\x18\x01 \x01(\x0b\x32\x18.minion.memory.v1.Memory\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12.\n\tembedding\x18\x03 \x01(\x0b\x32\x1b.minion.memory.v1.Embedding\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"@\n\x14UpdateMemoryResponse\x12(\n\x06memory\x18\x01 \x01(\x0b\x32\x18.minion.memory.v1.Memory\"\x82\x01\n\x16\x45xtractMemoriesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\textractor\x18\x02 \x01(\t\x12\x16\n\x0e\x66irst_sequence\x18\x03 \x01(\x03\x12\x15\n\rlast_sequence\x18\x04 \x01(\x03\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"|\n\x17\x45xtractMemoriesResponse\x12,\n\x03job\x18\x01 \x01(\x0b\x32\x1f.minion.memory.v1.ExtractionJob\x12\x33\n\x07results\x18\x02 \x03(\x0b\x32\".minion.memory.v1.ExtractionResult\"\x88\x01\n\x19ListExtractionJobsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x30\n\x05state\x18\x02 \x01(\x0e\x32!.minion.memory.v1.ExtractionState\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"d\n\x1aListExtractionJobsResponse\x12-\n\x04jobs\x18\x01 \x03(\x0b\x32\x1f.minion.memory.v1.ExtractionJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"?\n\x19RetryExtractionJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"J\n\x1aRetryExtractionJobResponse\x12,\n\x03job\x18\x01 \x01(\x0b\x32\x1f.minion.memory.v1.ExtractionJob\"s\n\x1a\x43onsolidateMemoriesRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\r\n\x05prune\x18\x04 \x01(\x08\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"k\n\x1b\x43onsolidateMemoriesResponse\x12\x36\n\x07\x61\x63tions\x18\x01 \x03(\x0b\x32%.minion.memory.v1.ConsolidationAction\x12\x14\n\x0cmemory_count\x18\x02 \x01(\x03\"V\n\x1aListMemoryRevisionsRequest\x12\x11\n\tmemory_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"k\n\x1bListMemoryRevisionsResponse\x12\x33\n\trevisions\x18\x01 \x03(\x0b\x32 .minion.memory.v1.MemoryRevision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"^\n\x15RollbackMemoryRequest\x12\x11\n\tmemory_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"B\n\x16RollbackMemoryResponse\x12(\n\x06memory\x18\x01 \x01(\x0b\x32\x18.minion.memory.v1.Memory\":\n\x13\x45raseSubjectRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"I\n\x14\x45raseSubjectResponse\x12\x31\n\x07receipt\x18\x01 \x01(\x0b\x32 .minion.memory.v1.ErasureReceipt\"\xd2\x01\n\x0e\x45rasureReceipt\x12\x12\n\nerasure_id\x18\x01 \x01(\t\x12\x14\n\x0cmemory_count\x18\x02 \x01(\x03\x12\x14\n\x0cvector_count\x18\x03 \x01(\x03\x12\x16\n\x0erevision_count\x18\x04 \x01(\x03\x12\x1c\n\x14\x65xtraction_job_count\x18\x05 \x01(\x03\x12\x1a\n\x12stored_reply_count\x18\x06 \x01(\x03\x12.\n\nerase_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"S\n\x15\x45xportMemoriesRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x17\n\x0finclude_vectors\x18\x03 \x01(\x08\"E\n\x16\x45xportMemoriesResponse\x12+\n\x06memory\x18\x01 \x01(\x0b\x32\x1b.minion.memory.v1.NewMemory\"D\n\x15ImportMemoriesRequest\x12+\n\x06memory\x18\x01 \x01(\x0b\x32\x1b.minion.memory.v1.NewMemory\"_\n\x16ImportMemoriesResponse\x12\x15\n\rcreated_count\x18\x01 \x01(\x03\x12\x15\n\rupdated_count\x18\x02 \x01(\x03\x12\x17\n\x0funchanged_count\x18\x03 \x01(\x03\x32\xf2\x0c\n\rMemoryService\x12`\n\rStoreMemories\x12&.minion.memory.v1.StoreMemoriesRequest\x1a\'.minion.memory.v1.StoreMemoriesResponse\x12T\n\tGetMemory\x12\".minion.memory.v1.GetMemoryRequest\x1a#.minion.memory.v1.GetMemoryResponse\x12\x63\n\x0eGetMemoryByKey\x12\'.minion.memory.v1.GetMemoryByKeyRequest\x1a(.minion.memory.v1.GetMemoryByKeyResponse\x12]\n\x0cListMemories\x12%.minion.memory.v1.ListMemoriesRequest\x1a&.minion.memory.v1.ListMemoriesResponse\x12]\n\x0cUpdateMemory\x12%.minion.memory.v1.UpdateMemoryRequest\x1a&.minion.memory.v1.UpdateMemoryResponse\x12]\n\x0c\x44\x65leteMemory\x12%.minion.memory.v1.DeleteMemoryRequest\x1a&.minion.memory.v1.DeleteMemoryResponse\x12\x63\n\x0eSearchMemories\x12\'.minion.memory.v1.SearchMemoriesRequest\x1a(.minion.memory.v1.SearchMemoriesResponse\x12\x66\n\x0f\x45xtractMemories\x12(.minion.memory.v1.ExtractMemoriesRequest\x1a).minion.memory.v1.ExtractMemoriesResponse\x12o\n\x12ListExtractionJobs\x12+.minion.memory.v1.ListExtractionJobsRequest\x1a,.minion.memory.v1.ListExtractionJobsResponse\x12o\n\x12RetryExtractionJob\x12+.minion.memory.v1.RetryExtractionJobRequest\x1a,.minion.memory.v1.RetryExtractionJobResponse\x12r\n\x13\x43onsolidateMemories\x12,.minion.memory.v1.ConsolidateMemoriesRequest\x1a-.minion.memory.v1.ConsolidateMemoriesResponse\x12r\n\x13ListMemoryRevisions\x12,.minion.memory.v1.ListMemoryRevisionsRequest\x1a-.minion.memory.v1.ListMemoryRevisionsResponse\x12\x63\n\x0eRollbackMemory\x12\'.minion.memory.v1.RollbackMemoryRequest\x1a(.minion.memory.v1.RollbackMemoryResponse\x12]\n\x0c\x45raseSubject\x12%.minion.memory.v1.EraseSubjectRequest\x1a&.minion.memory.v1.EraseSubjectResponse\x12\x65\n\x0e\x45xportMemories\x12\'.minion.memory.v1.ExportMemoriesRequest\x1a(.minion.memory.v1.ExportMemoriesResponse0\x01\x12\x65\n\x0eImportMemories\x12\'.minion.memory.v1.ImportMemoriesRequest\x1a(.minion.memory.v1.ImportMemoriesResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'minion.memory.v1.memory_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NEWMEMORY']._serialized_start=90
-  _globals['_NEWMEMORY']._serialized_end=191
-  _globals['_STOREMEMORIESREQUEST']._serialized_start=193
-  _globals['_STOREMEMORIESREQUEST']._serialized_end=282
-  _globals['_STORERESULT']._serialized_start=284
-  _globals['_STORERESULT']._serialized_end=388
-  _globals['_STOREMEMORIESRESPONSE']._serialized_start=390
-  _globals['_STOREMEMORIESRESPONSE']._serialized_end=461
-  _globals['_GETMEMORYREQUEST']._serialized_start=463
-  _globals['_GETMEMORYREQUEST']._serialized_end=500
-  _globals['_GETMEMORYRESPONSE']._serialized_start=502
-  _globals['_GETMEMORYRESPONSE']._serialized_end=563
-  _globals['_LISTMEMORIESREQUEST']._serialized_start=566
-  _globals['_LISTMEMORIESREQUEST']._serialized_end=705
-  _globals['_LISTMEMORIESRESPONSE']._serialized_start=707
-  _globals['_LISTMEMORIESRESPONSE']._serialized_end=798
-  _globals['_DELETEMEMORYREQUEST']._serialized_start=800
-  _globals['_DELETEMEMORYREQUEST']._serialized_end=860
-  _globals['_DELETEMEMORYRESPONSE']._serialized_start=862
-  _globals['_DELETEMEMORYRESPONSE']._serialized_end=884
-  _globals['_SEARCHMEMORIESREQUEST']._serialized_start=887
-  _globals['_SEARCHMEMORIESREQUEST']._serialized_end=1103
-  _globals['_SEARCHMEMORIESRESPONSE']._serialized_start=1106
-  _globals['_SEARCHMEMORIESRESPONSE']._serialized_end=1238
-  _globals['_MEMORYSERVICE']._serialized_start=1241
-  _globals['_MEMORYSERVICE']._serialized_end=1731
+  _globals['_LISTMEMORIESREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_LISTMEMORIESREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_SEARCHMEMORIESREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_SEARCHMEMORIESREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_NEWMEMORY']._serialized_start=260
+  _globals['_NEWMEMORY']._serialized_end=361
+  _globals['_STOREMEMORIESREQUEST']._serialized_start=363
+  _globals['_STOREMEMORIESREQUEST']._serialized_end=452
+  _globals['_STORERESULT']._serialized_start=454
+  _globals['_STORERESULT']._serialized_end=558
+  _globals['_STOREMEMORIESRESPONSE']._serialized_start=560
+  _globals['_STOREMEMORIESRESPONSE']._serialized_end=631
+  _globals['_GETMEMORYREQUEST']._serialized_start=633
+  _globals['_GETMEMORYREQUEST']._serialized_end=670
+  _globals['_GETMEMORYRESPONSE']._serialized_start=672
+  _globals['_GETMEMORYRESPONSE']._serialized_end=733
+  _globals['_LISTMEMORIESREQUEST']._serialized_start=736
+  _globals['_LISTMEMORIESREQUEST']._serialized_end=1032
+  _globals['_LISTMEMORIESREQUEST_LABELSENTRY']._serialized_start=987
+  _globals['_LISTMEMORIESREQUEST_LABELSENTRY']._serialized_end=1032
+  _globals['_LISTMEMORIESRESPONSE']._serialized_start=1034
+  _globals['_LISTMEMORIESRESPONSE']._serialized_end=1125
+  _globals['_DELETEMEMORYREQUEST']._serialized_start=1127
+  _globals['_DELETEMEMORYREQUEST']._serialized_end=1187
+  _globals['_DELETEMEMORYRESPONSE']._serialized_start=1189
+  _globals['_DELETEMEMORYRESPONSE']._serialized_end=1211
+  _globals['_SEARCHMEMORIESREQUEST']._serialized_start=1214
+  _globals['_SEARCHMEMORIESREQUEST']._serialized_end=1804
+  _globals['_SEARCHMEMORIESREQUEST_LABELSENTRY']._serialized_start=987
+  _globals['_SEARCHMEMORIESREQUEST_LABELSENTRY']._serialized_end=1032
+  _globals['_SEARCHMEMORIESRESPONSE']._serialized_start=1807
+  _globals['_SEARCHMEMORIESRESPONSE']._serialized_end=1939
+  _globals['_GETMEMORYBYKEYREQUEST']._serialized_start=1941
+  _globals['_GETMEMORYBYKEYREQUEST']._serialized_end=2012
+  _globals['_GETMEMORYBYKEYRESPONSE']._serialized_start=2014
+  _globals['_GETMEMORYBYKEYRESPONSE']._serialized_end=2080
+  _globals['_UPDATEMEMORYREQUEST']._serialized_start=2083
+  _globals['_UPDATEMEMORYREQUEST']._serialized_end=2293
+  _globals['_UPDATEMEMORYRESPONSE']._serialized_start=2295
+  _globals['_UPDATEMEMORYRESPONSE']._serialized_end=2359
+  _globals['_EXTRACTMEMORIESREQUEST']._serialized_start=2362
+  _globals['_EXTRACTMEMORIESREQUEST']._serialized_end=2492
+  _globals['_EXTRACTMEMORIESRESPONSE']._serialized_start=2494
+  _globals['_EXTRACTMEMORIESRESPONSE']._serialized_end=2618
+  _globals['_LISTEXTRACTIONJOBSREQUEST']._serialized_start=2621
+  _globals['_LISTEXTRACTIONJOBSREQUEST']._serialized_end=2757
+  _globals['_LISTEXTRACTIONJOBSRESPONSE']._serialized_start=2759
+  _globals['_LISTEXTRACTIONJOBSRESPONSE']._serialized_end=2859
+  _globals['_RETRYEXTRACTIONJOBREQUEST']._serialized_start=2861
+  _globals['_RETRYEXTRACTIONJOBREQUEST']._serialized_end=2924
+  _globals['_RETRYEXTRACTIONJOBRESPONSE']._serialized_start=2926
+  _globals['_RETRYEXTRACTIONJOBRESPONSE']._serialized_end=3000
+  _globals['_CONSOLIDATEMEMORIESREQUEST']._serialized_start=3002
+  _globals['_CONSOLIDATEMEMORIESREQUEST']._serialized_end=3117
+  _globals['_CONSOLIDATEMEMORIESRESPONSE']._serialized_start=3119
+  _globals['_CONSOLIDATEMEMORIESRESPONSE']._serialized_end=3226
+  _globals['_LISTMEMORYREVISIONSREQUEST']._serialized_start=3228
+  _globals['_LISTMEMORYREVISIONSREQUEST']._serialized_end=3314
+  _globals['_LISTMEMORYREVISIONSRESPONSE']._serialized_start=3316
+  _globals['_LISTMEMORYREVISIONSRESPONSE']._serialized_end=3423
+  _globals['_ROLLBACKMEMORYREQUEST']._serialized_start=3425
+  _globals['_ROLLBACKMEMORYREQUEST']._serialized_end=3519
+  _globals['_ROLLBACKMEMORYRESPONSE']._serialized_start=3521
+  _globals['_ROLLBACKMEMORYRESPONSE']._serialized_end=3587
+  _globals['_ERASESUBJECTREQUEST']._serialized_start=3589
+  _globals['_ERASESUBJECTREQUEST']._serialized_end=3647
+  _globals['_ERASESUBJECTRESPONSE']._serialized_start=3649
+  _globals['_ERASESUBJECTRESPONSE']._serialized_end=3722
+  _globals['_ERASURERECEIPT']._serialized_start=3725
+  _globals['_ERASURERECEIPT']._serialized_end=3935
+  _globals['_EXPORTMEMORIESREQUEST']._serialized_start=3937
+  _globals['_EXPORTMEMORIESREQUEST']._serialized_end=4020
+  _globals['_EXPORTMEMORIESRESPONSE']._serialized_start=4022
+  _globals['_EXPORTMEMORIESRESPONSE']._serialized_end=4091
+  _globals['_IMPORTMEMORIESREQUEST']._serialized_start=4093
+  _globals['_IMPORTMEMORIESREQUEST']._serialized_end=4161
+  _globals['_IMPORTMEMORIESRESPONSE']._serialized_start=4163
+  _globals['_IMPORTMEMORIESRESPONSE']._serialized_end=4258
+  _globals['_MEMORYSERVICE']._serialized_start=4261
+  _globals['_MEMORYSERVICE']._serialized_end=5911
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class MemoryServiceStub:
-    """Keeps what agents remember of users, and finds it again by meaning.
+    """Keeps what agents remember of users, and finds it again by meaning and by words.
 
     Called with a tenant's API key, by a service acting for a tenant, or by an operator that names the tenant.
     """
@@ -47,10 +47,20 @@ class MemoryServiceStub:
                 request_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.GetMemoryRequest.SerializeToString,
                 response_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.GetMemoryResponse.FromString,
                 _registered_method=True)
+        self.GetMemoryByKey = channel.unary_unary(
+                '/minion.memory.v1.MemoryService/GetMemoryByKey',
+                request_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.GetMemoryByKeyRequest.SerializeToString,
+                response_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.GetMemoryByKeyResponse.FromString,
+                _registered_method=True)
         self.ListMemories = channel.unary_unary(
                 '/minion.memory.v1.MemoryService/ListMemories',
                 request_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ListMemoriesRequest.SerializeToString,
                 response_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ListMemoriesResponse.FromString,
+                _registered_method=True)
+        self.UpdateMemory = channel.unary_unary(
+                '/minion.memory.v1.MemoryService/UpdateMemory',
+                request_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.UpdateMemoryRequest.SerializeToString,
+                response_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.UpdateMemoryResponse.FromString,
                 _registered_method=True)
         self.DeleteMemory = channel.unary_unary(
                 '/minion.memory.v1.MemoryService/DeleteMemory',
@@ -62,10 +72,55 @@ class MemoryServiceStub:
                 request_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.SearchMemoriesRequest.SerializeToString,
                 response_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.SearchMemoriesResponse.FromString,
                 _registered_method=True)
+        self.ExtractMemories = channel.unary_unary(
+                '/minion.memory.v1.MemoryService/ExtractMemories',
+                request_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ExtractMemoriesRequest.SerializeToString,
+                response_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ExtractMemoriesResponse.FromString,
+                _registered_method=True)
+        self.ListExtractionJobs = channel.unary_unary(
+                '/minion.memory.v1.MemoryService/ListExtractionJobs',
+                request_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ListExtractionJobsRequest.SerializeToString,
+                response_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ListExtractionJobsResponse.FromString,
+                _registered_method=True)
+        self.RetryExtractionJob = channel.unary_unary(
+                '/minion.memory.v1.MemoryService/RetryExtractionJob',
+                request_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.RetryExtractionJobRequest.SerializeToString,
+                response_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.RetryExtractionJobResponse.FromString,
+                _registered_method=True)
+        self.ConsolidateMemories = channel.unary_unary(
+                '/minion.memory.v1.MemoryService/ConsolidateMemories',
+                request_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ConsolidateMemoriesRequest.SerializeToString,
+                response_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ConsolidateMemoriesResponse.FromString,
+                _registered_method=True)
+        self.ListMemoryRevisions = channel.unary_unary(
+                '/minion.memory.v1.MemoryService/ListMemoryRevisions',
+                request_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ListMemoryRevisionsRequest.SerializeToString,
+                response_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ListMemoryRevisionsResponse.FromString,
+                _registered_method=True)
+        self.RollbackMemory = channel.unary_unary(
+                '/minion.memory.v1.MemoryService/RollbackMemory',
+                request_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.RollbackMemoryRequest.SerializeToString,
+                response_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.RollbackMemoryResponse.FromString,
+                _registered_method=True)
+        self.EraseSubject = channel.unary_unary(
+                '/minion.memory.v1.MemoryService/EraseSubject',
+                request_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.EraseSubjectRequest.SerializeToString,
+                response_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.EraseSubjectResponse.FromString,
+                _registered_method=True)
+        self.ExportMemories = channel.unary_stream(
+                '/minion.memory.v1.MemoryService/ExportMemories',
+                request_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ExportMemoriesRequest.SerializeToString,
+                response_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ExportMemoriesResponse.FromString,
+                _registered_method=True)
+        self.ImportMemories = channel.stream_unary(
+                '/minion.memory.v1.MemoryService/ImportMemories',
+                request_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ImportMemoriesRequest.SerializeToString,
+                response_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ImportMemoriesResponse.FromString,
+                _registered_method=True)
 
 
 class MemoryServiceServicer:
-    """Keeps what agents remember of users, and finds it again by meaning.
+    """Keeps what agents remember of users, and finds it again by meaning and by words.
 
     Called with a tenant's API key, by a service acting for a tenant, or by an operator that names the tenant.
     """
@@ -73,13 +128,13 @@ class MemoryServiceServicer:
     def StoreMemories(self, request, context):
         """Stores memories, all or none; one under a key that exists for its agent and user replaces what is there.
 
-        Texts that come without a vector are embedded by the gateway. Safe to retry with the same `request_id`.
+        Texts that come without a vector are embedded by the gateway; while it can't, they are stored all the same, found by
+        their words, and embedded later. Safe to retry with the same `request_id`.
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or a vector its model's shape.
         - NOT_FOUND / EMBEDDING_MODEL_NOT_FOUND: the vector's model isn't known.
         - ALREADY_EXISTS / MEMORY_ID_TAKEN: a proposed id is another memory's.
-        - UNAVAILABLE / EMBEDDING_UNAVAILABLE: the texts can't be embedded now; nothing was stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,6 +142,16 @@ class MemoryServiceServicer:
 
     def GetMemory(self, request, context):
         """Returns a memory.
+
+        Errors:
+        - NOT_FOUND / MEMORY_NOT_FOUND: no such memory in the caller's tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMemoryByKey(self, request, context):
+        """Returns the memory of an agent and user that is filed under a key.
 
         Errors:
         - NOT_FOUND / MEMORY_NOT_FOUND: no such memory in the caller's tenant.
@@ -105,8 +170,24 @@ class MemoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateMemory(self, request, context):
+        """Changes a memory, which makes its next revision; a new content is embedded anew.
+
+        Safe to retry with the same `request_id`.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or the vector its model's shape; the
+        mask names a field that doesn't change.
+        - NOT_FOUND / MEMORY_NOT_FOUND: no such memory in the caller's tenant.
+        - NOT_FOUND / EMBEDDING_MODEL_NOT_FOUND: the vector's model isn't known.
+        - ABORTED / ETAG_MISMATCH: the memory changed since it was read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteMemory(self, request, context):
-        """Deletes a memory.
+        """Deletes a memory, its revisions with it.
 
         Safe to retry with the same `request_id`.
 
@@ -118,13 +199,127 @@ class MemoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SearchMemories(self, request, context):
-        """Finds the memories of an agent and user that are nearest in meaning; returns as many as asked for if so many
-        match, whatever the filters.
+        """Finds the memories of an agent and user that fit best, by meaning and by words; returns as many as asked for if so
+        many match, whatever the filters.
+
+        Nearness of the vectors and shared words are fused, then weighed by neighbours, cues, recency, importance, access
+        and trust; each hit says what its score is made of, and the reply how the search was carried out. A query that
+        can't be embedded just then is searched by its words.
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or the vector its model's shape.
         - NOT_FOUND / EMBEDDING_MODEL_NOT_FOUND: the vector's model isn't known.
-        - UNAVAILABLE / EMBEDDING_UNAVAILABLE: the query can't be embedded now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExtractMemories(self, request, context):
+        """Draws memories from a session with an extractor, and waits for it. When the caller's deadline comes first, the job
+        goes on; ListExtractionJobs tells how it ended.
+
+        Each memory drawn names its source messages and quotes words that stand in them; what a tool said never gains the
+        trust of what the user said. Safe to retry with the same `request_id`; a stretch that was drawn already with the same
+        extractor gives UNCHANGED.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        - NOT_FOUND / EXTRACTOR_NOT_FOUND: no such extractor.
+        - UNAVAILABLE / EXTRACTION_UNAVAILABLE: the session service or the model is away; the job is tried again by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListExtractionJobs(self, request, context):
+        """Lists extraction jobs, newest first.
+
+        Errors:
+        - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryExtractionJob(self, request, context):
+        """Runs a job that is FAILED or DONE again, in the background.
+
+        Safe to retry with the same `request_id`.
+
+        Errors:
+        - NOT_FOUND / EXTRACTION_JOB_NOT_FOUND: no such job in the caller's tenant.
+        - FAILED_PRECONDITION / EXTRACTION_JOB_STATE_FORBIDS: the job waits or runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConsolidateMemories(self, request, context):
+        """Merges what says the same, ends what is no longer so, and prunes what is of little worth, for one agent and user.
+
+        Each change makes a revision with its reason and can be rolled back, but for what is pruned. Episodes (memories
+        labelled `minion.episode`) are left alone. Safe to retry with the same `request_id`.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMemoryRevisions(self, request, context):
+        """Lists the states that a memory was in, newest first.
+
+        Errors:
+        - NOT_FOUND / MEMORY_NOT_FOUND: no such memory in the caller's tenant.
+        - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackMemory(self, request, context):
+        """Puts a memory back into a former state, which makes its next revision.
+
+        Safe to retry with the same `request_id`.
+
+        Errors:
+        - NOT_FOUND / MEMORY_NOT_FOUND, REVISION_NOT_FOUND: no such memory, or it never was in that state.
+        - ABORTED / ETAG_MISMATCH: the memory changed since it was read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseSubject(self, request, context):
+        """Deletes all that is kept of a user in the caller's tenant: memories, vectors, revisions, extraction jobs, counts, and
+        results stored for replays.
+
+        Safe to retry; what is gone is not counted again.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportMemories(self, request, context):
+        """Streams the memories of the caller's tenant, or of an agent or user, in a form that ImportMemories takes.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportMemories(self, request_iterator, context):
+        """Stores a stream of memories, in batches of 100: each batch all or none. A stream that breaks off leaves the batches
+        that were whole; importing again changes nothing that is there.
+
+        Errors: as of StoreMemories; `metadata.imported_count` says how many were stored before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,10 +338,20 @@ def add_MemoryServiceServicer_to_server(servicer, server):
                     request_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.GetMemoryRequest.FromString,
                     response_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.GetMemoryResponse.SerializeToString,
             ),
+            'GetMemoryByKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMemoryByKey,
+                    request_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.GetMemoryByKeyRequest.FromString,
+                    response_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.GetMemoryByKeyResponse.SerializeToString,
+            ),
             'ListMemories': grpc.unary_unary_rpc_method_handler(
                     servicer.ListMemories,
                     request_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ListMemoriesRequest.FromString,
                     response_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ListMemoriesResponse.SerializeToString,
+            ),
+            'UpdateMemory': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateMemory,
+                    request_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.UpdateMemoryRequest.FromString,
+                    response_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.UpdateMemoryResponse.SerializeToString,
             ),
             'DeleteMemory': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteMemory,
@@ -158,6 +363,51 @@ def add_MemoryServiceServicer_to_server(servicer, server):
                     request_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.SearchMemoriesRequest.FromString,
                     response_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.SearchMemoriesResponse.SerializeToString,
             ),
+            'ExtractMemories': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtractMemories,
+                    request_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ExtractMemoriesRequest.FromString,
+                    response_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ExtractMemoriesResponse.SerializeToString,
+            ),
+            'ListExtractionJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListExtractionJobs,
+                    request_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ListExtractionJobsRequest.FromString,
+                    response_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ListExtractionJobsResponse.SerializeToString,
+            ),
+            'RetryExtractionJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryExtractionJob,
+                    request_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.RetryExtractionJobRequest.FromString,
+                    response_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.RetryExtractionJobResponse.SerializeToString,
+            ),
+            'ConsolidateMemories': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConsolidateMemories,
+                    request_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ConsolidateMemoriesRequest.FromString,
+                    response_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ConsolidateMemoriesResponse.SerializeToString,
+            ),
+            'ListMemoryRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMemoryRevisions,
+                    request_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ListMemoryRevisionsRequest.FromString,
+                    response_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ListMemoryRevisionsResponse.SerializeToString,
+            ),
+            'RollbackMemory': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackMemory,
+                    request_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.RollbackMemoryRequest.FromString,
+                    response_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.RollbackMemoryResponse.SerializeToString,
+            ),
+            'EraseSubject': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseSubject,
+                    request_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.EraseSubjectRequest.FromString,
+                    response_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.EraseSubjectResponse.SerializeToString,
+            ),
+            'ExportMemories': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportMemories,
+                    request_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ExportMemoriesRequest.FromString,
+                    response_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ExportMemoriesResponse.SerializeToString,
+            ),
+            'ImportMemories': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportMemories,
+                    request_deserializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ImportMemoriesRequest.FromString,
+                    response_serializer=minion_dot_memory_dot_v1_dot_memory__service__pb2.ImportMemoriesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'minion.memory.v1.MemoryService', rpc_method_handlers)
@@ -167,7 +417,7 @@ def add_MemoryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MemoryService:
-    """Keeps what agents remember of users, and finds it again by meaning.
+    """Keeps what agents remember of users, and finds it again by meaning and by words.
 
     Called with a tenant's API key, by a service acting for a tenant, or by an operator that names the tenant.
     """
@@ -227,6 +477,33 @@ class MemoryService:
             _registered_method=True)
 
     @staticmethod
+    def GetMemoryByKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.memory.v1.MemoryService/GetMemoryByKey',
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.GetMemoryByKeyRequest.SerializeToString,
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.GetMemoryByKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListMemories(request,
             target,
             options=(),
@@ -243,6 +520,33 @@ class MemoryService:
             '/minion.memory.v1.MemoryService/ListMemories',
             minion_dot_memory_dot_v1_dot_memory__service__pb2.ListMemoriesRequest.SerializeToString,
             minion_dot_memory_dot_v1_dot_memory__service__pb2.ListMemoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateMemory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.memory.v1.MemoryService/UpdateMemory',
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.UpdateMemoryRequest.SerializeToString,
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.UpdateMemoryResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -297,6 +601,249 @@ class MemoryService:
             '/minion.memory.v1.MemoryService/SearchMemories',
             minion_dot_memory_dot_v1_dot_memory__service__pb2.SearchMemoriesRequest.SerializeToString,
             minion_dot_memory_dot_v1_dot_memory__service__pb2.SearchMemoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExtractMemories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.memory.v1.MemoryService/ExtractMemories',
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.ExtractMemoriesRequest.SerializeToString,
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.ExtractMemoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListExtractionJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.memory.v1.MemoryService/ListExtractionJobs',
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.ListExtractionJobsRequest.SerializeToString,
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.ListExtractionJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryExtractionJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.memory.v1.MemoryService/RetryExtractionJob',
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.RetryExtractionJobRequest.SerializeToString,
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.RetryExtractionJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConsolidateMemories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.memory.v1.MemoryService/ConsolidateMemories',
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.ConsolidateMemoriesRequest.SerializeToString,
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.ConsolidateMemoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMemoryRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.memory.v1.MemoryService/ListMemoryRevisions',
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.ListMemoryRevisionsRequest.SerializeToString,
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.ListMemoryRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackMemory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.memory.v1.MemoryService/RollbackMemory',
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.RollbackMemoryRequest.SerializeToString,
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.RollbackMemoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseSubject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.memory.v1.MemoryService/EraseSubject',
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.EraseSubjectRequest.SerializeToString,
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.EraseSubjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportMemories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/minion.memory.v1.MemoryService/ExportMemories',
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.ExportMemoriesRequest.SerializeToString,
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.ExportMemoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportMemories(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/minion.memory.v1.MemoryService/ImportMemories',
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.ImportMemoriesRequest.SerializeToString,
+            minion_dot_memory_dot_v1_dot_memory__service__pb2.ImportMemoriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

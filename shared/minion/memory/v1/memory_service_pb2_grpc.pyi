@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class MemoryServiceStub:
-    """Keeps what agents remember of users, and finds it again by meaning.
+    """Keeps what agents remember of users, and finds it again by meaning and by words.
 
     Called with a tenant's API key, by a service acting for a tenant, or by an operator that names the tenant.
     """
@@ -39,16 +39,22 @@ class MemoryServiceStub:
     StoreMemories: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.StoreMemoriesRequest, _memory_service_pb2.StoreMemoriesResponse]
     """Stores memories, all or none; one under a key that exists for its agent and user replaces what is there.
 
-    Texts that come without a vector are embedded by the gateway. Safe to retry with the same `request_id`.
+    Texts that come without a vector are embedded by the gateway; while it can't, they are stored all the same, found by
+    their words, and embedded later. Safe to retry with the same `request_id`.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or a vector its model's shape.
     - NOT_FOUND / EMBEDDING_MODEL_NOT_FOUND: the vector's model isn't known.
     - ALREADY_EXISTS / MEMORY_ID_TAKEN: a proposed id is another memory's.
-    - UNAVAILABLE / EMBEDDING_UNAVAILABLE: the texts can't be embedded now; nothing was stored.
     """
     GetMemory: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.GetMemoryRequest, _memory_service_pb2.GetMemoryResponse]
     """Returns a memory.
+
+    Errors:
+    - NOT_FOUND / MEMORY_NOT_FOUND: no such memory in the caller's tenant.
+    """
+    GetMemoryByKey: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.GetMemoryByKeyRequest, _memory_service_pb2.GetMemoryByKeyResponse]
+    """Returns the memory of an agent and user that is filed under a key.
 
     Errors:
     - NOT_FOUND / MEMORY_NOT_FOUND: no such memory in the caller's tenant.
@@ -59,8 +65,20 @@ class MemoryServiceStub:
     Errors:
     - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
     """
+    UpdateMemory: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.UpdateMemoryRequest, _memory_service_pb2.UpdateMemoryResponse]
+    """Changes a memory, which makes its next revision; a new content is embedded anew.
+
+    Safe to retry with the same `request_id`.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or the vector its model's shape; the
+      mask names a field that doesn't change.
+    - NOT_FOUND / MEMORY_NOT_FOUND: no such memory in the caller's tenant.
+    - NOT_FOUND / EMBEDDING_MODEL_NOT_FOUND: the vector's model isn't known.
+    - ABORTED / ETAG_MISMATCH: the memory changed since it was read.
+    """
     DeleteMemory: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.DeleteMemoryRequest, _memory_service_pb2.DeleteMemoryResponse]
-    """Deletes a memory.
+    """Deletes a memory, its revisions with it.
 
     Safe to retry with the same `request_id`.
 
@@ -68,18 +86,96 @@ class MemoryServiceStub:
     - NOT_FOUND / MEMORY_NOT_FOUND: no such memory in the caller's tenant.
     """
     SearchMemories: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.SearchMemoriesRequest, _memory_service_pb2.SearchMemoriesResponse]
-    """Finds the memories of an agent and user that are nearest in meaning; returns as many as asked for if so many
-    match, whatever the filters.
+    """Finds the memories of an agent and user that fit best, by meaning and by words; returns as many as asked for if so
+    many match, whatever the filters.
+
+    Nearness of the vectors and shared words are fused, then weighed by neighbours, cues, recency, importance, access
+    and trust; each hit says what its score is made of, and the reply how the search was carried out. A query that
+    can't be embedded just then is searched by its words.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or the vector its model's shape.
     - NOT_FOUND / EMBEDDING_MODEL_NOT_FOUND: the vector's model isn't known.
-    - UNAVAILABLE / EMBEDDING_UNAVAILABLE: the query can't be embedded now.
+    """
+    ExtractMemories: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.ExtractMemoriesRequest, _memory_service_pb2.ExtractMemoriesResponse]
+    """Draws memories from a session with an extractor, and waits for it. When the caller's deadline comes first, the job
+    goes on; ListExtractionJobs tells how it ended.
+
+    Each memory drawn names its source messages and quotes words that stand in them; what a tool said never gains the
+    trust of what the user said. Safe to retry with the same `request_id`; a stretch that was drawn already with the same
+    extractor gives UNCHANGED.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    - NOT_FOUND / EXTRACTOR_NOT_FOUND: no such extractor.
+    - UNAVAILABLE / EXTRACTION_UNAVAILABLE: the session service or the model is away; the job is tried again by itself.
+    """
+    ListExtractionJobs: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.ListExtractionJobsRequest, _memory_service_pb2.ListExtractionJobsResponse]
+    """Lists extraction jobs, newest first.
+
+    Errors:
+    - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+    """
+    RetryExtractionJob: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.RetryExtractionJobRequest, _memory_service_pb2.RetryExtractionJobResponse]
+    """Runs a job that is FAILED or DONE again, in the background.
+
+    Safe to retry with the same `request_id`.
+
+    Errors:
+    - NOT_FOUND / EXTRACTION_JOB_NOT_FOUND: no such job in the caller's tenant.
+    - FAILED_PRECONDITION / EXTRACTION_JOB_STATE_FORBIDS: the job waits or runs.
+    """
+    ConsolidateMemories: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.ConsolidateMemoriesRequest, _memory_service_pb2.ConsolidateMemoriesResponse]
+    """Merges what says the same, ends what is no longer so, and prunes what is of little worth, for one agent and user.
+
+    Each change makes a revision with its reason and can be rolled back, but for what is pruned. Episodes (memories
+    labelled `minion.episode`) are left alone. Safe to retry with the same `request_id`.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    """
+    ListMemoryRevisions: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.ListMemoryRevisionsRequest, _memory_service_pb2.ListMemoryRevisionsResponse]
+    """Lists the states that a memory was in, newest first.
+
+    Errors:
+    - NOT_FOUND / MEMORY_NOT_FOUND: no such memory in the caller's tenant.
+    - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list.
+    """
+    RollbackMemory: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.RollbackMemoryRequest, _memory_service_pb2.RollbackMemoryResponse]
+    """Puts a memory back into a former state, which makes its next revision.
+
+    Safe to retry with the same `request_id`.
+
+    Errors:
+    - NOT_FOUND / MEMORY_NOT_FOUND, REVISION_NOT_FOUND: no such memory, or it never was in that state.
+    - ABORTED / ETAG_MISMATCH: the memory changed since it was read.
+    """
+    EraseSubject: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.EraseSubjectRequest, _memory_service_pb2.EraseSubjectResponse]
+    """Deletes all that is kept of a user in the caller's tenant: memories, vectors, revisions, extraction jobs, counts, and
+    results stored for replays.
+
+    Safe to retry; what is gone is not counted again.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    """
+    ExportMemories: _grpc.UnaryStreamMultiCallable[_memory_service_pb2.ExportMemoriesRequest, _memory_service_pb2.ExportMemoriesResponse]
+    """Streams the memories of the caller's tenant, or of an agent or user, in a form that ImportMemories takes.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    """
+    ImportMemories: _grpc.StreamUnaryMultiCallable[_memory_service_pb2.ImportMemoriesRequest, _memory_service_pb2.ImportMemoriesResponse]
+    """Stores a stream of memories, in batches of 100: each batch all or none. A stream that breaks off leaves the batches
+    that were whole; importing again changes nothing that is there.
+
+    Errors: as of StoreMemories; `metadata.imported_count` says how many were stored before.
     """
 
 @_typing.type_check_only
 class MemoryServiceAsyncStub(MemoryServiceStub):
-    """Keeps what agents remember of users, and finds it again by meaning.
+    """Keeps what agents remember of users, and finds it again by meaning and by words.
 
     Called with a tenant's API key, by a service acting for a tenant, or by an operator that names the tenant.
     """
@@ -88,16 +184,22 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     StoreMemories: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.StoreMemoriesRequest, _memory_service_pb2.StoreMemoriesResponse]  # type: ignore[assignment]
     """Stores memories, all or none; one under a key that exists for its agent and user replaces what is there.
 
-    Texts that come without a vector are embedded by the gateway. Safe to retry with the same `request_id`.
+    Texts that come without a vector are embedded by the gateway; while it can't, they are stored all the same, found by
+    their words, and embedded later. Safe to retry with the same `request_id`.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or a vector its model's shape.
     - NOT_FOUND / EMBEDDING_MODEL_NOT_FOUND: the vector's model isn't known.
     - ALREADY_EXISTS / MEMORY_ID_TAKEN: a proposed id is another memory's.
-    - UNAVAILABLE / EMBEDDING_UNAVAILABLE: the texts can't be embedded now; nothing was stored.
     """
     GetMemory: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.GetMemoryRequest, _memory_service_pb2.GetMemoryResponse]  # type: ignore[assignment]
     """Returns a memory.
+
+    Errors:
+    - NOT_FOUND / MEMORY_NOT_FOUND: no such memory in the caller's tenant.
+    """
+    GetMemoryByKey: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.GetMemoryByKeyRequest, _memory_service_pb2.GetMemoryByKeyResponse]  # type: ignore[assignment]
+    """Returns the memory of an agent and user that is filed under a key.
 
     Errors:
     - NOT_FOUND / MEMORY_NOT_FOUND: no such memory in the caller's tenant.
@@ -108,8 +210,20 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     Errors:
     - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
     """
+    UpdateMemory: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.UpdateMemoryRequest, _memory_service_pb2.UpdateMemoryResponse]  # type: ignore[assignment]
+    """Changes a memory, which makes its next revision; a new content is embedded anew.
+
+    Safe to retry with the same `request_id`.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or the vector its model's shape; the
+      mask names a field that doesn't change.
+    - NOT_FOUND / MEMORY_NOT_FOUND: no such memory in the caller's tenant.
+    - NOT_FOUND / EMBEDDING_MODEL_NOT_FOUND: the vector's model isn't known.
+    - ABORTED / ETAG_MISMATCH: the memory changed since it was read.
+    """
     DeleteMemory: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.DeleteMemoryRequest, _memory_service_pb2.DeleteMemoryResponse]  # type: ignore[assignment]
-    """Deletes a memory.
+    """Deletes a memory, its revisions with it.
 
     Safe to retry with the same `request_id`.
 
@@ -117,17 +231,95 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - NOT_FOUND / MEMORY_NOT_FOUND: no such memory in the caller's tenant.
     """
     SearchMemories: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.SearchMemoriesRequest, _memory_service_pb2.SearchMemoriesResponse]  # type: ignore[assignment]
-    """Finds the memories of an agent and user that are nearest in meaning; returns as many as asked for if so many
-    match, whatever the filters.
+    """Finds the memories of an agent and user that fit best, by meaning and by words; returns as many as asked for if so
+    many match, whatever the filters.
+
+    Nearness of the vectors and shared words are fused, then weighed by neighbours, cues, recency, importance, access
+    and trust; each hit says what its score is made of, and the reply how the search was carried out. A query that
+    can't be embedded just then is searched by its words.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or the vector its model's shape.
     - NOT_FOUND / EMBEDDING_MODEL_NOT_FOUND: the vector's model isn't known.
-    - UNAVAILABLE / EMBEDDING_UNAVAILABLE: the query can't be embedded now.
+    """
+    ExtractMemories: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ExtractMemoriesRequest, _memory_service_pb2.ExtractMemoriesResponse]  # type: ignore[assignment]
+    """Draws memories from a session with an extractor, and waits for it. When the caller's deadline comes first, the job
+    goes on; ListExtractionJobs tells how it ended.
+
+    Each memory drawn names its source messages and quotes words that stand in them; what a tool said never gains the
+    trust of what the user said. Safe to retry with the same `request_id`; a stretch that was drawn already with the same
+    extractor gives UNCHANGED.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    - NOT_FOUND / EXTRACTOR_NOT_FOUND: no such extractor.
+    - UNAVAILABLE / EXTRACTION_UNAVAILABLE: the session service or the model is away; the job is tried again by itself.
+    """
+    ListExtractionJobs: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ListExtractionJobsRequest, _memory_service_pb2.ListExtractionJobsResponse]  # type: ignore[assignment]
+    """Lists extraction jobs, newest first.
+
+    Errors:
+    - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+    """
+    RetryExtractionJob: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.RetryExtractionJobRequest, _memory_service_pb2.RetryExtractionJobResponse]  # type: ignore[assignment]
+    """Runs a job that is FAILED or DONE again, in the background.
+
+    Safe to retry with the same `request_id`.
+
+    Errors:
+    - NOT_FOUND / EXTRACTION_JOB_NOT_FOUND: no such job in the caller's tenant.
+    - FAILED_PRECONDITION / EXTRACTION_JOB_STATE_FORBIDS: the job waits or runs.
+    """
+    ConsolidateMemories: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ConsolidateMemoriesRequest, _memory_service_pb2.ConsolidateMemoriesResponse]  # type: ignore[assignment]
+    """Merges what says the same, ends what is no longer so, and prunes what is of little worth, for one agent and user.
+
+    Each change makes a revision with its reason and can be rolled back, but for what is pruned. Episodes (memories
+    labelled `minion.episode`) are left alone. Safe to retry with the same `request_id`.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    """
+    ListMemoryRevisions: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ListMemoryRevisionsRequest, _memory_service_pb2.ListMemoryRevisionsResponse]  # type: ignore[assignment]
+    """Lists the states that a memory was in, newest first.
+
+    Errors:
+    - NOT_FOUND / MEMORY_NOT_FOUND: no such memory in the caller's tenant.
+    - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list.
+    """
+    RollbackMemory: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.RollbackMemoryRequest, _memory_service_pb2.RollbackMemoryResponse]  # type: ignore[assignment]
+    """Puts a memory back into a former state, which makes its next revision.
+
+    Safe to retry with the same `request_id`.
+
+    Errors:
+    - NOT_FOUND / MEMORY_NOT_FOUND, REVISION_NOT_FOUND: no such memory, or it never was in that state.
+    - ABORTED / ETAG_MISMATCH: the memory changed since it was read.
+    """
+    EraseSubject: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.EraseSubjectRequest, _memory_service_pb2.EraseSubjectResponse]  # type: ignore[assignment]
+    """Deletes all that is kept of a user in the caller's tenant: memories, vectors, revisions, extraction jobs, counts, and
+    results stored for replays.
+
+    Safe to retry; what is gone is not counted again.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    """
+    ExportMemories: _aio.UnaryStreamMultiCallable[_memory_service_pb2.ExportMemoriesRequest, _memory_service_pb2.ExportMemoriesResponse]  # type: ignore[assignment]
+    """Streams the memories of the caller's tenant, or of an agent or user, in a form that ImportMemories takes.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    """
+    ImportMemories: _aio.StreamUnaryMultiCallable[_memory_service_pb2.ImportMemoriesRequest, _memory_service_pb2.ImportMemoriesResponse]  # type: ignore[assignment]
+    """Stores a stream of memories, in batches of 100: each batch all or none. A stream that breaks off leaves the batches
+    that were whole; importing again changes nothing that is there.
+
+    Errors: as of StoreMemories; `metadata.imported_count` says how many were stored before.
     """
 
 class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Keeps what agents remember of users, and finds it again by meaning.
+    """Keeps what agents remember of users, and finds it again by meaning and by words.
 
     Called with a tenant's API key, by a service acting for a tenant, or by an operator that names the tenant.
     """
@@ -140,13 +332,13 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_memory_service_pb2.StoreMemoriesResponse, _abc.Awaitable[_memory_service_pb2.StoreMemoriesResponse]]:
         """Stores memories, all or none; one under a key that exists for its agent and user replaces what is there.
 
-        Texts that come without a vector are embedded by the gateway. Safe to retry with the same `request_id`.
+        Texts that come without a vector are embedded by the gateway; while it can't, they are stored all the same, found by
+        their words, and embedded later. Safe to retry with the same `request_id`.
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or a vector its model's shape.
         - NOT_FOUND / EMBEDDING_MODEL_NOT_FOUND: the vector's model isn't known.
         - ALREADY_EXISTS / MEMORY_ID_TAKEN: a proposed id is another memory's.
-        - UNAVAILABLE / EMBEDDING_UNAVAILABLE: the texts can't be embedded now; nothing was stored.
         """
 
     @_abc_1.abstractmethod
@@ -156,6 +348,18 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_memory_service_pb2.GetMemoryResponse, _abc.Awaitable[_memory_service_pb2.GetMemoryResponse]]:
         """Returns a memory.
+
+        Errors:
+        - NOT_FOUND / MEMORY_NOT_FOUND: no such memory in the caller's tenant.
+        """
+
+    @_abc_1.abstractmethod
+    def GetMemoryByKey(
+        self,
+        request: _memory_service_pb2.GetMemoryByKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.GetMemoryByKeyResponse, _abc.Awaitable[_memory_service_pb2.GetMemoryByKeyResponse]]:
+        """Returns the memory of an agent and user that is filed under a key.
 
         Errors:
         - NOT_FOUND / MEMORY_NOT_FOUND: no such memory in the caller's tenant.
@@ -174,12 +378,30 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def UpdateMemory(
+        self,
+        request: _memory_service_pb2.UpdateMemoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.UpdateMemoryResponse, _abc.Awaitable[_memory_service_pb2.UpdateMemoryResponse]]:
+        """Changes a memory, which makes its next revision; a new content is embedded anew.
+
+        Safe to retry with the same `request_id`.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or the vector its model's shape; the
+          mask names a field that doesn't change.
+        - NOT_FOUND / MEMORY_NOT_FOUND: no such memory in the caller's tenant.
+        - NOT_FOUND / EMBEDDING_MODEL_NOT_FOUND: the vector's model isn't known.
+        - ABORTED / ETAG_MISMATCH: the memory changed since it was read.
+        """
+
+    @_abc_1.abstractmethod
     def DeleteMemory(
         self,
         request: _memory_service_pb2.DeleteMemoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_service_pb2.DeleteMemoryResponse, _abc.Awaitable[_memory_service_pb2.DeleteMemoryResponse]]:
-        """Deletes a memory.
+        """Deletes a memory, its revisions with it.
 
         Safe to retry with the same `request_id`.
 
@@ -193,13 +415,145 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_service_pb2.SearchMemoriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_service_pb2.SearchMemoriesResponse, _abc.Awaitable[_memory_service_pb2.SearchMemoriesResponse]]:
-        """Finds the memories of an agent and user that are nearest in meaning; returns as many as asked for if so many
-        match, whatever the filters.
+        """Finds the memories of an agent and user that fit best, by meaning and by words; returns as many as asked for if so
+        many match, whatever the filters.
+
+        Nearness of the vectors and shared words are fused, then weighed by neighbours, cues, recency, importance, access
+        and trust; each hit says what its score is made of, and the reply how the search was carried out. A query that
+        can't be embedded just then is searched by its words.
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or the vector its model's shape.
         - NOT_FOUND / EMBEDDING_MODEL_NOT_FOUND: the vector's model isn't known.
-        - UNAVAILABLE / EMBEDDING_UNAVAILABLE: the query can't be embedded now.
+        """
+
+    @_abc_1.abstractmethod
+    def ExtractMemories(
+        self,
+        request: _memory_service_pb2.ExtractMemoriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.ExtractMemoriesResponse, _abc.Awaitable[_memory_service_pb2.ExtractMemoriesResponse]]:
+        """Draws memories from a session with an extractor, and waits for it. When the caller's deadline comes first, the job
+        goes on; ListExtractionJobs tells how it ended.
+
+        Each memory drawn names its source messages and quotes words that stand in them; what a tool said never gains the
+        trust of what the user said. Safe to retry with the same `request_id`; a stretch that was drawn already with the same
+        extractor gives UNCHANGED.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        - NOT_FOUND / EXTRACTOR_NOT_FOUND: no such extractor.
+        - UNAVAILABLE / EXTRACTION_UNAVAILABLE: the session service or the model is away; the job is tried again by itself.
+        """
+
+    @_abc_1.abstractmethod
+    def ListExtractionJobs(
+        self,
+        request: _memory_service_pb2.ListExtractionJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.ListExtractionJobsResponse, _abc.Awaitable[_memory_service_pb2.ListExtractionJobsResponse]]:
+        """Lists extraction jobs, newest first.
+
+        Errors:
+        - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryExtractionJob(
+        self,
+        request: _memory_service_pb2.RetryExtractionJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.RetryExtractionJobResponse, _abc.Awaitable[_memory_service_pb2.RetryExtractionJobResponse]]:
+        """Runs a job that is FAILED or DONE again, in the background.
+
+        Safe to retry with the same `request_id`.
+
+        Errors:
+        - NOT_FOUND / EXTRACTION_JOB_NOT_FOUND: no such job in the caller's tenant.
+        - FAILED_PRECONDITION / EXTRACTION_JOB_STATE_FORBIDS: the job waits or runs.
+        """
+
+    @_abc_1.abstractmethod
+    def ConsolidateMemories(
+        self,
+        request: _memory_service_pb2.ConsolidateMemoriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.ConsolidateMemoriesResponse, _abc.Awaitable[_memory_service_pb2.ConsolidateMemoriesResponse]]:
+        """Merges what says the same, ends what is no longer so, and prunes what is of little worth, for one agent and user.
+
+        Each change makes a revision with its reason and can be rolled back, but for what is pruned. Episodes (memories
+        labelled `minion.episode`) are left alone. Safe to retry with the same `request_id`.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        """
+
+    @_abc_1.abstractmethod
+    def ListMemoryRevisions(
+        self,
+        request: _memory_service_pb2.ListMemoryRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.ListMemoryRevisionsResponse, _abc.Awaitable[_memory_service_pb2.ListMemoryRevisionsResponse]]:
+        """Lists the states that a memory was in, newest first.
+
+        Errors:
+        - NOT_FOUND / MEMORY_NOT_FOUND: no such memory in the caller's tenant.
+        - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list.
+        """
+
+    @_abc_1.abstractmethod
+    def RollbackMemory(
+        self,
+        request: _memory_service_pb2.RollbackMemoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.RollbackMemoryResponse, _abc.Awaitable[_memory_service_pb2.RollbackMemoryResponse]]:
+        """Puts a memory back into a former state, which makes its next revision.
+
+        Safe to retry with the same `request_id`.
+
+        Errors:
+        - NOT_FOUND / MEMORY_NOT_FOUND, REVISION_NOT_FOUND: no such memory, or it never was in that state.
+        - ABORTED / ETAG_MISMATCH: the memory changed since it was read.
+        """
+
+    @_abc_1.abstractmethod
+    def EraseSubject(
+        self,
+        request: _memory_service_pb2.EraseSubjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.EraseSubjectResponse, _abc.Awaitable[_memory_service_pb2.EraseSubjectResponse]]:
+        """Deletes all that is kept of a user in the caller's tenant: memories, vectors, revisions, extraction jobs, counts, and
+        results stored for replays.
+
+        Safe to retry; what is gone is not counted again.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportMemories(
+        self,
+        request: _memory_service_pb2.ExportMemoriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_memory_service_pb2.ExportMemoriesResponse], _abc.AsyncIterator[_memory_service_pb2.ExportMemoriesResponse]]:
+        """Streams the memories of the caller's tenant, or of an agent or user, in a form that ImportMemories takes.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportMemories(
+        self,
+        request_iterator: _MaybeAsyncIterator[_memory_service_pb2.ImportMemoriesRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_service_pb2.ImportMemoriesResponse, _abc.Awaitable[_memory_service_pb2.ImportMemoriesResponse]]:
+        """Stores a stream of memories, in batches of 100: each batch all or none. A stream that breaks off leaves the batches
+        that were whole; importing again changes nothing that is there.
+
+        Errors: as of StoreMemories; `metadata.imported_count` says how many were stored before.
         """
 
 def add_MemoryServiceServicer_to_server(servicer: MemoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

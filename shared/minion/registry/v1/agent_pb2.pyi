@@ -255,6 +255,7 @@ class BehaviorSettings(_message.Message):
     MAX_DURATION_FIELD_NUMBER: _builtins.int
     MEMORY_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
     max_steps: _builtins.int
     """The most model calls in one turn, 1 to 100; 0 means 10."""
     @_builtins.property
@@ -269,6 +270,10 @@ class BehaviorSettings(_message.Message):
     def context(self) -> Global___ContextPolicy:
         """How much of the session's history the model is shown."""
 
+    @_builtins.property
+    def summary(self) -> Global___SummaryPolicy:
+        """Whether long sessions are summarized."""
+
     def __init__(
         self,
         *,
@@ -276,10 +281,11 @@ class BehaviorSettings(_message.Message):
         max_duration: _duration_pb2.Duration | None = ...,
         memory: Global___MemoryPolicy | None = ...,
         context: Global___ContextPolicy | None = ...,
+        summary: Global___SummaryPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "max_duration", b"max_duration", "memory", b"memory"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "max_duration", b"max_duration", "memory", b"memory", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "max_duration", b"max_duration", "max_steps", b"max_steps", "memory", b"memory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "max_duration", b"max_duration", "max_steps", b"max_steps", "memory", b"memory", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -287,35 +293,93 @@ Global___BehaviorSettings: _TypeAlias = BehaviorSettings  # noqa: Y015
 
 @_typing.final
 class MemoryPolicy(_message.Message):
-    """What is recalled for a turn."""
+    """What is recalled for a turn, and what is remembered of a session."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECALL_FIELD_NUMBER: _builtins.int
     MAX_MEMORIES_FIELD_NUMBER: _builtins.int
     MIN_SCORE_FIELD_NUMBER: _builtins.int
+    EPISODES_FIELD_NUMBER: _builtins.int
+    EXTRACT_FIELD_NUMBER: _builtins.int
+    EXTRACTOR_FIELD_NUMBER: _builtins.int
+    EXTRACT_AFTER_MESSAGES_FIELD_NUMBER: _builtins.int
     recall: _builtins.bool
     """True: memories of this agent and user are searched with the user's message."""
     max_memories: _builtins.int
     """The most memories to recall, 1 to 50; 0 means 5."""
     min_score: _builtins.float
     """Memories below this cosine similarity (-1 to 1) are left out; unset means 0.25."""
+    episodes: _builtins.bool
+    """True: what was said in the agent's sessions stays searchable, message by message, as CONTEXT memories."""
+    extract: _builtins.bool
+    """True: facts, preferences and skills are drawn from the agent's sessions by a model."""
+    extractor: _builtins.str
+    """The extractor, as in `facts-1`; empty means the memory service's default. At most 63 characters."""
+    extract_after_messages: _builtins.int
+    """Draws again once so many messages came, 2 to 1,000; 0 means 40. What is left is drawn once the session is closed,
+    expired or idle.
+    """
     def __init__(
         self,
         *,
         recall: _builtins.bool = ...,
         max_memories: _builtins.int = ...,
         min_score: _builtins.float | None = ...,
+        episodes: _builtins.bool = ...,
+        extract: _builtins.bool = ...,
+        extractor: _builtins.str = ...,
+        extract_after_messages: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "min_score", b"min_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "max_memories", b"max_memories", "min_score", b"min_score", "recall", b"recall"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "episodes", b"episodes", "extract", b"extract", "extract_after_messages", b"extract_after_messages", "extractor", b"extractor", "max_memories", b"max_memories", "min_score", b"min_score", "recall", b"recall"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_score: _TypeAlias = _typing.Literal["min_score"]  # noqa: Y015
     _WhichOneofArgType__min_score: _TypeAlias = _typing.Literal["_min_score", b"_min_score"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_score) -> _WhichOneofReturnType__min_score | None: ...
 
 Global___MemoryPolicy: _TypeAlias = MemoryPolicy  # noqa: Y015
+
+@_typing.final
+class SummaryPolicy(_message.Message):
+    """Whether long sessions are summarized. The gateway asks a model for it after a turn; the messages stay."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENABLED_FIELD_NUMBER: _builtins.int
+    TRIGGER_TOKENS_FIELD_NUMBER: _builtins.int
+    TARGET_TOKENS_FIELD_NUMBER: _builtins.int
+    KEEP_MESSAGES_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    enabled: _builtins.bool
+    """True: summaries are made."""
+    trigger_tokens: _builtins.int
+    """Summarizes once the messages that no summary covers take so many tokens, 256 to 1,000,000; 0 means 6,000."""
+    target_tokens: _builtins.int
+    """The most tokens that the summary may take, 64 to 16,000; 0 means 500."""
+    keep_messages: _builtins.int
+    """How many of the newest messages stay out of it, 0 to 1,000; unset means 10."""
+    model: _builtins.str
+    """The model that writes it, as `provider/model`, at most 200 characters; empty means the agent's own."""
+    def __init__(
+        self,
+        *,
+        enabled: _builtins.bool = ...,
+        trigger_tokens: _builtins.int = ...,
+        target_tokens: _builtins.int = ...,
+        keep_messages: _builtins.int | None = ...,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_keep_messages", b"_keep_messages", "keep_messages", b"keep_messages"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_messages", b"_keep_messages", "enabled", b"enabled", "keep_messages", b"keep_messages", "model", b"model", "target_tokens", b"target_tokens", "trigger_tokens", b"trigger_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__keep_messages: _TypeAlias = _typing.Literal["keep_messages"]  # noqa: Y015
+    _WhichOneofArgType__keep_messages: _TypeAlias = _typing.Literal["_keep_messages", b"_keep_messages"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__keep_messages) -> _WhichOneofReturnType__keep_messages | None: ...
+
+Global___SummaryPolicy: _TypeAlias = SummaryPolicy  # noqa: Y015
 
 @_typing.final
 class ContextPolicy(_message.Message):

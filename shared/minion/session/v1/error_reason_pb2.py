@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$minion/session/v1/error_reason.proto\x12\x11minion.session.v1*\xcd\x02\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\"\n\x1e\x45RROR_REASON_SESSION_NOT_FOUND\x10\x01\x12!\n\x1d\x45RROR_REASON_SESSION_ID_TAKEN\x10\x02\x12#\n\x1f\x45RROR_REASON_SESSION_NOT_ACTIVE\x10\x03\x12\x1f\n\x1b\x45RROR_REASON_SEQUENCE_MOVED\x10\x04\x12(\n$ERROR_REASON_WORKSPACE_VERSION_MOVED\x10\x05\x12\x1d\n\x19\x45RROR_REASON_SESSION_HELD\x10\x06\x12\x1f\n\x1b\x45RROR_REASON_WORKSPACE_FULL\x10\x07\x12)\n%ERROR_REASON_CONTEXT_BUDGET_TOO_SMALL\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$minion/session/v1/error_reason.proto\x12\x11minion.session.v1*\xa8\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\"\n\x1e\x45RROR_REASON_SESSION_NOT_FOUND\x10\x01\x12!\n\x1d\x45RROR_REASON_SESSION_ID_TAKEN\x10\x02\x12#\n\x1f\x45RROR_REASON_SESSION_NOT_ACTIVE\x10\x03\x12\x1f\n\x1b\x45RROR_REASON_SEQUENCE_MOVED\x10\x04\x12(\n$ERROR_REASON_WORKSPACE_VERSION_MOVED\x10\x05\x12\x1d\n\x19\x45RROR_REASON_SESSION_HELD\x10\x06\x12\x1f\n\x1b\x45RROR_REASON_WORKSPACE_FULL\x10\x07\x12)\n%ERROR_REASON_CONTEXT_BUDGET_TOO_SMALL\x10\x08\x12\'\n#ERROR_REASON_SESSION_STATUS_FORBIDS\x10\t\x12%\n!ERROR_REASON_FORK_INSIDE_EXCHANGE\x10\n\x12&\n\"ERROR_REASON_SEQUENCE_OUT_OF_RANGE\x10\x0b\x12\x1f\n\x1b\x45RROR_REASON_BLOB_NOT_FOUND\x10\x0c\x12\x1f\n\x1b\x45RROR_REASON_BLOB_TOO_LARGE\x10\r\x12\x1f\n\x1b\x45RROR_REASON_CURSOR_EXPIRED\x10\x0e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'minion.session.v1.error_rea
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=60
-  _globals['_ERRORREASON']._serialized_end=393
+  _globals['_ERRORREASON']._serialized_end=612
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: the workspace is full; `metadata.limit` gives its limit."""
     ERROR_REASON_CONTEXT_BUDGET_TOO_SMALL: _ErrorReason.ValueType  # 8
     """INVALID_ARGUMENT: the token budget is too small for the last message alone."""
+    ERROR_REASON_SESSION_STATUS_FORBIDS: _ErrorReason.ValueType  # 9
+    """FAILED_PRECONDITION: the session's status forbids the change; `metadata.status` and `metadata.wanted` name both."""
+    ERROR_REASON_FORK_INSIDE_EXCHANGE: _ErrorReason.ValueType  # 10
+    """FAILED_PRECONDITION: the fork would part a tool call from its result; `metadata.last_whole_sequence` gives the
+    nearest place before.
+    """
+    ERROR_REASON_SEQUENCE_OUT_OF_RANGE: _ErrorReason.ValueType  # 11
+    """INVALID_ARGUMENT: the session has no such message; `metadata.last_sequence` gives its last."""
+    ERROR_REASON_BLOB_NOT_FOUND: _ErrorReason.ValueType  # 12
+    """NOT_FOUND: no such blob in the caller's tenant, or not in this session."""
+    ERROR_REASON_BLOB_TOO_LARGE: _ErrorReason.ValueType  # 13
+    """RESOURCE_EXHAUSTED: the blob is larger than the service takes; `metadata.limit_bytes` gives the limit."""
+    ERROR_REASON_CURSOR_EXPIRED: _ErrorReason.ValueType  # 14
+    """ABORTED: changes after the cursor are no longer kept; list, then watch anew."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons that the session service gives in `google.rpc.ErrorInfo.reason` (without the prefix), beside those of
@@ -64,4 +78,18 @@ ERROR_REASON_WORKSPACE_FULL: ErrorReason.ValueType  # 7
 """RESOURCE_EXHAUSTED: the workspace is full; `metadata.limit` gives its limit."""
 ERROR_REASON_CONTEXT_BUDGET_TOO_SMALL: ErrorReason.ValueType  # 8
 """INVALID_ARGUMENT: the token budget is too small for the last message alone."""
+ERROR_REASON_SESSION_STATUS_FORBIDS: ErrorReason.ValueType  # 9
+"""FAILED_PRECONDITION: the session's status forbids the change; `metadata.status` and `metadata.wanted` name both."""
+ERROR_REASON_FORK_INSIDE_EXCHANGE: ErrorReason.ValueType  # 10
+"""FAILED_PRECONDITION: the fork would part a tool call from its result; `metadata.last_whole_sequence` gives the
+nearest place before.
+"""
+ERROR_REASON_SEQUENCE_OUT_OF_RANGE: ErrorReason.ValueType  # 11
+"""INVALID_ARGUMENT: the session has no such message; `metadata.last_sequence` gives its last."""
+ERROR_REASON_BLOB_NOT_FOUND: ErrorReason.ValueType  # 12
+"""NOT_FOUND: no such blob in the caller's tenant, or not in this session."""
+ERROR_REASON_BLOB_TOO_LARGE: ErrorReason.ValueType  # 13
+"""RESOURCE_EXHAUSTED: the blob is larger than the service takes; `metadata.limit_bytes` gives the limit."""
+ERROR_REASON_CURSOR_EXPIRED: ErrorReason.ValueType  # 14
+"""ABORTED: changes after the cursor are no longer kept; list, then watch anew."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -26,23 +26,27 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fminion/session/v1/message.proto\x12\x11minion.session.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x02\n\x07Message\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12,\n\x04role\x18\x02 \x01(\x0e\x32\x1e.minion.session.v1.MessageRole\x12\x0e\n\x06\x61uthor\x18\x03 \x01(\t\x12&\n\x05parts\x18\x04 \x03(\x0b\x32\x17.minion.session.v1.Part\x12\x13\n\x0btoken_count\x18\x05 \x01(\x05\x12\x0e\n\x06run_id\x18\x06 \x01(\t\x12)\n\x08metadata\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x89\x01\n\x04Part\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x30\n\ttool_call\x18\x02 \x01(\x0b\x32\x1b.minion.session.v1.ToolCallH\x00\x12\x34\n\x0btool_result\x18\x03 \x01(\x0b\x32\x1d.minion.session.v1.ToolResultH\x00\x42\t\n\x07\x63ontent\"Z\n\x08ToolCall\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12*\n\targuments\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"j\n\nToolResult\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12&\n\x06output\x18\x03 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x10\n\x08is_error\x18\x04 \x01(\x08\"2\n\tRunSource\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x15\n\rstep_sequence\x18\x02 \x01(\x05*\x8e\x01\n\x0bMessageRole\x12\x1c\n\x18MESSAGE_ROLE_UNSPECIFIED\x10\x00\x12\x15\n\x11MESSAGE_ROLE_USER\x10\x01\x12\x1a\n\x16MESSAGE_ROLE_ASSISTANT\x10\x02\x12\x17\n\x13MESSAGE_ROLE_SYSTEM\x10\x03\x12\x15\n\x11MESSAGE_ROLE_TOOL\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fminion/session/v1/message.proto\x12\x11minion.session.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x02\n\x07Message\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12,\n\x04role\x18\x02 \x01(\x0e\x32\x1e.minion.session.v1.MessageRole\x12\x0e\n\x06\x61uthor\x18\x03 \x01(\t\x12&\n\x05parts\x18\x04 \x03(\x0b\x32\x17.minion.session.v1.Part\x12\x13\n\x0btoken_count\x18\x05 \x01(\x05\x12\x0e\n\x06run_id\x18\x06 \x01(\t\x12)\n\x08metadata\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe5\x01\n\x04Part\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x30\n\ttool_call\x18\x02 \x01(\x0b\x32\x1b.minion.session.v1.ToolCallH\x00\x12\x34\n\x0btool_result\x18\x03 \x01(\x0b\x32\x1d.minion.session.v1.ToolResultH\x00\x12)\n\x05media\x18\x04 \x01(\x0b\x32\x18.minion.session.v1.MediaH\x00\x12/\n\x08thinking\x18\x05 \x01(\x0b\x32\x1b.minion.session.v1.ThinkingH\x00\x42\t\n\x07\x63ontent\"W\n\x05Media\x12\x12\n\nmedia_type\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\x07\x62lob_id\x18\x03 \x01(\tH\x00\x12\r\n\x03uri\x18\x04 \x01(\tH\x00\x42\n\n\x08location\"+\n\x08Thinking\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\t\"Z\n\x08ToolCall\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12*\n\targuments\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"{\n\nToolResult\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12&\n\x06output\x18\x03 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x10\n\x08is_error\x18\x04 \x01(\x08\x12\x0f\n\x07\x62lob_id\x18\x05 \x01(\t\"2\n\tRunSource\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x15\n\rstep_sequence\x18\x02 \x01(\x05*\x8e\x01\n\x0bMessageRole\x12\x1c\n\x18MESSAGE_ROLE_UNSPECIFIED\x10\x00\x12\x15\n\x11MESSAGE_ROLE_USER\x10\x01\x12\x1a\n\x16MESSAGE_ROLE_ASSISTANT\x10\x02\x12\x17\n\x13MESSAGE_ROLE_SYSTEM\x10\x03\x12\x15\n\x11MESSAGE_ROLE_TOOL\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'minion.session.v1.message_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MESSAGEROLE']._serialized_start=771
-  _globals['_MESSAGEROLE']._serialized_end=913
+  _globals['_MESSAGEROLE']._serialized_start=1014
+  _globals['_MESSAGEROLE']._serialized_end=1156
   _globals['_MESSAGE']._serialized_start=118
   _globals['_MESSAGE']._serialized_end=376
   _globals['_PART']._serialized_start=379
-  _globals['_PART']._serialized_end=516
-  _globals['_TOOLCALL']._serialized_start=518
-  _globals['_TOOLCALL']._serialized_end=608
-  _globals['_TOOLRESULT']._serialized_start=610
-  _globals['_TOOLRESULT']._serialized_end=716
-  _globals['_RUNSOURCE']._serialized_start=718
-  _globals['_RUNSOURCE']._serialized_end=768
+  _globals['_PART']._serialized_end=608
+  _globals['_MEDIA']._serialized_start=610
+  _globals['_MEDIA']._serialized_end=697
+  _globals['_THINKING']._serialized_start=699
+  _globals['_THINKING']._serialized_end=742
+  _globals['_TOOLCALL']._serialized_start=744
+  _globals['_TOOLCALL']._serialized_end=834
+  _globals['_TOOLRESULT']._serialized_start=836
+  _globals['_TOOLRESULT']._serialized_end=959
+  _globals['_RUNSOURCE']._serialized_start=961
+  _globals['_RUNSOURCE']._serialized_end=1011
 # @@protoc_insertion_point(module_scope)

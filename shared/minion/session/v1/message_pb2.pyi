@@ -113,8 +113,8 @@ Global___Message: _TypeAlias = Message  # noqa: Y015
 
 @_typing.final
 class Part(_message.Message):
-    """A piece of a message. USER and SYSTEM messages hold text, ASSISTANT messages text and tool calls, TOOL messages tool
-    results.
+    """A piece of a message. USER messages hold text and media, SYSTEM messages text, ASSISTANT messages text, media, thinking
+    and tool calls, TOOL messages tool results.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -122,6 +122,8 @@ class Part(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     TOOL_CALL_FIELD_NUMBER: _builtins.int
     TOOL_RESULT_FIELD_NUMBER: _builtins.int
+    MEDIA_FIELD_NUMBER: _builtins.int
+    THINKING_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Words."""
     @_builtins.property
@@ -132,22 +134,94 @@ class Part(_message.Message):
     def tool_result(self) -> Global___ToolResult:
         """What a tool answered."""
 
+    @_builtins.property
+    def media(self) -> Global___Media:
+        """An image or a file, by reference."""
+
+    @_builtins.property
+    def thinking(self) -> Global___Thinking:
+        """What the model thought on the way. Kept; no context shows it."""
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         tool_call: Global___ToolCall | None = ...,
         tool_result: Global___ToolResult | None = ...,
+        media: Global___Media | None = ...,
+        thinking: Global___Thinking | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "text", b"text", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "media", b"media", "text", b"text", "thinking", b"thinking", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "text", b"text", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "media", b"media", "text", b"text", "thinking", b"thinking", "tool_call", b"tool_call", "tool_result", b"tool_result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "tool_call", "tool_result"]  # noqa: Y015
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "tool_call", "tool_result", "media", "thinking"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
 
 Global___Part: _TypeAlias = Part  # noqa: Y015
+
+@_typing.final
+class Media(_message.Message):
+    """An image or a file, by reference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    BLOB_ID_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    media_type: _builtins.str
+    """Required. Its media type, as in `image/png`; at most 127 characters."""
+    name: _builtins.str
+    """A name for people, at most 200 characters."""
+    blob_id: _builtins.str
+    """A blob of this session."""
+    uri: _builtins.str
+    """An `https:` address, at most 2,000 characters. The service never opens it."""
+    def __init__(
+        self,
+        *,
+        media_type: _builtins.str = ...,
+        name: _builtins.str = ...,
+        blob_id: _builtins.str = ...,
+        uri: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "location", b"location", "uri", b"uri"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "location", b"location", "media_type", b"media_type", "name", b"name", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_location: _TypeAlias = _typing.Literal["blob_id", "uri"]  # noqa: Y015
+    _WhichOneofArgType_location: _TypeAlias = _typing.Literal["location", b"location"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_location) -> _WhichOneofReturnType_location | None: ...
+
+Global___Media: _TypeAlias = Media  # noqa: Y015
+
+@_typing.final
+class Thinking(_message.Message):
+    """What the model thought on the way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Required. The thoughts."""
+    signature: _builtins.str
+    """The provider's proof that the thoughts are its own, at most 16 KiB."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        signature: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["signature", b"signature", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Thinking: _TypeAlias = Thinking  # noqa: Y015
 
 @_typing.final
 class ToolCall(_message.Message):
@@ -191,12 +265,17 @@ class ToolResult(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
     IS_ERROR_FIELD_NUMBER: _builtins.int
+    BLOB_ID_FIELD_NUMBER: _builtins.int
     tool_call_id: _builtins.str
     """Required. The call that it answers, at most 128 characters."""
     name: _builtins.str
     """Required. The tool's name, at most 64 characters."""
     is_error: _builtins.bool
     """True when the tool failed."""
+    blob_id: _builtins.str
+    """Where the whole of it is when it is too large for a message: a blob of this session. Then `output` is an excerpt,
+    which is what a context shows, with a mark that names the blob.
+    """
     @_builtins.property
     def output(self) -> _struct_pb2.Value:
         """What the tool returned, or why it failed."""
@@ -208,10 +287,11 @@ class ToolResult(_message.Message):
         name: _builtins.str = ...,
         output: _struct_pb2.Value | None = ...,
         is_error: _builtins.bool = ...,
+        blob_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_error", b"is_error", "name", b"name", "output", b"output", "tool_call_id", b"tool_call_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "is_error", b"is_error", "name", b"name", "output", b"output", "tool_call_id", b"tool_call_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,17 +26,21 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fminion/session/v1/session.proto\x12\x11minion.session.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x03\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x30\n\x06status\x18\x05 \x01(\x0e\x32 .minion.session.v1.SessionStatus\x12\x15\n\rlast_sequence\x18\x06 \x01(\x03\x12)\n\x08metadata\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nclose_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x86\x01\n\x0eWorkspaceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x81\x01\n\rSessionStatus\x12\x1e\n\x1aSESSION_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15SESSION_STATUS_ACTIVE\x10\x01\x12\x19\n\x15SESSION_STATUS_CLOSED\x10\x02\x12\x1a\n\x16SESSION_STATUS_EXPIRED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fminion/session/v1/session.proto\x12\x11minion.session.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\x03\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x30\n\x06status\x18\x05 \x01(\x0e\x32 .minion.session.v1.SessionStatus\x12\x15\n\rlast_sequence\x18\x06 \x01(\x03\x12)\n\x08metadata\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nclose_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x12\x19\n\x11parent_session_id\x18\r \x01(\t\x12\x15\n\rfork_sequence\x18\x0e \x01(\x03\x12\x30\n\x0c\x61rchive_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd3\x01\n\x07Summary\x12\x12\n\nsummary_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x16\n\x0e\x66irst_sequence\x18\x03 \x01(\x03\x12\x15\n\rlast_sequence\x18\x04 \x01(\x03\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x13\n\x0btoken_count\x18\x06 \x01(\x05\x12\r\n\x05model\x18\x07 \x01(\t\x12\x0e\n\x06run_id\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x86\x01\n\x0eWorkspaceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x9e\x01\n\rSessionStatus\x12\x1e\n\x1aSESSION_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15SESSION_STATUS_ACTIVE\x10\x01\x12\x19\n\x15SESSION_STATUS_CLOSED\x10\x02\x12\x1a\n\x16SESSION_STATUS_EXPIRED\x10\x03\x12\x1b\n\x17SESSION_STATUS_ARCHIVED\x10\x04*\xbe\x02\n\x11SessionChangeKind\x12#\n\x1fSESSION_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSESSION_CHANGE_KIND_SYNCED\x10\x01\x12\x1f\n\x1bSESSION_CHANGE_KIND_CREATED\x10\x02\x12\x1f\n\x1bSESSION_CHANGE_KIND_UPDATED\x10\x03\x12\x1e\n\x1aSESSION_CHANGE_KIND_ACTIVE\x10\x04\x12\x1e\n\x1aSESSION_CHANGE_KIND_CLOSED\x10\x05\x12\x1f\n\x1bSESSION_CHANGE_KIND_EXPIRED\x10\x06\x12 \n\x1cSESSION_CHANGE_KIND_ARCHIVED\x10\x07\x12\x1f\n\x1bSESSION_CHANGE_KIND_DELETED\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'minion.session.v1.session_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SESSIONSTATUS']._serialized_start=655
-  _globals['_SESSIONSTATUS']._serialized_end=784
+  _globals['_SESSIONSTATUS']._serialized_start=983
+  _globals['_SESSIONSTATUS']._serialized_end=1141
+  _globals['_SESSIONCHANGEKIND']._serialized_start=1144
+  _globals['_SESSIONCHANGEKIND']._serialized_end=1462
   _globals['_SESSION']._serialized_start=118
-  _globals['_SESSION']._serialized_end=515
-  _globals['_WORKSPACEENTRY']._serialized_start=518
-  _globals['_WORKSPACEENTRY']._serialized_end=652
+  _globals['_SESSION']._serialized_end=629
+  _globals['_SUMMARY']._serialized_start=632
+  _globals['_SUMMARY']._serialized_end=843
+  _globals['_WORKSPACEENTRY']._serialized_start=846
+  _globals['_WORKSPACEENTRY']._serialized_end=980
 # @@protoc_insertion_point(module_scope)

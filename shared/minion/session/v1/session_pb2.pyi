@@ -33,6 +33,8 @@ class _SessionStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Session
     """Ended by a caller; takes no messages but those of a run that had begun."""
     SESSION_STATUS_EXPIRED: _SessionStatus.ValueType  # 3
     """Past its expire time; takes no messages."""
+    SESSION_STATUS_ARCHIVED: _SessionStatus.ValueType  # 4
+    """Kept for the record; takes no messages and no changes. Terminal."""
 
 class SessionStatus(_SessionStatus, metaclass=_SessionStatusEnumTypeWrapper):
     """Where a session is in its life."""
@@ -45,7 +47,57 @@ SESSION_STATUS_CLOSED: SessionStatus.ValueType  # 2
 """Ended by a caller; takes no messages but those of a run that had begun."""
 SESSION_STATUS_EXPIRED: SessionStatus.ValueType  # 3
 """Past its expire time; takes no messages."""
+SESSION_STATUS_ARCHIVED: SessionStatus.ValueType  # 4
+"""Kept for the record; takes no messages and no changes. Terminal."""
 Global___SessionStatus: _TypeAlias = SessionStatus  # noqa: Y015
+
+class _SessionChangeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SessionChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionChangeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SESSION_CHANGE_KIND_UNSPECIFIED: _SessionChangeKind.ValueType  # 0
+    """Never sent."""
+    SESSION_CHANGE_KIND_SYNCED: _SessionChangeKind.ValueType  # 1
+    """Nothing happened; every change before the cursor was sent. Comes first, then about every 10 s of silence."""
+    SESSION_CHANGE_KIND_CREATED: _SessionChangeKind.ValueType  # 2
+    """It was opened, or forked from another."""
+    SESSION_CHANGE_KIND_UPDATED: _SessionChangeKind.ValueType  # 3
+    """Its name, metadata or expire time changed."""
+    SESSION_CHANGE_KIND_ACTIVE: _SessionChangeKind.ValueType  # 4
+    """Messages came. Told by a background worker, at most once for a session in `MINION_SESSION_ACTIVITY_SECONDS`."""
+    SESSION_CHANGE_KIND_CLOSED: _SessionChangeKind.ValueType  # 5
+    """It was closed."""
+    SESSION_CHANGE_KIND_EXPIRED: _SessionChangeKind.ValueType  # 6
+    """It expired. Told by a background worker or CleanupExpiredSessions, once."""
+    SESSION_CHANGE_KIND_ARCHIVED: _SessionChangeKind.ValueType  # 7
+    """It was archived."""
+    SESSION_CHANGE_KIND_DELETED: _SessionChangeKind.ValueType  # 8
+    """It was deleted, with all that was in it."""
+
+class SessionChangeKind(_SessionChangeKind, metaclass=_SessionChangeKindEnumTypeWrapper):
+    """What happened to a session."""
+
+SESSION_CHANGE_KIND_UNSPECIFIED: SessionChangeKind.ValueType  # 0
+"""Never sent."""
+SESSION_CHANGE_KIND_SYNCED: SessionChangeKind.ValueType  # 1
+"""Nothing happened; every change before the cursor was sent. Comes first, then about every 10 s of silence."""
+SESSION_CHANGE_KIND_CREATED: SessionChangeKind.ValueType  # 2
+"""It was opened, or forked from another."""
+SESSION_CHANGE_KIND_UPDATED: SessionChangeKind.ValueType  # 3
+"""Its name, metadata or expire time changed."""
+SESSION_CHANGE_KIND_ACTIVE: SessionChangeKind.ValueType  # 4
+"""Messages came. Told by a background worker, at most once for a session in `MINION_SESSION_ACTIVITY_SECONDS`."""
+SESSION_CHANGE_KIND_CLOSED: SessionChangeKind.ValueType  # 5
+"""It was closed."""
+SESSION_CHANGE_KIND_EXPIRED: SessionChangeKind.ValueType  # 6
+"""It expired. Told by a background worker or CleanupExpiredSessions, once."""
+SESSION_CHANGE_KIND_ARCHIVED: SessionChangeKind.ValueType  # 7
+"""It was archived."""
+SESSION_CHANGE_KIND_DELETED: SessionChangeKind.ValueType  # 8
+"""It was deleted, with all that was in it."""
+Global___SessionChangeKind: _TypeAlias = SessionChangeKind  # noqa: Y015
 
 @_typing.final
 class Session(_message.Message):
@@ -64,6 +116,10 @@ class Session(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     CLOSE_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    PARENT_SESSION_ID_FIELD_NUMBER: _builtins.int
+    FORK_SEQUENCE_FIELD_NUMBER: _builtins.int
+    ARCHIVE_TIME_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """A UUIDv7 made by the service, unless the caller proposed one."""
     agent_id: _builtins.str
@@ -76,6 +132,12 @@ class Session(_message.Message):
     """Where the session is in its life."""
     last_sequence: _builtins.int
     """The sequence of the last message; 0 when there is none."""
+    etag: _builtins.str
+    """Changes with every change of what UpdateSession and ExtendSession change, not with appends."""
+    parent_session_id: _builtins.str
+    """The session that it was forked from; empty when it wasn't, or when what it shared was copied because that one went."""
+    fork_sequence: _builtins.int
+    """The sequence up to which it has its parent's messages; 0 when it wasn't forked."""
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
         """The caller's own data, at most 16 KiB as JSON."""
@@ -96,6 +158,10 @@ class Session(_message.Message):
     def close_time(self) -> _timestamp_pb2.Timestamp:
         """When the session was closed; unset while it is open."""
 
+    @_builtins.property
+    def archive_time(self) -> _timestamp_pb2.Timestamp:
+        """When the session was archived; unset while it isn't."""
+
     def __init__(
         self,
         *,
@@ -110,14 +176,74 @@ class Session(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         close_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
+        parent_session_id: _builtins.str = ...,
+        fork_sequence: _builtins.int = ...,
+        archive_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "create_time", b"create_time", "expire_time", b"expire_time", "metadata", b"metadata", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "close_time", b"close_time", "create_time", b"create_time", "expire_time", b"expire_time", "metadata", b"metadata", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "close_time", b"close_time", "create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "last_sequence", b"last_sequence", "metadata", b"metadata", "session_id", b"session_id", "status", b"status", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "archive_time", b"archive_time", "close_time", b"close_time", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "expire_time", b"expire_time", "fork_sequence", b"fork_sequence", "last_sequence", b"last_sequence", "metadata", b"metadata", "parent_session_id", b"parent_session_id", "session_id", b"session_id", "status", b"status", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Session: _TypeAlias = Session  # noqa: Y015
+
+@_typing.final
+class Summary(_message.Message):
+    """What the messages up to a point come to. Summaries are kept beside the messages and never replace them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUMMARY_ID_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    summary_id: _builtins.str
+    """A UUIDv7 made by the service."""
+    session_id: _builtins.str
+    """The session."""
+    first_sequence: _builtins.int
+    """The first message that it covers, from 1."""
+    last_sequence: _builtins.int
+    """The last message that it covers."""
+    text: _builtins.str
+    """The summary itself: 1 to 100,000 characters."""
+    token_count: _builtins.int
+    """How many tokens it takes, 0 to 1,000,000; 0 means that the service estimates it."""
+    model: _builtins.str
+    """The model that wrote it, as `provider/model`; empty when none did. At most 200 characters."""
+    run_id: _builtins.str
+    """The run after which it was made; empty when a client made it. Given by the service."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was saved. Given by the service."""
+
+    def __init__(
+        self,
+        *,
+        summary_id: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        first_sequence: _builtins.int = ...,
+        last_sequence: _builtins.int = ...,
+        text: _builtins.str = ...,
+        token_count: _builtins.int = ...,
+        model: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "first_sequence", b"first_sequence", "last_sequence", b"last_sequence", "model", b"model", "run_id", b"run_id", "session_id", b"session_id", "summary_id", b"summary_id", "text", b"text", "token_count", b"token_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Summary: _TypeAlias = Summary  # noqa: Y015
 
 @_typing.final
 class WorkspaceEntry(_message.Message):

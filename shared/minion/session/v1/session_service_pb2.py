@@ -23,65 +23,116 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from minion.session.v1 import message_pb2 as minion_dot_session_dot_v1_dot_message__pb2
 from minion.session.v1 import session_pb2 as minion_dot_session_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'minion/session/v1/session_service.proto\x12\x11minion.session.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fminion/session/v1/message.proto\x1a\x1fminion/session/v1/session.proto\"\xca\x01\n\x14\x43reateSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12)\n\x08metadata\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x03ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"D\n\x15\x43reateSessionResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.minion.session.v1.Session\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"A\n\x12GetSessionResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.minion.session.v1.Session\"\x91\x01\n\x13ListSessionsRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x30\n\x06status\x18\x03 \x01(\x0e\x32 .minion.session.v1.SessionStatus\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"]\n\x14ListSessionsResponse\x12,\n\x08sessions\x18\x01 \x03(\x0b\x32\x1a.minion.session.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"=\n\x13\x43loseSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"C\n\x14\x43loseSessionResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.minion.session.v1.Session\"\xe7\x01\n\x15\x41ppendMessagesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12,\n\x08messages\x18\x02 \x03(\x0b\x32\x1a.minion.session.v1.Message\x12\x1e\n\x11\x65xpected_sequence\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12,\n\x06source\x18\x04 \x01(\x0b\x32\x1c.minion.session.v1.RunSource\x12\x14\n\x0crelease_hold\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\tB\x14\n\x12_expected_sequence\"x\n\x16\x41ppendMessagesResponse\x12\x16\n\x0e\x66irst_sequence\x18\x01 \x01(\x03\x12\x15\n\rlast_sequence\x18\x02 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"|\n\x13ListMessagesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12\x12\n\ndescending\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"]\n\x14ListMessagesResponse\x12,\n\x08messages\x18\x01 \x03(\x0b\x32\x1a.minion.session.v1.Message\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd6\x01\n\x10\x42\x65ginTurnRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12+\n\x07message\x18\x02 \x01(\x0b\x32\x1a.minion.session.v1.Message\x12,\n\x06source\x18\x03 \x01(\x0b\x32\x1c.minion.session.v1.RunSource\x12\'\n\x04hold\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0ctoken_budget\x18\x05 \x01(\x05\x12\x14\n\x0cmax_messages\x18\x06 \x01(\x05\"\xca\x01\n\x11\x42\x65ginTurnResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.minion.session.v1.Session\x12+\n\x07message\x18\x02 \x01(\x0b\x32\x1a.minion.session.v1.Message\x12+\n\x07\x63ontext\x18\x03 \x03(\x0b\x32\x1a.minion.session.v1.Message\x12\x1b\n\x13\x63ontext_token_count\x18\x04 \x01(\x05\x12\x11\n\ttruncated\x18\x05 \x01(\x08\"4\n\x0e\x45ndTurnRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"\x11\n\x0f\x45ndTurnResponse\"7\n\x13GetWorkspaceRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\t\"J\n\x14GetWorkspaceResponse\x12\x32\n\x07\x65ntries\x18\x01 \x03(\x0b\x32!.minion.session.v1.WorkspaceEntry\"y\n\x0fWorkspaceChange\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"y\n\x1aSetWorkspaceEntriesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x33\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\".minion.session.v1.WorkspaceChange\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"Q\n\x1bSetWorkspaceEntriesResponse\x12\x32\n\x07\x65ntries\x18\x01 \x03(\x0b\x32!.minion.session.v1.WorkspaceEntry\"U\n\x1d\x44\x65leteWorkspaceEntriesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"7\n\x1e\x44\x65leteWorkspaceEntriesResponse\x12\x15\n\rdeleted_count\x18\x01 \x01(\x05\x32\xd9\x08\n\x0eSessionService\x12\x62\n\rCreateSession\x12\'.minion.session.v1.CreateSessionRequest\x1a(.minion.session.v1.CreateSessionResponse\x12Y\n\nGetSession\x12$.minion.session.v1.GetSessionRequest\x1a%.minion.session.v1.GetSessionResponse\x12_\n\x0cListSessions\x12&.minion.session.v1.ListSessionsRequest\x1a\'.minion.session.v1.ListSessionsResponse\x12_\n\x0c\x43loseSession\x12&.minion.session.v1.CloseSessionRequest\x1a\'.minion.session.v1.CloseSessionResponse\x12\x65\n\x0e\x41ppendMessages\x12(.minion.session.v1.AppendMessagesRequest\x1a).minion.session.v1.AppendMessagesResponse\x12_\n\x0cListMessages\x12&.minion.session.v1.ListMessagesRequest\x1a\'.minion.session.v1.ListMessagesResponse\x12V\n\tBeginTurn\x12#.minion.session.v1.BeginTurnRequest\x1a$.minion.session.v1.BeginTurnResponse\x12P\n\x07\x45ndTurn\x12!.minion.session.v1.EndTurnRequest\x1a\".minion.session.v1.EndTurnResponse\x12_\n\x0cGetWorkspace\x12&.minion.session.v1.GetWorkspaceRequest\x1a\'.minion.session.v1.GetWorkspaceResponse\x12t\n\x13SetWorkspaceEntries\x12-.minion.session.v1.SetWorkspaceEntriesRequest\x1a..minion.session.v1.SetWorkspaceEntriesResponse\x12}\n\x16\x44\x65leteWorkspaceEntries\x12\x30.minion.session.v1.DeleteWorkspaceEntriesRequest\x1a\x31.minion.session.v1.DeleteWorkspaceEntriesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'minion/session/v1/session_service.proto\x12\x11minion.session.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fminion/session/v1/message.proto\x1a\x1fminion/session/v1/session.proto\"\xca\x01\n\x14\x43reateSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12)\n\x08metadata\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x03ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"D\n\x15\x43reateSessionResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.minion.session.v1.Session\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"A\n\x12GetSessionResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.minion.session.v1.Session\"\x91\x01\n\x13ListSessionsRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x30\n\x06status\x18\x03 \x01(\x0e\x32 .minion.session.v1.SessionStatus\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"]\n\x14ListSessionsResponse\x12,\n\x08sessions\x18\x01 \x03(\x0b\x32\x1a.minion.session.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"=\n\x13\x43loseSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"C\n\x14\x43loseSessionResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.minion.session.v1.Session\"\xe7\x01\n\x15\x41ppendMessagesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12,\n\x08messages\x18\x02 \x03(\x0b\x32\x1a.minion.session.v1.Message\x12\x1e\n\x11\x65xpected_sequence\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12,\n\x06source\x18\x04 \x01(\x0b\x32\x1c.minion.session.v1.RunSource\x12\x14\n\x0crelease_hold\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\tB\x14\n\x12_expected_sequence\"x\n\x16\x41ppendMessagesResponse\x12\x16\n\x0e\x66irst_sequence\x18\x01 \x01(\x03\x12\x15\n\rlast_sequence\x18\x02 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"|\n\x13ListMessagesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12\x12\n\ndescending\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"]\n\x14ListMessagesResponse\x12,\n\x08messages\x18\x01 \x03(\x0b\x32\x1a.minion.session.v1.Message\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd6\x01\n\x10\x42\x65ginTurnRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12+\n\x07message\x18\x02 \x01(\x0b\x32\x1a.minion.session.v1.Message\x12,\n\x06source\x18\x03 \x01(\x0b\x32\x1c.minion.session.v1.RunSource\x12\'\n\x04hold\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0ctoken_budget\x18\x05 \x01(\x05\x12\x14\n\x0cmax_messages\x18\x06 \x01(\x05\"\xf7\x01\n\x11\x42\x65ginTurnResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.minion.session.v1.Session\x12+\n\x07message\x18\x02 \x01(\x0b\x32\x1a.minion.session.v1.Message\x12+\n\x07\x63ontext\x18\x03 \x03(\x0b\x32\x1a.minion.session.v1.Message\x12\x1b\n\x13\x63ontext_token_count\x18\x04 \x01(\x05\x12\x11\n\ttruncated\x18\x05 \x01(\x08\x12+\n\x07summary\x18\x06 \x01(\x0b\x32\x1a.minion.session.v1.Summary\"4\n\x0e\x45ndTurnRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"\x11\n\x0f\x45ndTurnResponse\"7\n\x13GetWorkspaceRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\t\"J\n\x14GetWorkspaceResponse\x12\x32\n\x07\x65ntries\x18\x01 \x03(\x0b\x32!.minion.session.v1.WorkspaceEntry\"y\n\x0fWorkspaceChange\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"y\n\x1aSetWorkspaceEntriesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x33\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\".minion.session.v1.WorkspaceChange\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"Q\n\x1bSetWorkspaceEntriesResponse\x12\x32\n\x07\x65ntries\x18\x01 \x03(\x0b\x32!.minion.session.v1.WorkspaceEntry\"U\n\x1d\x44\x65leteWorkspaceEntriesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"7\n\x1e\x44\x65leteWorkspaceEntriesResponse\x12\x15\n\rdeleted_count\x18\x01 \x01(\x05\"\x96\x01\n\x14UpdateSessionRequest\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.minion.session.v1.Session\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"D\n\x15UpdateSessionResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.minion.session.v1.Session\"f\n\x14\x45xtendSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"D\n\x15\x45xtendSessionResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.minion.session.v1.Session\"?\n\x15\x41rchiveSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"E\n\x16\x41rchiveSessionResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.minion.session.v1.Session\">\n\x14\x44\x65leteSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"\xa8\x01\n\x12\x46orkSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x13\n\x0b\x61t_sequence\x18\x02 \x01(\x03\x12\x17\n\x0f\x66ork_session_id\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12&\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"B\n\x13\x46orkSessionResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.minion.session.v1.Session\"B\n\x14WatchMessagesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"j\n\x15WatchMessagesResponse\x12-\n\x07message\x18\x01 \x01(\x0b\x32\x1a.minion.session.v1.MessageH\x00\x12\x19\n\x0fsynced_sequence\x18\x02 \x01(\x03H\x00\x42\x07\n\x05\x65vent\"&\n\x14WatchSessionsRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\"\xb3\x01\n\x15WatchSessionsResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x32\n\x04kind\x18\x02 \x01(\x0e\x32$.minion.session.v1.SessionChangeKind\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x11\n\ttenant_id\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"S\n\x11GetContextRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x14\n\x0ctoken_budget\x18\x02 \x01(\x05\x12\x14\n\x0cmax_messages\x18\x03 \x01(\x05\"\xc4\x01\n\x12GetContextResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.minion.session.v1.Session\x12+\n\x07summary\x18\x02 \x01(\x0b\x32\x1a.minion.session.v1.Summary\x12,\n\x08messages\x18\x03 \x03(\x0b\x32\x1a.minion.session.v1.Message\x12\x13\n\x0btoken_count\x18\x04 \x01(\x05\x12\x11\n\ttruncated\x18\x05 \x01(\x08\"\xcb\x01\n\x12SaveSummaryRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x15\n\rlast_sequence\x18\x02 \x01(\x03\x12\x16\n\x0e\x66irst_sequence\x18\x03 \x01(\x03\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x13\n\x0btoken_count\x18\x05 \x01(\x05\x12\r\n\x05model\x18\x06 \x01(\t\x12,\n\x06source\x18\x07 \x01(\x0b\x32\x1c.minion.session.v1.RunSource\x12\x12\n\nrequest_id\x18\x08 \x01(\t\"B\n\x13SaveSummaryResponse\x12+\n\x07summary\x18\x01 \x01(\x0b\x32\x1a.minion.session.v1.Summary\"Q\n\x14ListSummariesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"_\n\x15ListSummariesResponse\x12-\n\tsummaries\x18\x01 \x03(\x0b\x32\x1a.minion.session.v1.Summary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\".\n\x1d\x43leanupExpiredSessionsRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\"N\n\x1e\x43leanupExpiredSessionsResponse\x12\x15\n\rexpired_count\x18\x01 \x01(\x05\x12\x15\n\rdeleted_count\x18\x02 \x01(\x05\":\n\x13\x45raseSubjectRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"J\n\x14\x45raseSubjectResponse\x12\x32\n\x07receipt\x18\x01 \x01(\x0b\x32!.minion.session.v1.ErasureReceipt\"\xe8\x01\n\x0e\x45rasureReceipt\x12\x12\n\nerasure_id\x18\x01 \x01(\t\x12\x15\n\rsession_count\x18\x02 \x01(\x03\x12\x15\n\rmessage_count\x18\x03 \x01(\x03\x12\x12\n\nblob_count\x18\x04 \x01(\x03\x12\x15\n\rsummary_count\x18\x05 \x01(\x03\x12\x1d\n\x15workspace_entry_count\x18\x06 \x01(\x03\x12\x1a\n\x12stored_reply_count\x18\x07 \x01(\x03\x12.\n\nerase_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\x93\x12\n\x0eSessionService\x12\x62\n\rCreateSession\x12\'.minion.session.v1.CreateSessionRequest\x1a(.minion.session.v1.CreateSessionResponse\x12Y\n\nGetSession\x12$.minion.session.v1.GetSessionRequest\x1a%.minion.session.v1.GetSessionResponse\x12_\n\x0cListSessions\x12&.minion.session.v1.ListSessionsRequest\x1a\'.minion.session.v1.ListSessionsResponse\x12\x62\n\rUpdateSession\x12\'.minion.session.v1.UpdateSessionRequest\x1a(.minion.session.v1.UpdateSessionResponse\x12\x62\n\rExtendSession\x12\'.minion.session.v1.ExtendSessionRequest\x1a(.minion.session.v1.ExtendSessionResponse\x12_\n\x0c\x43loseSession\x12&.minion.session.v1.CloseSessionRequest\x1a\'.minion.session.v1.CloseSessionResponse\x12\x65\n\x0e\x41rchiveSession\x12(.minion.session.v1.ArchiveSessionRequest\x1a).minion.session.v1.ArchiveSessionResponse\x12\x62\n\rDeleteSession\x12\'.minion.session.v1.DeleteSessionRequest\x1a(.minion.session.v1.DeleteSessionResponse\x12\\\n\x0b\x46orkSession\x12%.minion.session.v1.ForkSessionRequest\x1a&.minion.session.v1.ForkSessionResponse\x12\x65\n\x0e\x41ppendMessages\x12(.minion.session.v1.AppendMessagesRequest\x1a).minion.session.v1.AppendMessagesResponse\x12_\n\x0cListMessages\x12&.minion.session.v1.ListMessagesRequest\x1a\'.minion.session.v1.ListMessagesResponse\x12\x64\n\rWatchMessages\x12\'.minion.session.v1.WatchMessagesRequest\x1a(.minion.session.v1.WatchMessagesResponse0\x01\x12\x64\n\rWatchSessions\x12\'.minion.session.v1.WatchSessionsRequest\x1a(.minion.session.v1.WatchSessionsResponse0\x01\x12Y\n\nGetContext\x12$.minion.session.v1.GetContextRequest\x1a%.minion.session.v1.GetContextResponse\x12\\\n\x0bSaveSummary\x12%.minion.session.v1.SaveSummaryRequest\x1a&.minion.session.v1.SaveSummaryResponse\x12\x62\n\rListSummaries\x12\'.minion.session.v1.ListSummariesRequest\x1a(.minion.session.v1.ListSummariesResponse\x12V\n\tBeginTurn\x12#.minion.session.v1.BeginTurnRequest\x1a$.minion.session.v1.BeginTurnResponse\x12P\n\x07\x45ndTurn\x12!.minion.session.v1.EndTurnRequest\x1a\".minion.session.v1.EndTurnResponse\x12_\n\x0cGetWorkspace\x12&.minion.session.v1.GetWorkspaceRequest\x1a\'.minion.session.v1.GetWorkspaceResponse\x12t\n\x13SetWorkspaceEntries\x12-.minion.session.v1.SetWorkspaceEntriesRequest\x1a..minion.session.v1.SetWorkspaceEntriesResponse\x12}\n\x16\x44\x65leteWorkspaceEntries\x12\x30.minion.session.v1.DeleteWorkspaceEntriesRequest\x1a\x31.minion.session.v1.DeleteWorkspaceEntriesResponse\x12}\n\x16\x43leanupExpiredSessions\x12\x30.minion.session.v1.CleanupExpiredSessionsRequest\x1a\x31.minion.session.v1.CleanupExpiredSessionsResponse\x12_\n\x0c\x45raseSubject\x12&.minion.session.v1.EraseSubjectRequest\x1a\'.minion.session.v1.EraseSubjectResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'minion.session.v1.session_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREATESESSIONREQUEST']._serialized_start=224
-  _globals['_CREATESESSIONREQUEST']._serialized_end=426
-  _globals['_CREATESESSIONRESPONSE']._serialized_start=428
-  _globals['_CREATESESSIONRESPONSE']._serialized_end=496
-  _globals['_GETSESSIONREQUEST']._serialized_start=498
-  _globals['_GETSESSIONREQUEST']._serialized_end=537
-  _globals['_GETSESSIONRESPONSE']._serialized_start=539
-  _globals['_GETSESSIONRESPONSE']._serialized_end=604
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=607
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=752
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=754
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=847
-  _globals['_CLOSESESSIONREQUEST']._serialized_start=849
-  _globals['_CLOSESESSIONREQUEST']._serialized_end=910
-  _globals['_CLOSESESSIONRESPONSE']._serialized_start=912
-  _globals['_CLOSESESSIONRESPONSE']._serialized_end=979
-  _globals['_APPENDMESSAGESREQUEST']._serialized_start=982
-  _globals['_APPENDMESSAGESREQUEST']._serialized_end=1213
-  _globals['_APPENDMESSAGESRESPONSE']._serialized_start=1215
-  _globals['_APPENDMESSAGESRESPONSE']._serialized_end=1335
-  _globals['_LISTMESSAGESREQUEST']._serialized_start=1337
-  _globals['_LISTMESSAGESREQUEST']._serialized_end=1461
-  _globals['_LISTMESSAGESRESPONSE']._serialized_start=1463
-  _globals['_LISTMESSAGESRESPONSE']._serialized_end=1556
-  _globals['_BEGINTURNREQUEST']._serialized_start=1559
-  _globals['_BEGINTURNREQUEST']._serialized_end=1773
-  _globals['_BEGINTURNRESPONSE']._serialized_start=1776
-  _globals['_BEGINTURNRESPONSE']._serialized_end=1978
-  _globals['_ENDTURNREQUEST']._serialized_start=1980
-  _globals['_ENDTURNREQUEST']._serialized_end=2032
-  _globals['_ENDTURNRESPONSE']._serialized_start=2034
-  _globals['_ENDTURNRESPONSE']._serialized_end=2051
-  _globals['_GETWORKSPACEREQUEST']._serialized_start=2053
-  _globals['_GETWORKSPACEREQUEST']._serialized_end=2108
-  _globals['_GETWORKSPACERESPONSE']._serialized_start=2110
-  _globals['_GETWORKSPACERESPONSE']._serialized_end=2184
-  _globals['_WORKSPACECHANGE']._serialized_start=2186
-  _globals['_WORKSPACECHANGE']._serialized_end=2307
-  _globals['_SETWORKSPACEENTRIESREQUEST']._serialized_start=2309
-  _globals['_SETWORKSPACEENTRIESREQUEST']._serialized_end=2430
-  _globals['_SETWORKSPACEENTRIESRESPONSE']._serialized_start=2432
-  _globals['_SETWORKSPACEENTRIESRESPONSE']._serialized_end=2513
-  _globals['_DELETEWORKSPACEENTRIESREQUEST']._serialized_start=2515
-  _globals['_DELETEWORKSPACEENTRIESREQUEST']._serialized_end=2600
-  _globals['_DELETEWORKSPACEENTRIESRESPONSE']._serialized_start=2602
-  _globals['_DELETEWORKSPACEENTRIESRESPONSE']._serialized_end=2657
-  _globals['_SESSIONSERVICE']._serialized_start=2660
-  _globals['_SESSIONSERVICE']._serialized_end=3773
+  _globals['_CREATESESSIONREQUEST']._serialized_start=258
+  _globals['_CREATESESSIONREQUEST']._serialized_end=460
+  _globals['_CREATESESSIONRESPONSE']._serialized_start=462
+  _globals['_CREATESESSIONRESPONSE']._serialized_end=530
+  _globals['_GETSESSIONREQUEST']._serialized_start=532
+  _globals['_GETSESSIONREQUEST']._serialized_end=571
+  _globals['_GETSESSIONRESPONSE']._serialized_start=573
+  _globals['_GETSESSIONRESPONSE']._serialized_end=638
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=641
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=786
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=788
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=881
+  _globals['_CLOSESESSIONREQUEST']._serialized_start=883
+  _globals['_CLOSESESSIONREQUEST']._serialized_end=944
+  _globals['_CLOSESESSIONRESPONSE']._serialized_start=946
+  _globals['_CLOSESESSIONRESPONSE']._serialized_end=1013
+  _globals['_APPENDMESSAGESREQUEST']._serialized_start=1016
+  _globals['_APPENDMESSAGESREQUEST']._serialized_end=1247
+  _globals['_APPENDMESSAGESRESPONSE']._serialized_start=1249
+  _globals['_APPENDMESSAGESRESPONSE']._serialized_end=1369
+  _globals['_LISTMESSAGESREQUEST']._serialized_start=1371
+  _globals['_LISTMESSAGESREQUEST']._serialized_end=1495
+  _globals['_LISTMESSAGESRESPONSE']._serialized_start=1497
+  _globals['_LISTMESSAGESRESPONSE']._serialized_end=1590
+  _globals['_BEGINTURNREQUEST']._serialized_start=1593
+  _globals['_BEGINTURNREQUEST']._serialized_end=1807
+  _globals['_BEGINTURNRESPONSE']._serialized_start=1810
+  _globals['_BEGINTURNRESPONSE']._serialized_end=2057
+  _globals['_ENDTURNREQUEST']._serialized_start=2059
+  _globals['_ENDTURNREQUEST']._serialized_end=2111
+  _globals['_ENDTURNRESPONSE']._serialized_start=2113
+  _globals['_ENDTURNRESPONSE']._serialized_end=2130
+  _globals['_GETWORKSPACEREQUEST']._serialized_start=2132
+  _globals['_GETWORKSPACEREQUEST']._serialized_end=2187
+  _globals['_GETWORKSPACERESPONSE']._serialized_start=2189
+  _globals['_GETWORKSPACERESPONSE']._serialized_end=2263
+  _globals['_WORKSPACECHANGE']._serialized_start=2265
+  _globals['_WORKSPACECHANGE']._serialized_end=2386
+  _globals['_SETWORKSPACEENTRIESREQUEST']._serialized_start=2388
+  _globals['_SETWORKSPACEENTRIESREQUEST']._serialized_end=2509
+  _globals['_SETWORKSPACEENTRIESRESPONSE']._serialized_start=2511
+  _globals['_SETWORKSPACEENTRIESRESPONSE']._serialized_end=2592
+  _globals['_DELETEWORKSPACEENTRIESREQUEST']._serialized_start=2594
+  _globals['_DELETEWORKSPACEENTRIESREQUEST']._serialized_end=2679
+  _globals['_DELETEWORKSPACEENTRIESRESPONSE']._serialized_start=2681
+  _globals['_DELETEWORKSPACEENTRIESRESPONSE']._serialized_end=2736
+  _globals['_UPDATESESSIONREQUEST']._serialized_start=2739
+  _globals['_UPDATESESSIONREQUEST']._serialized_end=2889
+  _globals['_UPDATESESSIONRESPONSE']._serialized_start=2891
+  _globals['_UPDATESESSIONRESPONSE']._serialized_end=2959
+  _globals['_EXTENDSESSIONREQUEST']._serialized_start=2961
+  _globals['_EXTENDSESSIONREQUEST']._serialized_end=3063
+  _globals['_EXTENDSESSIONRESPONSE']._serialized_start=3065
+  _globals['_EXTENDSESSIONRESPONSE']._serialized_end=3133
+  _globals['_ARCHIVESESSIONREQUEST']._serialized_start=3135
+  _globals['_ARCHIVESESSIONREQUEST']._serialized_end=3198
+  _globals['_ARCHIVESESSIONRESPONSE']._serialized_start=3200
+  _globals['_ARCHIVESESSIONRESPONSE']._serialized_end=3269
+  _globals['_DELETESESSIONREQUEST']._serialized_start=3271
+  _globals['_DELETESESSIONREQUEST']._serialized_end=3333
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=3335
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=3358
+  _globals['_FORKSESSIONREQUEST']._serialized_start=3361
+  _globals['_FORKSESSIONREQUEST']._serialized_end=3529
+  _globals['_FORKSESSIONRESPONSE']._serialized_start=3531
+  _globals['_FORKSESSIONRESPONSE']._serialized_end=3597
+  _globals['_WATCHMESSAGESREQUEST']._serialized_start=3599
+  _globals['_WATCHMESSAGESREQUEST']._serialized_end=3665
+  _globals['_WATCHMESSAGESRESPONSE']._serialized_start=3667
+  _globals['_WATCHMESSAGESRESPONSE']._serialized_end=3773
+  _globals['_WATCHSESSIONSREQUEST']._serialized_start=3775
+  _globals['_WATCHSESSIONSREQUEST']._serialized_end=3813
+  _globals['_WATCHSESSIONSRESPONSE']._serialized_start=3816
+  _globals['_WATCHSESSIONSRESPONSE']._serialized_end=3995
+  _globals['_GETCONTEXTREQUEST']._serialized_start=3997
+  _globals['_GETCONTEXTREQUEST']._serialized_end=4080
+  _globals['_GETCONTEXTRESPONSE']._serialized_start=4083
+  _globals['_GETCONTEXTRESPONSE']._serialized_end=4279
+  _globals['_SAVESUMMARYREQUEST']._serialized_start=4282
+  _globals['_SAVESUMMARYREQUEST']._serialized_end=4485
+  _globals['_SAVESUMMARYRESPONSE']._serialized_start=4487
+  _globals['_SAVESUMMARYRESPONSE']._serialized_end=4553
+  _globals['_LISTSUMMARIESREQUEST']._serialized_start=4555
+  _globals['_LISTSUMMARIESREQUEST']._serialized_end=4636
+  _globals['_LISTSUMMARIESRESPONSE']._serialized_start=4638
+  _globals['_LISTSUMMARIESRESPONSE']._serialized_end=4733
+  _globals['_CLEANUPEXPIREDSESSIONSREQUEST']._serialized_start=4735
+  _globals['_CLEANUPEXPIREDSESSIONSREQUEST']._serialized_end=4781
+  _globals['_CLEANUPEXPIREDSESSIONSRESPONSE']._serialized_start=4783
+  _globals['_CLEANUPEXPIREDSESSIONSRESPONSE']._serialized_end=4861
+  _globals['_ERASESUBJECTREQUEST']._serialized_start=4863
+  _globals['_ERASESUBJECTREQUEST']._serialized_end=4921
+  _globals['_ERASESUBJECTRESPONSE']._serialized_start=4923
+  _globals['_ERASESUBJECTRESPONSE']._serialized_end=4997
+  _globals['_ERASURERECEIPT']._serialized_start=5000
+  _globals['_ERASURERECEIPT']._serialized_end=5232
+  _globals['_SESSIONSERVICE']._serialized_start=5235
+  _globals['_SESSIONSERVICE']._serialized_end=7558
 # @@protoc_insertion_point(module_scope)

@@ -52,10 +52,35 @@ class SessionServiceStub:
                 request_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.ListSessionsRequest.SerializeToString,
                 response_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.ListSessionsResponse.FromString,
                 _registered_method=True)
+        self.UpdateSession = channel.unary_unary(
+                '/minion.session.v1.SessionService/UpdateSession',
+                request_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.UpdateSessionRequest.SerializeToString,
+                response_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.UpdateSessionResponse.FromString,
+                _registered_method=True)
+        self.ExtendSession = channel.unary_unary(
+                '/minion.session.v1.SessionService/ExtendSession',
+                request_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.ExtendSessionRequest.SerializeToString,
+                response_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.ExtendSessionResponse.FromString,
+                _registered_method=True)
         self.CloseSession = channel.unary_unary(
                 '/minion.session.v1.SessionService/CloseSession',
                 request_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.CloseSessionRequest.SerializeToString,
                 response_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.CloseSessionResponse.FromString,
+                _registered_method=True)
+        self.ArchiveSession = channel.unary_unary(
+                '/minion.session.v1.SessionService/ArchiveSession',
+                request_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.ArchiveSessionRequest.SerializeToString,
+                response_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.ArchiveSessionResponse.FromString,
+                _registered_method=True)
+        self.DeleteSession = channel.unary_unary(
+                '/minion.session.v1.SessionService/DeleteSession',
+                request_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.DeleteSessionRequest.SerializeToString,
+                response_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.DeleteSessionResponse.FromString,
+                _registered_method=True)
+        self.ForkSession = channel.unary_unary(
+                '/minion.session.v1.SessionService/ForkSession',
+                request_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.ForkSessionRequest.SerializeToString,
+                response_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.ForkSessionResponse.FromString,
                 _registered_method=True)
         self.AppendMessages = channel.unary_unary(
                 '/minion.session.v1.SessionService/AppendMessages',
@@ -66,6 +91,31 @@ class SessionServiceStub:
                 '/minion.session.v1.SessionService/ListMessages',
                 request_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.ListMessagesRequest.SerializeToString,
                 response_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.ListMessagesResponse.FromString,
+                _registered_method=True)
+        self.WatchMessages = channel.unary_stream(
+                '/minion.session.v1.SessionService/WatchMessages',
+                request_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.WatchMessagesRequest.SerializeToString,
+                response_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.WatchMessagesResponse.FromString,
+                _registered_method=True)
+        self.WatchSessions = channel.unary_stream(
+                '/minion.session.v1.SessionService/WatchSessions',
+                request_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.WatchSessionsRequest.SerializeToString,
+                response_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.WatchSessionsResponse.FromString,
+                _registered_method=True)
+        self.GetContext = channel.unary_unary(
+                '/minion.session.v1.SessionService/GetContext',
+                request_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.GetContextRequest.SerializeToString,
+                response_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.GetContextResponse.FromString,
+                _registered_method=True)
+        self.SaveSummary = channel.unary_unary(
+                '/minion.session.v1.SessionService/SaveSummary',
+                request_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.SaveSummaryRequest.SerializeToString,
+                response_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.SaveSummaryResponse.FromString,
+                _registered_method=True)
+        self.ListSummaries = channel.unary_unary(
+                '/minion.session.v1.SessionService/ListSummaries',
+                request_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.ListSummariesRequest.SerializeToString,
+                response_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.ListSummariesResponse.FromString,
                 _registered_method=True)
         self.BeginTurn = channel.unary_unary(
                 '/minion.session.v1.SessionService/BeginTurn',
@@ -91,6 +141,16 @@ class SessionServiceStub:
                 '/minion.session.v1.SessionService/DeleteWorkspaceEntries',
                 request_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.DeleteWorkspaceEntriesRequest.SerializeToString,
                 response_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.DeleteWorkspaceEntriesResponse.FromString,
+                _registered_method=True)
+        self.CleanupExpiredSessions = channel.unary_unary(
+                '/minion.session.v1.SessionService/CleanupExpiredSessions',
+                request_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.CleanupExpiredSessionsRequest.SerializeToString,
+                response_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.CleanupExpiredSessionsResponse.FromString,
+                _registered_method=True)
+        self.EraseSubject = channel.unary_unary(
+                '/minion.session.v1.SessionService/EraseSubject',
+                request_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.EraseSubjectRequest.SerializeToString,
+                response_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.EraseSubjectResponse.FromString,
                 _registered_method=True)
 
 
@@ -133,6 +193,35 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateSession(self, request, context):
+        """Changes what a session is called and what the caller keeps with it.
+
+        Safe to retry with the same `request_id`.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the mask names one that doesn't change.
+        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        - ABORTED / ETAG_MISMATCH: the session changed since it was read.
+        - FAILED_PRECONDITION / SESSION_STATUS_FORBIDS: the session is archived.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExtendSession(self, request, context):
+        """Gives an active session, or one that expired, another time to live, counted from now.
+
+        Safe to retry with the same `request_id`.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        - FAILED_PRECONDITION / SESSION_STATUS_FORBIDS: the session is closed or archived.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CloseSession(self, request, context):
         """Closes a session; a run that had begun may still append its answer.
 
@@ -140,6 +229,50 @@ class SessionServiceServicer:
 
         Errors:
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ArchiveSession(self, request, context):
+        """Archives a session that is closed or expired: it is kept, and changes no more.
+
+        Safe to retry; an archived session stays as it was.
+
+        Errors:
+        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        - FAILED_PRECONDITION / SESSION_STATUS_FORBIDS: the session is active.
+        - FAILED_PRECONDITION / SESSION_HELD: a run holds the session.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSession(self, request, context):
+        """Deletes a session with its messages, blobs, summaries and working memory, whatever its status. A run that holds it
+        fails. Forks of it are given copies first of what they share with it.
+
+        Safe to retry with the same `request_id`.
+
+        Errors:
+        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForkSession(self, request, context):
+        """Opens a session that begins with another one's messages, up to a place. They are shared, not copied; blobs and
+        summaries of that stretch are seen too. Working memory is copied.
+
+        Safe to retry with the same `request_id`.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        - INVALID_ARGUMENT / SEQUENCE_OUT_OF_RANGE: the session has no such message.
+        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        - ALREADY_EXISTS / SESSION_ID_TAKEN: the proposed id is in use.
+        - FAILED_PRECONDITION / FORK_INSIDE_EXCHANGE: a tool call would be parted from its result.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -171,6 +304,76 @@ class SessionServiceServicer:
         Errors:
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchMessages(self, request, context):
+        """Sends a session's messages after a sequence, in order, then those to come, for as long as the caller stays.
+
+        To resume, on any replica, give the last sequence received. The stream ends when the session is deleted (NOT_FOUND).
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchSessions(self, request, context):
+        """Sends what happens to sessions, in an order that loses nothing, for as long as the caller stays. A tenant's caller
+        sees its tenant's; a service that acts for no tenant sees those of all.
+
+        To resume, on any replica, give the last cursor received.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: the cursor is malformed.
+        - ABORTED / CURSOR_EXPIRED: changes after the cursor are no longer kept; list, then watch anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetContext(self, request, context):
+        """Returns what a model is to be shown of a session: its newest summary and as many of the newest messages as fit.
+
+        What it returns is always a transcript that OpenAI, Anthropic and Gemini accept: it begins with a user's message (or
+        is empty), a tool call always comes with its result right after it, and nothing is empty. Its cost doesn't grow with
+        the session's length.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        - INVALID_ARGUMENT / CONTEXT_BUDGET_TOO_SMALL: the last message alone takes more than `token_budget`.
+        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SaveSummary(self, request, context):
+        """Keeps a summary of a session's messages up to a place, beside the messages.
+
+        Safe to retry with the same `request_id`; with a `source`, safe for ever.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        - INVALID_ARGUMENT / SEQUENCE_OUT_OF_RANGE: the session has no such message.
+        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        - FAILED_PRECONDITION / SESSION_STATUS_FORBIDS: the session is archived.
+        - PERMISSION_DENIED / PERMISSION_MISSING: the caller gives a `source` and is no service.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSummaries(self, request, context):
+        """Lists a session's summaries, newest first.
+
+        Errors:
+        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -247,6 +450,30 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CleanupExpiredSessions(self, request, context):
+        """Marks sessions of the caller's tenant whose time is up as EXPIRED, and deletes those that expired longer ago than
+        they are kept (`MINION_SESSION_EXPIRED_KEPT`). A background worker does the same for all tenants;
+        `session.cleanup_expired_sessions()` does it in SQL.
+
+        Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseSubject(self, request, context):
+        """Deletes all that is kept of a user in the caller's tenant: sessions, messages, blobs, summaries, working memory, and
+        results stored for replays. Runs that hold one of the sessions fail. Forks that others made of them go too.
+
+        Safe to retry; what is gone is not counted again.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -265,10 +492,35 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     request_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.ListSessionsRequest.FromString,
                     response_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.ListSessionsResponse.SerializeToString,
             ),
+            'UpdateSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSession,
+                    request_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.UpdateSessionRequest.FromString,
+                    response_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.UpdateSessionResponse.SerializeToString,
+            ),
+            'ExtendSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtendSession,
+                    request_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.ExtendSessionRequest.FromString,
+                    response_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.ExtendSessionResponse.SerializeToString,
+            ),
             'CloseSession': grpc.unary_unary_rpc_method_handler(
                     servicer.CloseSession,
                     request_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.CloseSessionRequest.FromString,
                     response_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.CloseSessionResponse.SerializeToString,
+            ),
+            'ArchiveSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ArchiveSession,
+                    request_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.ArchiveSessionRequest.FromString,
+                    response_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.ArchiveSessionResponse.SerializeToString,
+            ),
+            'DeleteSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSession,
+                    request_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.DeleteSessionRequest.FromString,
+                    response_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.DeleteSessionResponse.SerializeToString,
+            ),
+            'ForkSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkSession,
+                    request_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.ForkSessionRequest.FromString,
+                    response_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.ForkSessionResponse.SerializeToString,
             ),
             'AppendMessages': grpc.unary_unary_rpc_method_handler(
                     servicer.AppendMessages,
@@ -279,6 +531,31 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.ListMessages,
                     request_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.ListMessagesRequest.FromString,
                     response_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.ListMessagesResponse.SerializeToString,
+            ),
+            'WatchMessages': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchMessages,
+                    request_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.WatchMessagesRequest.FromString,
+                    response_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.WatchMessagesResponse.SerializeToString,
+            ),
+            'WatchSessions': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSessions,
+                    request_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.WatchSessionsRequest.FromString,
+                    response_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.WatchSessionsResponse.SerializeToString,
+            ),
+            'GetContext': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetContext,
+                    request_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.GetContextRequest.FromString,
+                    response_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.GetContextResponse.SerializeToString,
+            ),
+            'SaveSummary': grpc.unary_unary_rpc_method_handler(
+                    servicer.SaveSummary,
+                    request_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.SaveSummaryRequest.FromString,
+                    response_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.SaveSummaryResponse.SerializeToString,
+            ),
+            'ListSummaries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSummaries,
+                    request_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.ListSummariesRequest.FromString,
+                    response_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.ListSummariesResponse.SerializeToString,
             ),
             'BeginTurn': grpc.unary_unary_rpc_method_handler(
                     servicer.BeginTurn,
@@ -304,6 +581,16 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.DeleteWorkspaceEntries,
                     request_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.DeleteWorkspaceEntriesRequest.FromString,
                     response_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.DeleteWorkspaceEntriesResponse.SerializeToString,
+            ),
+            'CleanupExpiredSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.CleanupExpiredSessions,
+                    request_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.CleanupExpiredSessionsRequest.FromString,
+                    response_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.CleanupExpiredSessionsResponse.SerializeToString,
+            ),
+            'EraseSubject': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseSubject,
+                    request_deserializer=minion_dot_session_dot_v1_dot_session__service__pb2.EraseSubjectRequest.FromString,
+                    response_serializer=minion_dot_session_dot_v1_dot_session__service__pb2.EraseSubjectResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -401,6 +688,60 @@ class SessionService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.session.v1.SessionService/UpdateSession',
+            minion_dot_session_dot_v1_dot_session__service__pb2.UpdateSessionRequest.SerializeToString,
+            minion_dot_session_dot_v1_dot_session__service__pb2.UpdateSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExtendSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.session.v1.SessionService/ExtendSession',
+            minion_dot_session_dot_v1_dot_session__service__pb2.ExtendSessionRequest.SerializeToString,
+            minion_dot_session_dot_v1_dot_session__service__pb2.ExtendSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CloseSession(request,
             target,
             options=(),
@@ -417,6 +758,87 @@ class SessionService:
             '/minion.session.v1.SessionService/CloseSession',
             minion_dot_session_dot_v1_dot_session__service__pb2.CloseSessionRequest.SerializeToString,
             minion_dot_session_dot_v1_dot_session__service__pb2.CloseSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ArchiveSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.session.v1.SessionService/ArchiveSession',
+            minion_dot_session_dot_v1_dot_session__service__pb2.ArchiveSessionRequest.SerializeToString,
+            minion_dot_session_dot_v1_dot_session__service__pb2.ArchiveSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.session.v1.SessionService/DeleteSession',
+            minion_dot_session_dot_v1_dot_session__service__pb2.DeleteSessionRequest.SerializeToString,
+            minion_dot_session_dot_v1_dot_session__service__pb2.DeleteSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.session.v1.SessionService/ForkSession',
+            minion_dot_session_dot_v1_dot_session__service__pb2.ForkSessionRequest.SerializeToString,
+            minion_dot_session_dot_v1_dot_session__service__pb2.ForkSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -471,6 +893,141 @@ class SessionService:
             '/minion.session.v1.SessionService/ListMessages',
             minion_dot_session_dot_v1_dot_session__service__pb2.ListMessagesRequest.SerializeToString,
             minion_dot_session_dot_v1_dot_session__service__pb2.ListMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchMessages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/minion.session.v1.SessionService/WatchMessages',
+            minion_dot_session_dot_v1_dot_session__service__pb2.WatchMessagesRequest.SerializeToString,
+            minion_dot_session_dot_v1_dot_session__service__pb2.WatchMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/minion.session.v1.SessionService/WatchSessions',
+            minion_dot_session_dot_v1_dot_session__service__pb2.WatchSessionsRequest.SerializeToString,
+            minion_dot_session_dot_v1_dot_session__service__pb2.WatchSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetContext(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.session.v1.SessionService/GetContext',
+            minion_dot_session_dot_v1_dot_session__service__pb2.GetContextRequest.SerializeToString,
+            minion_dot_session_dot_v1_dot_session__service__pb2.GetContextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SaveSummary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.session.v1.SessionService/SaveSummary',
+            minion_dot_session_dot_v1_dot_session__service__pb2.SaveSummaryRequest.SerializeToString,
+            minion_dot_session_dot_v1_dot_session__service__pb2.SaveSummaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSummaries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.session.v1.SessionService/ListSummaries',
+            minion_dot_session_dot_v1_dot_session__service__pb2.ListSummariesRequest.SerializeToString,
+            minion_dot_session_dot_v1_dot_session__service__pb2.ListSummariesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -606,6 +1163,60 @@ class SessionService:
             '/minion.session.v1.SessionService/DeleteWorkspaceEntries',
             minion_dot_session_dot_v1_dot_session__service__pb2.DeleteWorkspaceEntriesRequest.SerializeToString,
             minion_dot_session_dot_v1_dot_session__service__pb2.DeleteWorkspaceEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CleanupExpiredSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.session.v1.SessionService/CleanupExpiredSessions',
+            minion_dot_session_dot_v1_dot_session__service__pb2.CleanupExpiredSessionsRequest.SerializeToString,
+            minion_dot_session_dot_v1_dot_session__service__pb2.CleanupExpiredSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseSubject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.session.v1.SessionService/EraseSubject',
+            minion_dot_session_dot_v1_dot_session__service__pb2.EraseSubjectRequest.SerializeToString,
+            minion_dot_session_dot_v1_dot_session__service__pb2.EraseSubjectResponse.FromString,
             options,
             channel_credentials,
             insecure,

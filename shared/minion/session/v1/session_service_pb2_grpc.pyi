@@ -57,6 +57,27 @@ class SessionServiceStub:
     Errors:
     - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
     """
+    UpdateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.UpdateSessionRequest, _session_service_pb2.UpdateSessionResponse]
+    """Changes what a session is called and what the caller keeps with it.
+
+    Safe to retry with the same `request_id`.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the mask names one that doesn't change.
+    - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    - ABORTED / ETAG_MISMATCH: the session changed since it was read.
+    - FAILED_PRECONDITION / SESSION_STATUS_FORBIDS: the session is archived.
+    """
+    ExtendSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ExtendSessionRequest, _session_service_pb2.ExtendSessionResponse]
+    """Gives an active session, or one that expired, another time to live, counted from now.
+
+    Safe to retry with the same `request_id`.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    - FAILED_PRECONDITION / SESSION_STATUS_FORBIDS: the session is closed or archived.
+    """
     CloseSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CloseSessionRequest, _session_service_pb2.CloseSessionResponse]
     """Closes a session; a run that had begun may still append its answer.
 
@@ -64,6 +85,38 @@ class SessionServiceStub:
 
     Errors:
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    """
+    ArchiveSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ArchiveSessionRequest, _session_service_pb2.ArchiveSessionResponse]
+    """Archives a session that is closed or expired: it is kept, and changes no more.
+
+    Safe to retry; an archived session stays as it was.
+
+    Errors:
+    - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    - FAILED_PRECONDITION / SESSION_STATUS_FORBIDS: the session is active.
+    - FAILED_PRECONDITION / SESSION_HELD: a run holds the session.
+    """
+    DeleteSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]
+    """Deletes a session with its messages, blobs, summaries and working memory, whatever its status. A run that holds it
+    fails. Forks of it are given copies first of what they share with it.
+
+    Safe to retry with the same `request_id`.
+
+    Errors:
+    - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    """
+    ForkSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]
+    """Opens a session that begins with another one's messages, up to a place. They are shared, not copied; blobs and
+    summaries of that stretch are seen too. Working memory is copied.
+
+    Safe to retry with the same `request_id`.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    - INVALID_ARGUMENT / SEQUENCE_OUT_OF_RANGE: the session has no such message.
+    - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    - ALREADY_EXISTS / SESSION_ID_TAKEN: the proposed id is in use.
+    - FAILED_PRECONDITION / FORK_INSIDE_EXCHANGE: a tool call would be parted from its result.
     """
     AppendMessages: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.AppendMessagesRequest, _session_service_pb2.AppendMessagesResponse]
     """Appends messages to a session.
@@ -87,6 +140,56 @@ class SessionServiceStub:
     Errors:
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+    """
+    WatchMessages: _grpc.UnaryStreamMultiCallable[_session_service_pb2.WatchMessagesRequest, _session_service_pb2.WatchMessagesResponse]
+    """Sends a session's messages after a sequence, in order, then those to come, for as long as the caller stays.
+
+    To resume, on any replica, give the last sequence received. The stream ends when the session is deleted (NOT_FOUND).
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    """
+    WatchSessions: _grpc.UnaryStreamMultiCallable[_session_service_pb2.WatchSessionsRequest, _session_service_pb2.WatchSessionsResponse]
+    """Sends what happens to sessions, in an order that loses nothing, for as long as the caller stays. A tenant's caller
+    sees its tenant's; a service that acts for no tenant sees those of all.
+
+    To resume, on any replica, give the last cursor received.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: the cursor is malformed.
+    - ABORTED / CURSOR_EXPIRED: changes after the cursor are no longer kept; list, then watch anew.
+    """
+    GetContext: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetContextRequest, _session_service_pb2.GetContextResponse]
+    """Returns what a model is to be shown of a session: its newest summary and as many of the newest messages as fit.
+
+    What it returns is always a transcript that OpenAI, Anthropic and Gemini accept: it begins with a user's message (or
+    is empty), a tool call always comes with its result right after it, and nothing is empty. Its cost doesn't grow with
+    the session's length.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    - INVALID_ARGUMENT / CONTEXT_BUDGET_TOO_SMALL: the last message alone takes more than `token_budget`.
+    - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    """
+    SaveSummary: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.SaveSummaryRequest, _session_service_pb2.SaveSummaryResponse]
+    """Keeps a summary of a session's messages up to a place, beside the messages.
+
+    Safe to retry with the same `request_id`; with a `source`, safe for ever.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    - INVALID_ARGUMENT / SEQUENCE_OUT_OF_RANGE: the session has no such message.
+    - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    - FAILED_PRECONDITION / SESSION_STATUS_FORBIDS: the session is archived.
+    - PERMISSION_DENIED / PERMISSION_MISSING: the caller gives a `source` and is no service.
+    """
+    ListSummaries: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListSummariesRequest, _session_service_pb2.ListSummariesResponse]
+    """Lists a session's summaries, newest first.
+
+    Errors:
+    - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list.
     """
     BeginTurn: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.BeginTurnRequest, _session_service_pb2.BeginTurnResponse]
     """Appends the user's message, holds the session for the run, and returns the context for the model, in one round
@@ -139,6 +242,22 @@ class SessionServiceStub:
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and no run holds it.
     """
+    CleanupExpiredSessions: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CleanupExpiredSessionsRequest, _session_service_pb2.CleanupExpiredSessionsResponse]
+    """Marks sessions of the caller's tenant whose time is up as EXPIRED, and deletes those that expired longer ago than
+    they are kept (`MINION_SESSION_EXPIRED_KEPT`). A background worker does the same for all tenants;
+    `session.cleanup_expired_sessions()` does it in SQL.
+
+    Safe to retry.
+    """
+    EraseSubject: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.EraseSubjectRequest, _session_service_pb2.EraseSubjectResponse]
+    """Deletes all that is kept of a user in the caller's tenant: sessions, messages, blobs, summaries, working memory, and
+    results stored for replays. Runs that hold one of the sessions fail. Forks that others made of them go too.
+
+    Safe to retry; what is gone is not counted again.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    """
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
@@ -169,6 +288,27 @@ class SessionServiceAsyncStub(SessionServiceStub):
     Errors:
     - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
     """
+    UpdateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.UpdateSessionRequest, _session_service_pb2.UpdateSessionResponse]  # type: ignore[assignment]
+    """Changes what a session is called and what the caller keeps with it.
+
+    Safe to retry with the same `request_id`.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the mask names one that doesn't change.
+    - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    - ABORTED / ETAG_MISMATCH: the session changed since it was read.
+    - FAILED_PRECONDITION / SESSION_STATUS_FORBIDS: the session is archived.
+    """
+    ExtendSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ExtendSessionRequest, _session_service_pb2.ExtendSessionResponse]  # type: ignore[assignment]
+    """Gives an active session, or one that expired, another time to live, counted from now.
+
+    Safe to retry with the same `request_id`.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    - FAILED_PRECONDITION / SESSION_STATUS_FORBIDS: the session is closed or archived.
+    """
     CloseSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CloseSessionRequest, _session_service_pb2.CloseSessionResponse]  # type: ignore[assignment]
     """Closes a session; a run that had begun may still append its answer.
 
@@ -176,6 +316,38 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     Errors:
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    """
+    ArchiveSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ArchiveSessionRequest, _session_service_pb2.ArchiveSessionResponse]  # type: ignore[assignment]
+    """Archives a session that is closed or expired: it is kept, and changes no more.
+
+    Safe to retry; an archived session stays as it was.
+
+    Errors:
+    - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    - FAILED_PRECONDITION / SESSION_STATUS_FORBIDS: the session is active.
+    - FAILED_PRECONDITION / SESSION_HELD: a run holds the session.
+    """
+    DeleteSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]  # type: ignore[assignment]
+    """Deletes a session with its messages, blobs, summaries and working memory, whatever its status. A run that holds it
+    fails. Forks of it are given copies first of what they share with it.
+
+    Safe to retry with the same `request_id`.
+
+    Errors:
+    - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    """
+    ForkSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]  # type: ignore[assignment]
+    """Opens a session that begins with another one's messages, up to a place. They are shared, not copied; blobs and
+    summaries of that stretch are seen too. Working memory is copied.
+
+    Safe to retry with the same `request_id`.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    - INVALID_ARGUMENT / SEQUENCE_OUT_OF_RANGE: the session has no such message.
+    - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    - ALREADY_EXISTS / SESSION_ID_TAKEN: the proposed id is in use.
+    - FAILED_PRECONDITION / FORK_INSIDE_EXCHANGE: a tool call would be parted from its result.
     """
     AppendMessages: _aio.UnaryUnaryMultiCallable[_session_service_pb2.AppendMessagesRequest, _session_service_pb2.AppendMessagesResponse]  # type: ignore[assignment]
     """Appends messages to a session.
@@ -199,6 +371,56 @@ class SessionServiceAsyncStub(SessionServiceStub):
     Errors:
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+    """
+    WatchMessages: _aio.UnaryStreamMultiCallable[_session_service_pb2.WatchMessagesRequest, _session_service_pb2.WatchMessagesResponse]  # type: ignore[assignment]
+    """Sends a session's messages after a sequence, in order, then those to come, for as long as the caller stays.
+
+    To resume, on any replica, give the last sequence received. The stream ends when the session is deleted (NOT_FOUND).
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    """
+    WatchSessions: _aio.UnaryStreamMultiCallable[_session_service_pb2.WatchSessionsRequest, _session_service_pb2.WatchSessionsResponse]  # type: ignore[assignment]
+    """Sends what happens to sessions, in an order that loses nothing, for as long as the caller stays. A tenant's caller
+    sees its tenant's; a service that acts for no tenant sees those of all.
+
+    To resume, on any replica, give the last cursor received.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: the cursor is malformed.
+    - ABORTED / CURSOR_EXPIRED: changes after the cursor are no longer kept; list, then watch anew.
+    """
+    GetContext: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetContextRequest, _session_service_pb2.GetContextResponse]  # type: ignore[assignment]
+    """Returns what a model is to be shown of a session: its newest summary and as many of the newest messages as fit.
+
+    What it returns is always a transcript that OpenAI, Anthropic and Gemini accept: it begins with a user's message (or
+    is empty), a tool call always comes with its result right after it, and nothing is empty. Its cost doesn't grow with
+    the session's length.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    - INVALID_ARGUMENT / CONTEXT_BUDGET_TOO_SMALL: the last message alone takes more than `token_budget`.
+    - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    """
+    SaveSummary: _aio.UnaryUnaryMultiCallable[_session_service_pb2.SaveSummaryRequest, _session_service_pb2.SaveSummaryResponse]  # type: ignore[assignment]
+    """Keeps a summary of a session's messages up to a place, beside the messages.
+
+    Safe to retry with the same `request_id`; with a `source`, safe for ever.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    - INVALID_ARGUMENT / SEQUENCE_OUT_OF_RANGE: the session has no such message.
+    - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    - FAILED_PRECONDITION / SESSION_STATUS_FORBIDS: the session is archived.
+    - PERMISSION_DENIED / PERMISSION_MISSING: the caller gives a `source` and is no service.
+    """
+    ListSummaries: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListSummariesRequest, _session_service_pb2.ListSummariesResponse]  # type: ignore[assignment]
+    """Lists a session's summaries, newest first.
+
+    Errors:
+    - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list.
     """
     BeginTurn: _aio.UnaryUnaryMultiCallable[_session_service_pb2.BeginTurnRequest, _session_service_pb2.BeginTurnResponse]  # type: ignore[assignment]
     """Appends the user's message, holds the session for the run, and returns the context for the model, in one round
@@ -251,6 +473,22 @@ class SessionServiceAsyncStub(SessionServiceStub):
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and no run holds it.
     """
+    CleanupExpiredSessions: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CleanupExpiredSessionsRequest, _session_service_pb2.CleanupExpiredSessionsResponse]  # type: ignore[assignment]
+    """Marks sessions of the caller's tenant whose time is up as EXPIRED, and deletes those that expired longer ago than
+    they are kept (`MINION_SESSION_EXPIRED_KEPT`). A background worker does the same for all tenants;
+    `session.cleanup_expired_sessions()` does it in SQL.
+
+    Safe to retry.
+    """
+    EraseSubject: _aio.UnaryUnaryMultiCallable[_session_service_pb2.EraseSubjectRequest, _session_service_pb2.EraseSubjectResponse]  # type: ignore[assignment]
+    """Deletes all that is kept of a user in the caller's tenant: sessions, messages, blobs, summaries, working memory, and
+    results stored for replays. Runs that hold one of the sessions fail. Forks that others made of them go too.
+
+    Safe to retry; what is gone is not counted again.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps what was said: sessions, their messages in gapless order, and their working memory.
@@ -298,6 +536,39 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def UpdateSession(
+        self,
+        request: _session_service_pb2.UpdateSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.UpdateSessionResponse, _abc.Awaitable[_session_service_pb2.UpdateSessionResponse]]:
+        """Changes what a session is called and what the caller keeps with it.
+
+        Safe to retry with the same `request_id`.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the mask names one that doesn't change.
+        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        - ABORTED / ETAG_MISMATCH: the session changed since it was read.
+        - FAILED_PRECONDITION / SESSION_STATUS_FORBIDS: the session is archived.
+        """
+
+    @_abc_1.abstractmethod
+    def ExtendSession(
+        self,
+        request: _session_service_pb2.ExtendSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ExtendSessionResponse, _abc.Awaitable[_session_service_pb2.ExtendSessionResponse]]:
+        """Gives an active session, or one that expired, another time to live, counted from now.
+
+        Safe to retry with the same `request_id`.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        - FAILED_PRECONDITION / SESSION_STATUS_FORBIDS: the session is closed or archived.
+        """
+
+    @_abc_1.abstractmethod
     def CloseSession(
         self,
         request: _session_service_pb2.CloseSessionRequest,
@@ -309,6 +580,56 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        """
+
+    @_abc_1.abstractmethod
+    def ArchiveSession(
+        self,
+        request: _session_service_pb2.ArchiveSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ArchiveSessionResponse, _abc.Awaitable[_session_service_pb2.ArchiveSessionResponse]]:
+        """Archives a session that is closed or expired: it is kept, and changes no more.
+
+        Safe to retry; an archived session stays as it was.
+
+        Errors:
+        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        - FAILED_PRECONDITION / SESSION_STATUS_FORBIDS: the session is active.
+        - FAILED_PRECONDITION / SESSION_HELD: a run holds the session.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteSession(
+        self,
+        request: _session_service_pb2.DeleteSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.DeleteSessionResponse, _abc.Awaitable[_session_service_pb2.DeleteSessionResponse]]:
+        """Deletes a session with its messages, blobs, summaries and working memory, whatever its status. A run that holds it
+        fails. Forks of it are given copies first of what they share with it.
+
+        Safe to retry with the same `request_id`.
+
+        Errors:
+        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        """
+
+    @_abc_1.abstractmethod
+    def ForkSession(
+        self,
+        request: _session_service_pb2.ForkSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ForkSessionResponse, _abc.Awaitable[_session_service_pb2.ForkSessionResponse]]:
+        """Opens a session that begins with another one's messages, up to a place. They are shared, not copied; blobs and
+        summaries of that stretch are seen too. Working memory is copied.
+
+        Safe to retry with the same `request_id`.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        - INVALID_ARGUMENT / SEQUENCE_OUT_OF_RANGE: the session has no such message.
+        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        - ALREADY_EXISTS / SESSION_ID_TAKEN: the proposed id is in use.
+        - FAILED_PRECONDITION / FORK_INSIDE_EXCHANGE: a tool call would be parted from its result.
         """
 
     @_abc_1.abstractmethod
@@ -344,6 +665,86 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchMessages(
+        self,
+        request: _session_service_pb2.WatchMessagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_session_service_pb2.WatchMessagesResponse], _abc.AsyncIterator[_session_service_pb2.WatchMessagesResponse]]:
+        """Sends a session's messages after a sequence, in order, then those to come, for as long as the caller stays.
+
+        To resume, on any replica, give the last sequence received. The stream ends when the session is deleted (NOT_FOUND).
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchSessions(
+        self,
+        request: _session_service_pb2.WatchSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_session_service_pb2.WatchSessionsResponse], _abc.AsyncIterator[_session_service_pb2.WatchSessionsResponse]]:
+        """Sends what happens to sessions, in an order that loses nothing, for as long as the caller stays. A tenant's caller
+        sees its tenant's; a service that acts for no tenant sees those of all.
+
+        To resume, on any replica, give the last cursor received.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: the cursor is malformed.
+        - ABORTED / CURSOR_EXPIRED: changes after the cursor are no longer kept; list, then watch anew.
+        """
+
+    @_abc_1.abstractmethod
+    def GetContext(
+        self,
+        request: _session_service_pb2.GetContextRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.GetContextResponse, _abc.Awaitable[_session_service_pb2.GetContextResponse]]:
+        """Returns what a model is to be shown of a session: its newest summary and as many of the newest messages as fit.
+
+        What it returns is always a transcript that OpenAI, Anthropic and Gemini accept: it begins with a user's message (or
+        is empty), a tool call always comes with its result right after it, and nothing is empty. Its cost doesn't grow with
+        the session's length.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        - INVALID_ARGUMENT / CONTEXT_BUDGET_TOO_SMALL: the last message alone takes more than `token_budget`.
+        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        """
+
+    @_abc_1.abstractmethod
+    def SaveSummary(
+        self,
+        request: _session_service_pb2.SaveSummaryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.SaveSummaryResponse, _abc.Awaitable[_session_service_pb2.SaveSummaryResponse]]:
+        """Keeps a summary of a session's messages up to a place, beside the messages.
+
+        Safe to retry with the same `request_id`; with a `source`, safe for ever.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        - INVALID_ARGUMENT / SEQUENCE_OUT_OF_RANGE: the session has no such message.
+        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        - FAILED_PRECONDITION / SESSION_STATUS_FORBIDS: the session is archived.
+        - PERMISSION_DENIED / PERMISSION_MISSING: the caller gives a `source` and is no service.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSummaries(
+        self,
+        request: _session_service_pb2.ListSummariesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ListSummariesResponse, _abc.Awaitable[_session_service_pb2.ListSummariesResponse]]:
+        """Lists a session's summaries, newest first.
+
+        Errors:
+        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list.
         """
 
     @_abc_1.abstractmethod
@@ -425,6 +826,34 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and no run holds it.
+        """
+
+    @_abc_1.abstractmethod
+    def CleanupExpiredSessions(
+        self,
+        request: _session_service_pb2.CleanupExpiredSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.CleanupExpiredSessionsResponse, _abc.Awaitable[_session_service_pb2.CleanupExpiredSessionsResponse]]:
+        """Marks sessions of the caller's tenant whose time is up as EXPIRED, and deletes those that expired longer ago than
+        they are kept (`MINION_SESSION_EXPIRED_KEPT`). A background worker does the same for all tenants;
+        `session.cleanup_expired_sessions()` does it in SQL.
+
+        Safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def EraseSubject(
+        self,
+        request: _session_service_pb2.EraseSubjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.EraseSubjectResponse, _abc.Awaitable[_session_service_pb2.EraseSubjectResponse]]:
+        """Deletes all that is kept of a user in the caller's tenant: sessions, messages, blobs, summaries, working memory, and
+        results stored for replays. Runs that hold one of the sessions fail. Forks that others made of them go too.
+
+        Safe to retry; what is gone is not counted again.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
         """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
