@@ -30,7 +30,7 @@ def run(arguments: Sequence[str]) -> int:
     except typer.Abort:
         return 130
     except MinionError as error:
-        _complain(error.reason, error.message)
+        _complain(error.reason, str(error))
         return 1
     except BrokenPipeError:
         # Whoever read the output has enough; a second failure at exit would only repeat it.

@@ -127,7 +127,7 @@ async def _server(dsn: str) -> Finding:
         async with _connected(dsn) as connection:
             server = await connection.fetchrow(_QUERIES.server.text)
     except MinionError as error:
-        return Finding("postgres", False, error.message, "Check that it runs, and the URL, user and password.")
+        return Finding("postgres", False, str(error), "Check that it runs, and the URL, user and password.")
     if server["version"] < MINIMUM_POSTGRES * 10_000:
         text = f"Postgres {server['version_text']} at {place} is too old"
         return Finding("postgres", False, text, f"Use Postgres {MINIMUM_POSTGRES} or later.")

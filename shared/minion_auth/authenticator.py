@@ -125,6 +125,7 @@ class Authenticator:
                 "The caller may not call this method.",
                 reason="PERMISSION_MISSING",
                 metadata={"permission": rule.permission if rule else "none", "principal": identity.principal},
+                note=f"tenant {identity.tenant_id or 'none'}",
             )
         if named_tenant is not None:
             return _naming_tenant(identity, named_tenant)

@@ -21,12 +21,13 @@ class MinionError(Exception):
 
     `reason` is the machine-readable cause, a value of an `ErrorReason` enum of the contract without its prefix.
     `metadata` names the things concerned (ids, states, limits); it reaches the caller, so it never holds content or
-    secrets.
+    secrets. `note` is for operators alone: logs and the text of the exception have it, callers never.
     """
 
-    def __init__(self, message: str, *, reason: str, metadata: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, reason: str, metadata: Mapping[str, str] | None = None, note: str = "") -> None:
+        super().__init__(f"{message} ({note})" if note else message)
         self.message = message
+        self.note = note
         self.reason = reason
         self.metadata: dict[str, str] = dict(metadata or {})
 
@@ -78,8 +79,9 @@ class _Retriable(MinionError):
         reason: str,
         metadata: Mapping[str, str] | None = None,
         retry_after: timedelta | None = None,
+        note: str = "",
     ) -> None:
-        super().__init__(message, reason=reason, metadata=metadata)
+        super().__init__(message, reason=reason, metadata=metadata, note=note)
         self.retry_after = retry_after
 
 

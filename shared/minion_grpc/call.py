@@ -261,7 +261,7 @@ class Method:
             self._around.log.info("rpc", **fields)
         elif isinstance(failure, MinionError):
             write = getattr(self._around.log, error_table.row_of(failure).level)
-            write("rpc", **fields, reason=failure.reason, error=failure.message)
+            write("rpc", **fields, reason=failure.reason, error=str(failure), about=failure.metadata)
         else:
             self._around.log.error("rpc", **fields, exc_info=failure)
         if span.is_recording():

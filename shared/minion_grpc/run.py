@@ -79,7 +79,7 @@ async def _serve(settings: _S, compose: Compose[_S]) -> int:
         log.error(
             "the service can't run",
             service=settings.service,
-            error=fault.message,
+            error=str(fault),
             reason=fault.reason,
             **fault.metadata,
         )

@@ -67,13 +67,14 @@ def unavailable(place: str, why: str, *, outcome: str) -> Unavailable:
     """Builds the error for a database that can't be used now.
 
     `outcome` is "none" when nothing was written, "unknown" when the connection was lost before the answer: then read
-    again by key before writing again.
+    again by key before writing again. Where the database is and what it said is for operators alone.
     """
     return Unavailable(
-        f"The database at {place} is not available: {why}.",
+        "The database is not available.",
         reason="DATABASE_UNAVAILABLE",
         metadata={"outcome": outcome},
         retry_after=RETRY_AFTER,
+        note=f"{place}: {why}",
     )
 
 

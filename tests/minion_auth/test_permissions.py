@@ -31,7 +31,7 @@ def test_every_row_names_a_permission_and_lets_somebody_call() -> None:
     for rule in RULES.values():
         noun, _, verb = rule.permission.partition(".")
         assert noun
-        assert verb in {"read", "write", "admin", "use", "verify"}
+        assert verb in {"read", "write", "admin", "use", "verify", "erase"}
         assert rule.callers
 
 

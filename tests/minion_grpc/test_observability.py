@@ -11,6 +11,7 @@ import pytest
 import structlog
 from minion_grpc import connect
 from minion_telemetry import configure_logging
+from minion_testing.errors import refused
 from opentelemetry import trace
 
 from tests.minion_grpc.echo import SERVICE, EchoRequest, EchoServicer
@@ -69,6 +70,20 @@ async def test_the_log_line_says_who_called_what_and_how_it_ended(log: io.BytesI
     assert line["service"] == "test"
     assert line["level"] == "info"
     assert line["duration_ms"] > 0
+
+
+async def test_a_denied_call_says_whose_it_was_in_the_log_alone(log: io.BytesIO) -> None:
+    tenant_id = uuid4()
+    async with (
+        serving() as served,
+        served.channel(served.keys.issue(tenant_id)) as channel,
+        refused(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING") as refusal,
+    ):
+        await stub(channel).Secret(EchoRequest())
+    [line] = written(log, "rpc")
+    assert line["about"]["principal"].startswith("key:")
+    assert str(tenant_id) in line["error"]
+    assert str(tenant_id) not in refusal.message
 
 
 async def test_a_handlers_lines_carry_the_call_and_hide_what_is_personal(log: io.BytesIO) -> None:

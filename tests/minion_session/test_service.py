@@ -178,6 +178,8 @@ async def test_a_database_that_is_gone_is_told_and_come_back_to(database_factory
             async with refused(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as refusal:
                 await stub.AppendMessages(append(session_id, "lost", request_id=new_id()))
             assert refusal.retry_after_seconds is not None
+            # Where the database is, and what it said, is for the log.
+            assert refusal.message == "The database is not available."
             await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         finally:
             await admin.close()
