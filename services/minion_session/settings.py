@@ -36,8 +36,7 @@ class SessionSettings(ServerSettings, DatabaseSettings):
         default=None,
         ge=timedelta(0),
         le=timedelta(days=36_500),
-        description="How long a session is kept after it expired, in seconds or as an ISO 8601 duration such as P30D. "
-        "Unset: for ever.",
+        description="How long a session is kept after it expired, as an ISO 8601 duration (P30D). Unset: for ever.",
     )
 
     @property

@@ -1,6 +1,5 @@
 """What the service's role may see and do, and that what it asks is found by an index, at a cost that doesn't grow."""
 
-import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from uuid import UUID
@@ -240,6 +239,8 @@ _HOT = {
     " interval '1 minute', 8000, 50, 3000000)",
     "newest": "SELECT * FROM session.list_messages($1, $2, NULL, true, 50, 3000000)",
     "oldest": "SELECT * FROM session.list_messages($1, $2, NULL, false, 50, 3000000)",
+    # A watch's look when there is nothing new.
+    "tail": "SELECT * FROM session.list_messages($1, $2, 1000000, false, 500, 3000000)",
 }
 
 
