@@ -4,21 +4,36 @@ from minion.session.v1.session_service_pb2_grpc import SessionServiceServicer
 
 from minion_session.changes.service import Changes
 from minion_session.changes.servicer import ChangeRpcs
+from minion_session.contexts.service import Contexts
+from minion_session.contexts.servicer import ContextRpcs
 from minion_session.erasure.service import Erasure
 from minion_session.erasure.servicer import ErasureRpcs
 from minion_session.expiry.service import Expiry
 from minion_session.expiry.servicer import ExpiryRpcs
+from minion_session.forks.service import Forks
+from minion_session.forks.servicer import ForkRpcs
 from minion_session.messages.service import Messages
 from minion_session.messages.servicer import MessageRpcs
 from minion_session.messages.watching import MessageWatch
 from minion_session.sessions.service import Sessions
 from minion_session.sessions.servicer import SessionRpcs
+from minion_session.summaries.service import Summaries
+from minion_session.summaries.servicer import SummaryRpcs
 from minion_session.workspace.service import Workspace
 from minion_session.workspace.servicer import WorkspaceRpcs
 
 
 class SessionServicer(
-    SessionRpcs, MessageRpcs, WorkspaceRpcs, ChangeRpcs, ExpiryRpcs, ErasureRpcs, SessionServiceServicer
+    SessionRpcs,
+    MessageRpcs,
+    ContextRpcs,
+    SummaryRpcs,
+    ForkRpcs,
+    WorkspaceRpcs,
+    ChangeRpcs,
+    ExpiryRpcs,
+    ErasureRpcs,
+    SessionServiceServicer,
 ):
     """Serves minion.session.v1.SessionService."""
 
@@ -28,6 +43,9 @@ class SessionServicer(
         sessions: Sessions,
         messages: Messages,
         message_watch: MessageWatch,
+        contexts: Contexts,
+        summaries: Summaries,
+        forks: Forks,
         workspace: Workspace,
         changes: Changes,
         expiry: Expiry,
@@ -36,6 +54,9 @@ class SessionServicer(
         self._sessions = sessions
         self._messages = messages
         self._message_watch = message_watch
+        self._contexts = contexts
+        self._summaries = summaries
+        self._forks = forks
         self._workspace = workspace
         self._changes = changes
         self._expiry = expiry

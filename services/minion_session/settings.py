@@ -53,3 +53,13 @@ class SessionSettings(ServerSettings, DatabaseSettings):
     def activity_overlap(self) -> timedelta:
         """How far a round looks back behind the last one: longer than an append can take to be committed."""
         return timedelta(seconds=max(60.0, 2 * self.statement_seconds))
+
+    blob_limit_bytes: int = Field(
+        default=64 * 1024 * 1024, ge=1, le=1024**3, description="The most bytes that a blob may have."
+    )
+    upload_kept_seconds: float = Field(
+        default=3_600.0,
+        ge=1,
+        le=86_400,
+        description="Seconds after which a blob that stopped coming is dropped, when its replica died with the call.",
+    )

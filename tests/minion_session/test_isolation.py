@@ -15,8 +15,8 @@ from minion_postgres.database import Transaction
 from minion_testing.postgres import ClonedDatabase
 from uuid_utils.compat import uuid7
 
-from tests.minion_session.made import append, open_session, source, turn
-from tests.minion_session.stage import Stub
+from tests.minion_session.made import append, open_session, put, source, summary, turn
+from tests.minion_session.stage import Blobs, Stub
 
 TABLES = ("sessions", "messages", "workspace_entries", "idempotency_keys", "changes", "told_activity")
 # What holds nothing of a tenant, and is reached through functions of the owner alone.
@@ -31,7 +31,7 @@ async def app(postgres: ClonedDatabase) -> AsyncIterator[Database]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def session_id(session: Stub, app: Database, owner: Database, tenant_id: UUID) -> UUID:
+async def session_id(session: Stub, blobs: Blobs, app: Database, owner: Database, tenant_id: UUID) -> UUID:
     """A session with something in each table."""
     session_id = await open_session(session, request_id=str(uuid7()))
     await session.AppendMessages(append(session_id, "hello"))
@@ -40,6 +40,8 @@ async def session_id(session: Stub, app: Database, owner: Database, tenant_id: U
     await app.execute("SELECT session.tell_active($1, $2)", tenant_id, [UUID(session_id)])
     # One change each of its creation and of its activity, of which the latter is not counted below.
     await owner.execute("DELETE FROM session.changes WHERE tenant_id = $1 AND kind = 'active'", tenant_id)
+    await session.SaveSummary(summary(session_id, 1))
+    await put(blobs, session_id)
     return UUID(session_id)
 
 
@@ -237,6 +239,7 @@ _HOT = {
     """ '{"[{\\"text\\": \\"hello\\"}]"}', '{1}', '{30}', '{NULL}')""",
     "begin": "SELECT * FROM session.begin_turn($1, $2, $3, 8, '', '[{\"text\": \"hello\"}]', 1, 30, NULL,"
     " interval '1 minute', 8000, 50, 3000000)",
+    "context": "SELECT * FROM session.get_context($1, $2, 8000, 50, 3000000)",
     "newest": "SELECT * FROM session.list_messages($1, $2, NULL, true, 50, 3000000)",
     "oldest": "SELECT * FROM session.list_messages($1, $2, NULL, false, 50, 3000000)",
     # A watch's look when there is nothing new.

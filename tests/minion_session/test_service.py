@@ -25,20 +25,10 @@ from minion_testing.serving import SERVICE_KEY, ActingTokens, Served
 from uuid_utils.compat import uuid7
 
 from tests.minion_session.made import append, new_id, open_session, seconds, source
-from tests.minion_session.stage import Stub, gateway, serving
+from tests.minion_session.stage import Stub, eventually, gateway, serving
 
 MakeDatabase = Callable[..., Awaitable[ClonedDatabase]]
 MIGRATIONS = resources.files("minion_session") / "migrations"
-
-
-async def eventually(holds: Callable[[], Awaitable[bool] | bool], *, within: float = 10.0) -> None:
-    """Waits until a condition holds, with a bound."""
-    async with asyncio.timeout(within):
-        while True:
-            held = holds()
-            if held if isinstance(held, bool) else await held:
-                return
-            await asyncio.sleep(0.01)
 
 
 async def test_nobody_gets_in_without_a_credential(replica: Served, tenant_id: UUID) -> None:

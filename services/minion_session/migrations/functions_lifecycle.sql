@@ -97,6 +97,12 @@ BEGIN
     IF NOT was_there THEN
         RETURN;
     END IF;
+    -- Its forks are given what they share with it.
+    PERFORM session.hand_down_messages(tenant, target);
+    DELETE FROM session.blobs b WHERE b.tenant_id = tenant AND b.session_id = target;
+    GET DIAGNOSTICS blobs = ROW_COUNT;
+    DELETE FROM session.summaries m WHERE m.tenant_id = tenant AND m.session_id = target;
+    GET DIAGNOSTICS summaries = ROW_COUNT;
     DELETE FROM session.workspace_entries e WHERE e.tenant_id = tenant AND e.session_id = target;
     GET DIAGNOSTICS entries = ROW_COUNT;
     DELETE FROM session.messages m WHERE m.tenant_id = tenant AND m.session_id = target;

@@ -49,18 +49,32 @@ class ListRequest:
 def create_from_proto(request: session_service_pb2.CreateSessionRequest) -> tuple[NewSession, Key | None]:
     """Reads what session to open."""
     violations = Violations()
-    ttl = time_to_live(request, violations)
     new = NewSession(
         session_id=violations.optional_identifier("session_id", request.session_id),
         agent_id=violations.identifier("agent_id", request.agent_id),
         user_id=violations.length("user_id", request.user_id, minimum=1, maximum=200),
         display_name=violations.length("display_name", request.display_name, maximum=200),
         metadata=requests.json_object(violations, "metadata", request.metadata),
-        ttl=ttl,
+        ttl=ttl_from_proto(request, violations),
     )
     key = requests.key(violations, request)
     violations.raise_if_any()
     return new, key
+
+
+def ttl_from_proto(
+    request: session_service_pb2.CreateSessionRequest
+    | session_service_pb2.ForkSessionRequest
+    | session_service_pb2.ExtendSessionRequest,
+    violations: Violations,
+) -> timedelta | None:
+    """Reads how long a session is to live; None means that it doesn't expire."""
+    if not request.HasField("ttl"):
+        return None
+    ttl = wire.from_duration(request.ttl, "ttl", violations)
+    if not _SHORTEST <= ttl <= _LONGEST:
+        violations.add("ttl", "must be 1 s to 3,650 days")
+    return ttl
 
 
 def get_from_proto(request: session_service_pb2.GetSessionRequest) -> UUID:
@@ -107,23 +121,10 @@ def extend_from_proto(
     """Reads the session and how long it lives from now on."""
     violations = Violations()
     session_id = violations.identifier("session_id", request.session_id)
-    ttl = time_to_live(request, violations)
+    ttl = ttl_from_proto(request, violations)
     key = requests.key(violations, request)
     violations.raise_if_any()
     return session_id, ttl, key
-
-
-def time_to_live(
-    request: session_service_pb2.CreateSessionRequest | session_service_pb2.ExtendSessionRequest,
-    violations: Violations,
-) -> timedelta | None:
-    """Reads how long a session lives: 1 s to 3,650 days, None when it is left open."""
-    if not request.HasField("ttl"):
-        return None
-    ttl = wire.from_duration(request.ttl, "ttl", violations)
-    if not _SHORTEST <= ttl <= _LONGEST:
-        violations.add("ttl", "must be 1 s to 3,650 days")
-    return ttl
 
 
 def list_from_proto(request: session_service_pb2.ListSessionsRequest) -> ListRequest:
@@ -164,4 +165,6 @@ def to_proto(session: Session) -> session_pb2.Session:
         close_time=wire.to_optional_timestamp(session.close_time),
         etag=session.etag,
         archive_time=wire.to_optional_timestamp(session.archive_time),
+        parent_session_id=wire.optional_text(session.parent_session_id),
+        fork_sequence=session.fork_sequence,
     )

@@ -47,6 +47,8 @@ class Session:
     close_time: datetime | None = None
     archive_time: datetime | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    parent_session_id: UUID | None = None
+    fork_sequence: int = 0
     version: int = 1  # of what callers change; appends don't move it
 
     @property

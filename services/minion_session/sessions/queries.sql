@@ -7,6 +7,7 @@ SELECT * FROM session.get_session($1, $2);
 SELECT s.session_id, s.agent_id, s.user_id, s.display_name,
        session.status_of(s.close_time, s.expire_time, s.hold_until, now(), s.archive_time) AS status, s.last_sequence,
        s.metadata, s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time, s.archive_time, s.version,
+       s.parent_session_id, s.fork_sequence,
        CASE WHEN s.hold_until > now() THEN s.held_by_run END AS holder
   FROM session.sessions s
  WHERE s.tenant_id = $1 AND s.session_id = $2
@@ -23,7 +24,8 @@ WITH created AS (
     INSERT INTO session.changes (tenant_id, resource_id, kind) SELECT tenant_id, session_id, 'created' FROM created
 )
 SELECT s.session_id, s.agent_id, s.user_id, s.display_name, 'active' AS status, s.last_sequence, s.metadata,
-       s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time, s.archive_time, s.version
+       s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time, s.archive_time, s.version,
+       s.parent_session_id, s.fork_sequence
   FROM created s;
 
 -- name: update_session
@@ -37,7 +39,8 @@ WITH updated AS (
 )
 SELECT s.session_id, s.agent_id, s.user_id, s.display_name,
        session.status_of(s.close_time, s.expire_time, s.hold_until, now(), s.archive_time) AS status, s.last_sequence,
-       s.metadata, s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time, s.archive_time, s.version
+       s.metadata, s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time, s.archive_time, s.version,
+       s.parent_session_id, s.fork_sequence
   FROM updated s;
 
 -- name: extend_session
@@ -51,7 +54,8 @@ WITH extended AS (
     INSERT INTO session.changes (tenant_id, resource_id, kind) SELECT tenant_id, session_id, 'updated' FROM extended
 )
 SELECT s.session_id, s.agent_id, s.user_id, s.display_name, 'active' AS status, s.last_sequence, s.metadata,
-       s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time, s.archive_time, s.version
+       s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time, s.archive_time, s.version,
+       s.parent_session_id, s.fork_sequence
   FROM extended s;
 
 -- name: close_session
@@ -64,7 +68,8 @@ WITH closed AS (
     INSERT INTO session.changes (tenant_id, resource_id, kind) SELECT tenant_id, session_id, 'closed' FROM closed
 )
 SELECT s.session_id, s.agent_id, s.user_id, s.display_name, 'closed' AS status, s.last_sequence, s.metadata,
-       s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time, s.archive_time, s.version
+       s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time, s.archive_time, s.version,
+       s.parent_session_id, s.fork_sequence
   FROM closed s;
 
 -- name: archive_session
@@ -77,7 +82,8 @@ WITH archived AS (
     INSERT INTO session.changes (tenant_id, resource_id, kind) SELECT tenant_id, session_id, 'archived' FROM archived
 )
 SELECT s.session_id, s.agent_id, s.user_id, s.display_name, 'archived' AS status, s.last_sequence, s.metadata,
-       s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time, s.archive_time, s.version
+       s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time, s.archive_time, s.version,
+       s.parent_session_id, s.fork_sequence
   FROM archived s;
 
 -- name: delete_session
@@ -90,6 +96,7 @@ SELECT was_there FROM session.delete_session($1);
 SELECT s.session_id, s.agent_id, s.user_id, s.display_name,
        session.status_of(s.close_time, s.expire_time, s.hold_until, now(), s.archive_time) AS status, s.last_sequence,
        s.metadata, s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time, s.archive_time, s.version,
+       s.parent_session_id, s.fork_sequence,
        sum(2048 + 6 * octet_length(s.metadata::text)) OVER (ORDER BY s.create_time DESC, s.session_id DESC) AS bytes
   FROM session.find_sessions($1, $2, $3, $4, $5, $6, $7) s
  ORDER BY s.create_time DESC, s.session_id DESC;

@@ -127,4 +127,6 @@ def session_from_row(row: Record, *, metadata: str = "metadata", create_time: st
         archive_time=row["archive_time"],
         metadata=row[metadata],
         version=row["version"],
+        parent_session_id=row["parent_session_id"],
+        fork_sequence=row["fork_sequence"],
     )
