@@ -16,6 +16,7 @@ from minion_gateway.runs.happenings import (
     MemoriesRecalled,
     RunEvent,
     StateChanged,
+    SummaryUsed,
     TextAdded,
     ToolFinished,
     ToolStarted,
@@ -131,6 +132,16 @@ def event_to_proto(event: RunEvent) -> run_pb2.RunEvent:
                 message.memories_recalled.memories.add(
                     memory_id=memory.memory_id, content=memory.content, score=memory.score
                 )
+        case SummaryUsed() as used:
+            message.summary_used.CopyFrom(
+                run_pb2.SummaryUsed(
+                    summary_id=used.summary_id,
+                    first_sequence=used.first_sequence,
+                    last_sequence=used.last_sequence,
+                    token_count=used.tokens,
+                    model=used.model,
+                )
+            )
         case TextAdded(step=step, attempt=attempt, text=text):
             message.text_delta.CopyFrom(run_pb2.TextDelta(step_sequence=step, attempt=attempt, text=text))
         case ToolStarted() as started:
@@ -151,6 +162,7 @@ def event_to_proto(event: RunEvent) -> run_pb2.RunEvent:
                     output=wire.to_value(finished.output),
                     is_error=finished.is_error,
                     duration=wire.to_duration(timedelta(microseconds=finished.nanoseconds // 1_000)),
+                    blob_id=finished.blob_id,
                 )
             )
         case AttemptSuperseded(step=step, attempt=attempt, void_from=void_from):

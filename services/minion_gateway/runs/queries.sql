@@ -56,10 +56,10 @@ SELECT min(sequence) FROM gateway.run_events
  WHERE tenant_id = $1 AND run_id = $2 AND kind = 'text_added'
    AND (payload ->> 'step')::integer = $3 AND (payload ->> 'attempt')::integer = $4;
 
--- name: find_recalled
--- The event that told of recalled memories.
-SELECT payload FROM gateway.run_events
- WHERE tenant_id = $1 AND run_id = $2 AND kind = 'memories_recalled' ORDER BY sequence LIMIT 1;
+-- name: find_told
+-- The events that told what the model is shown besides the session's messages: memories, a summary.
+SELECT kind, payload FROM gateway.run_events
+ WHERE tenant_id = $1 AND run_id = $2 AND kind IN ('memories_recalled', 'summary_used') ORDER BY sequence;
 
 -- name: find_request
 -- The run of a request_id.
