@@ -198,11 +198,11 @@ class Summarizer:
 
 
 def _result(plan: Plan, completion: Completion) -> SummaryResult:
-    """Reads a model's answer. Raises ResourceExhausted where it holds no summary."""
+    """Reads a model's answer. Raises Unavailable where it holds no summary."""
     was_cut = completion.finish_reason is FinishReason.LENGTH
     text = ended_whole(clean(completion.text), was_cut=was_cut)[:_LONGEST_TEXT]
     if not text:
-        raise ResourceExhausted("The model wrote no summary within its limit.", reason="SUMMARY_EMPTY")
+        raise Unavailable("The model wrote no summary within its limit.", reason="PROVIDER_ANSWER_INVALID")
     usage = completion.usage
     return SummaryResult(
         text=text,
