@@ -130,7 +130,10 @@ def event_to_proto(event: RunEvent) -> run_pb2.RunEvent:
             message.memories_recalled.SetInParent()
             for memory in memories:
                 message.memories_recalled.memories.add(
-                    memory_id=memory.memory_id, content=memory.content, score=memory.score
+                    memory_id=memory.memory_id,
+                    content=memory.content,
+                    score=memory.score,
+                    similarity=memory.similarity,
                 )
         case SummaryUsed() as used:
             message.summary_used.CopyFrom(

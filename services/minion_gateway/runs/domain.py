@@ -141,13 +141,17 @@ class RequestedCall:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """A memory that the model is shown; `kind` and `trust` are the memory service's names."""
+    """A memory that the model is shown; `kind` and `trust` are the memory service's names.
+
+    `score` compares within one search alone; `similarity` is the cosine, None where only words were compared.
+    """
 
     memory_id: str
     content: str
     score: float
     kind: str = ""
     trust: str = ""
+    similarity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from google.protobuf.struct_pb2 import Value
 from minion.memory.v1 import memory_pb2, memory_service_pb2, memory_service_pb2_grpc
 from minion.session.v1 import message_pb2, session_pb2, session_service_pb2, session_service_pb2_grpc
 from minion_auth import tenant
-from minion_errors import FailedPrecondition, Violations
+from minion_errors import FailedPrecondition, NotFound, Violations
 from minion_grpc import peer_call
 from minion_grpc.wire import from_struct, from_value, to_struct, to_value
 
@@ -179,7 +179,10 @@ class MemoryPeer:
         limit: int,
         min_score: float,
     ) -> tuple[Recalled, ...]:
-        """Returns the memories of an agent and user that fit a text best: by its vector and by its words."""
+        """Returns the memories of an agent and user that fit a text best: by its vector and by its words.
+
+        Where the memory service doesn't know the vector's model, it is left to embed the text by its own.
+        """
         request = memory_service_pb2.SearchMemoriesRequest(
             agent_id=str(agent_id),
             user_id=user_id,
@@ -188,8 +191,13 @@ class MemoryPeer:
             min_score=min_score,
             limit=limit,
         )
-        with peer_call("memory"):
-            answer = await self._stub.SearchMemories(request, timeout=_SEARCH_SECONDS)
+        try:
+            answer = await self._search(request)
+        except NotFound as fault:
+            if fault.reason != "EMBEDDING_MODEL_NOT_FOUND":
+                raise
+            request.ClearField("vector")
+            answer = await self._search(request)
         return tuple(
             Recalled(
                 hit.memory.memory_id,
@@ -197,9 +205,16 @@ class MemoryPeer:
                 hit.score,
                 memory_pb2.MemoryType.Name(hit.memory.type).removeprefix("MEMORY_TYPE_"),
                 memory_pb2.MemoryTrust.Name(hit.memory.trust).removeprefix("MEMORY_TRUST_"),
+                hit.similarity if hit.HasField("similarity") else None,
             )
             for hit in answer.hits
         )
+
+    async def _search(
+        self, request: memory_service_pb2.SearchMemoriesRequest
+    ) -> memory_service_pb2.SearchMemoriesResponse:
+        with peer_call("memory"):
+            return await self._stub.SearchMemories(request, timeout=_SEARCH_SECONDS)
 
     async def store(self, memory: "NewMemory", request_id: UUID) -> str:
         """Stores a memory, once a `request_id`; returns what that did: CREATED, UPDATED or UNCHANGED."""

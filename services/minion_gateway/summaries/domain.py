@@ -17,6 +17,8 @@ _BYTES_A_TOKEN = 4
 _TRANSCRIPT_SHARE = 0.75
 # No model asks for so many calls at once; what a client has put there is not summarized.
 _MOST_ENTRIES = 2_000
+# The part of the trigger that is worth a question by itself.
+_WORTH = 4
 _LEFT_OUT = " … ({count} characters left out) … "
 
 
@@ -180,8 +182,8 @@ class Reading:
             return None
         length = _whole(self._entries, limit=self._limit, last=self._last, budget=self._budget)
         chosen = tuple(self._entries[:length])
-        # A summary that may be longer than what it stands for is not worth a question.
-        if sum(entry.tokens for entry in chosen) <= self._policy.target_tokens:
+        # Where the newest messages alone pass the trigger, each turn would ask for the little that stands before them.
+        if sum(entry.tokens for entry in chosen) < self._policy.trigger_tokens // _WORTH:
             return None
         more = chosen[-1].sequence < self._limit and self._size > self._budget
         return Plan(self._before, _fitted(chosen, self._budget), more)

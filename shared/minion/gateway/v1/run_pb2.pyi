@@ -344,24 +344,30 @@ class RecalledMemory(_message.Message):
     MEMORY_ID_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
     memory_id: _builtins.str
     """The memory's id."""
     content: _builtins.str
     """What is remembered."""
     score: _builtins.float
-    """How well it fits the user's message: cosine similarity, -1 to 1."""
+    """How well it fits the user's message, by meaning, words and more; it compares within one turn alone."""
+    similarity: _builtins.float
+    """Its cosine similarity to the user's message, -1 to 1; unset when it wasn't compared by meaning."""
     def __init__(
         self,
         *,
         memory_id: _builtins.str = ...,
         content: _builtins.str = ...,
         score: _builtins.float = ...,
+        similarity: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "similarity", b"similarity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "memory_id", b"memory_id", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "content", b"content", "memory_id", b"memory_id", "score", b"score", "similarity", b"similarity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__similarity: _TypeAlias = _typing.Literal["similarity"]  # noqa: Y015
+    _WhichOneofArgType__similarity: _TypeAlias = _typing.Literal["_similarity", b"_similarity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__similarity) -> _WhichOneofReturnType__similarity | None: ...
 
 Global___RecalledMemory: _TypeAlias = RecalledMemory  # noqa: Y015
 
