@@ -40,7 +40,9 @@ class BlobPeer:
             channel
         )
 
-    async def put(self, session_id: UUID, data: bytes, *, media_type: str, name: str, sha256: str) -> str:
+    async def put(
+        self, session_id: UUID, data: bytes, *, media_type: str, name: str, sha256: str, seconds: float
+    ) -> str:
         """Stores bytes in a session and returns the blob's id; the same bytes again are the same blob."""
         header = blob_service_pb2.BlobHeader(
             session_id=str(session_id), media_type=media_type, name=name, size_bytes=len(data), sha256=sha256
@@ -51,7 +53,7 @@ class BlobPeer:
             for start in range(0, len(data), _CHUNK):
                 yield blob_service_pb2.PutBlobRequest(chunk=data[start : start + _CHUNK])
 
-        call = self._blobs.PutBlob(pieces(), timeout=_PUT_SECONDS)
+        call = self._blobs.PutBlob(pieces(), timeout=min(_PUT_SECONDS, seconds))
         try:
             with peer_call("session"):
                 answer = await call

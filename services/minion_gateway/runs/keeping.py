@@ -19,6 +19,8 @@ from minion_gateway.tools.domain import Outcome, Whole
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
+# What the run needs of its time to write down a result that was cut.
+_SPARED = 0.5
 _log = structlog.get_logger()
 
 
@@ -31,14 +33,16 @@ class Keeping:
     async def keep(self, turn: Turn, step: Step, outcome: Outcome) -> Outcome:
         """Stores what of an outcome is too large, and says in its output where.
 
-        A session that is away is waited for, as long as the run has time. What it refuses for good is cut, and the
-        output says so: the tool has acted, and its call shall not be made again for that.
+        A session that is away is waited for, as long as the run has time. What it refuses for good, or until then, is
+        cut, and the output says so: the tool has acted, and what of its result can be kept is.
         """
         whole = outcome.whole
         if whole is None:
             return outcome
         assert step.intent is not None
         point("blob.before")
+        clock = asyncio.get_running_loop().time
+        until = turn.deadline - _SPARED
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -48,10 +52,11 @@ class Keeping:
                     media_type=whole.media_type,
                     name=f"{step.intent.name} {step.intent.call_id}"[:200],
                     sha256=whole.sha256,
+                    seconds=max(_FIRST_PAUSE, until - clock()),
                 )
                 break
             except MinionError as fault:
-                if not passes(fault):
+                if not passes(fault) or clock() + pause > until:
                     _log.error("a large result is cut", reason=fault.reason, error=fault.message, size=len(whole.data))
                     return replace(outcome, output=_cut(outcome, whole, fault.reason), whole=None)
                 _log.info("a blob is stored again", reason=fault.reason, error=fault.message)

@@ -3,18 +3,21 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
 import minion_gateway.__main__ as gateway
 import orjson
 import pytest
 import pytest_asyncio
 from minion.gateway.v1 import run_pb2
+from minion.registry.v1 import agent_pb2
 from minion.session.v1 import blob_service_pb2
+from minion_gateway.runs.blobs import BlobPeer
 from minion_postgres import Database
 from minion_testing.fake_provider import FakeProvider
 from minion_testing.provider_script import Reply
 
 from tests.faults.large import large, with_large
-from tests.minion_gateway.runs.stage import OBJECT, Client, Stage, rows, struct
+from tests.minion_gateway.runs.stage import NOBODY, OBJECT, Client, Stage, rows, struct
 
 SIZE = 10_000_000
 
@@ -144,3 +147,29 @@ async def test_another_sessions_blob_is_not_read(client: Client, provider: FakeP
         result = finished(await client.stream(other, "read theirs"))
         assert result.is_error
         assert result.output.string_value.startswith("BLOB_NOT_FOUND")
+
+
+async def test_a_session_that_stays_away_costs_the_rest_of_the_result_and_not_the_run(
+    stage: Stage, provider: FakeProvider
+) -> None:
+    behavior = agent_pb2.BehaviorSettings()
+    behavior.max_duration.seconds = 3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gateway, "builtins", with_large(gateway.builtins))
+        patch.setattr(gateway, "BlobPeer", _Lost)
+        async with stage.second_gateway() as generous, Client(stage, generous) as client:
+            agent_id = await client.agent(behavior=behavior)
+            await client.bind(agent_id, await client.tool("calculator", name="large", input_schema=struct(OBJECT)))
+            provider.push(wish(200_000), Reply("Some of it."))
+            events = await client.stream(await client.session(agent_id))
+    result = finished(events)
+    assert (result.blob_id, result.is_error) == ("", False)
+    assert result.output.string_value.startswith("(cut: 200000 bytes of text/plain; charset=utf-8 could not be kept")
+    assert events[-1].run_finished.run.answer == "Some of it."
+
+
+class _Lost(BlobPeer):
+    """The session's blobs, at an address where nobody answers."""
+
+    def __init__(self, _: grpc.aio.Channel) -> None:
+        super().__init__(grpc.aio.insecure_channel(NOBODY))
