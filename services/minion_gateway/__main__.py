@@ -34,6 +34,7 @@ from minion_gateway.runs.engine import Engine
 from minion_gateway.runs.events import EventWriter
 from minion_gateway.runs.feeds import Feeds
 from minion_gateway.runs.keeping import Keeping
+from minion_gateway.runs.listed_steps import StepReader
 from minion_gateway.runs.metrics import RunMetrics
 from minion_gateway.runs.peer import MEMORY_RETRYABLE, SESSION_RETRYABLE, MemoryPeer, SessionPeer
 from minion_gateway.runs.service import Runs
@@ -124,7 +125,16 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
         held.push_async_callback(driver.drain)
         held.push_async_callback(summaries.drain)
         leases = LeaseKeeper(store, driver, lease_seconds=settings.lease_seconds)
-        runs = Runs(store, driver, feeds, sessions, agents, inference, poll_seconds=settings.event_poll_seconds)
+        runs = Runs(
+            store,
+            driver,
+            feeds,
+            sessions,
+            agents,
+            inference,
+            steps=StepReader(database),
+            poll_seconds=settings.event_poll_seconds,
+        )
 
         server = Server("gateway", settings, telemetry, authenticator, deadlines=_DEADLINES)
         server.add(

@@ -85,3 +85,16 @@ SELECT * FROM gateway.runs
  WHERE tenant_id = $1 AND $2::uuid IS NULL AND agent_id = $3
    AND ($4::text IS NULL OR state = $4) AND ($5::uuid IS NULL OR run_id < $5)
  ORDER BY run_id DESC LIMIT $6;
+
+-- name: list_run_steps
+-- Steps of a run after one of them, in order, each with what the bill has of it and how its last attempt failed.
+SELECT s.sequence, s.kind, s.state, s.attempt, s.start_time, s.end_time, s.intent ->> 'name' AS tool,
+       s.intent ->> 'call_id' AS call_id, s.result ->> 'blob_id' AS blob_id, t.model, t.reason,
+       CASE WHEN s.kind = 'summary' THEN (s.result ->> 'last_sequence')::bigint END AS summarized, l.step_sequence AS paid,
+       l.cost_nanos, l.input_tokens, l.output_tokens, l.cached_tokens, l.reasoning_tokens
+  FROM gateway.run_steps s
+  LEFT JOIN gateway.ledger l ON l.tenant_id = $1 AND l.run_id = $2 AND l.step_sequence = s.sequence
+  LEFT JOIN gateway.attempts t ON t.tenant_id = $1 AND t.run_id = $2 AND t.step_sequence = s.sequence
+        AND t.attempt = s.attempt
+ WHERE s.tenant_id = $1 AND s.run_id = $2 AND s.sequence > $3
+ ORDER BY s.sequence LIMIT $4;

@@ -2,7 +2,7 @@
 
 from google.protobuf.json_format import MessageToDict
 from minion.activity.v1 import activity_pb2
-from minion.gateway.v1 import run_pb2
+from minion.gateway.v1 import run_pb2, run_service_pb2, run_step_pb2
 from minion.registry.v1 import agent_pb2
 from minion_postgres import Database
 from minion_testing.fake_provider import FakeProvider
@@ -281,3 +281,15 @@ async def test_a_tool_call_stays_with_its_result(client: Client, provider: FakeP
     question = provider.ledger.asked[-1].body["messages"][1]["content"]
     assert 'assistant calls calculator: {"expression":"6*7"}' in question
     assert 'tool calculator: {"result":42}' in question
+
+
+async def test_the_summary_is_a_step_that_is_listed(client: Client, provider: FakeProvider, owner: Database) -> None:
+    scripted(provider)
+    session_id = await client.conversation(behavior=policy())
+    await say(client, session_id, LONG, "Indeed.")
+    run = await client.create(session_id, "And you?")
+    await settled(owner, session_id)
+    answer = await client.runs.ListRunSteps(run_service_pb2.ListRunStepsRequest(run_id=run.run_id))
+    made = answer.steps[-1]
+    assert (made.kind, made.state) == (run_step_pb2.RUN_STEP_KIND_SUMMARY, run_step_pb2.RUN_STEP_STATE_DONE)
+    assert (made.name, made.summarized_up_to, made.usage.input_tokens) == ("openai/gpt-4o-mini", 2, 400)
