@@ -19,3 +19,12 @@ class SessionSettings(ServerSettings, DatabaseSettings):
     active_count_seconds: float = Field(
         default=15.0, ge=0.05, le=3_600, description="Seconds between two counts for the gauge active_sessions."
     )
+    blob_limit_bytes: int = Field(
+        default=64 * 1024 * 1024, ge=1, le=1024**3, description="The most bytes that a blob may have."
+    )
+    upload_kept_seconds: float = Field(
+        default=3_600.0,
+        ge=1,
+        le=86_400,
+        description="Seconds after which a blob that stopped coming is dropped, when its replica died with the call.",
+    )

@@ -12,7 +12,7 @@ from minion_testing.postgres import ClonedDatabase
 from minion_testing.serving import Served
 from uuid_utils.compat import uuid7
 
-from tests.minion_session.stage import Stub, gateway, serving
+from tests.minion_session.stage import Blobs, Stub, blob_gateway, gateway, serving
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -39,6 +39,13 @@ async def session(replica: Served, tenant_id: UUID) -> AsyncIterator[Stub]:
 async def stranger(replica: Served) -> AsyncIterator[Stub]:
     """The service as another tenant sees it."""
     async with gateway(replica, uuid7()) as stub:
+        yield stub
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def blobs(replica: Served, tenant_id: UUID) -> AsyncIterator[Blobs]:
+    """The blob service as the gateway calls it for the test's tenant."""
+    async with blob_gateway(replica, tenant_id) as stub:
         yield stub
 
 

@@ -16,10 +16,19 @@ from minion_postgres.database import Transaction
 from minion_testing.postgres import ClonedDatabase
 from uuid_utils.compat import uuid7
 
-from tests.minion_session.made import append, open_session, source, turn
-from tests.minion_session.stage import Stub
+from tests.minion_session.made import append, open_session, put, source, summary, turn
+from tests.minion_session.stage import Blobs, Stub
 
-TABLES = ("sessions", "messages", "workspace_entries", "idempotency_keys")
+TABLES = (
+    "sessions",
+    "messages",
+    "workspace_entries",
+    "idempotency_keys",
+    "summaries",
+    "blobs",
+    "blob_contents",
+    "blob_chunks",
+)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -30,12 +39,14 @@ async def app(postgres: ClonedDatabase) -> AsyncIterator[Database]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def session_id(session: Stub) -> UUID:
+async def session_id(session: Stub, blobs: Blobs) -> UUID:
     """A session with something in each table."""
     session_id = await open_session(session, request_id=str(uuid7()))
     await session.AppendMessages(append(session_id, "hello"))
     change = pb.WorkspaceChange(key="a", value=wire.to_value(1))
     await session.SetWorkspaceEntries(pb.SetWorkspaceEntriesRequest(session_id=session_id, changes=[change]))
+    await session.SaveSummary(summary(session_id, 1))
+    await put(blobs, session_id)
     return UUID(session_id)
 
 
@@ -215,6 +226,7 @@ _HOT = {
     """ '{"[{\\"text\\": \\"hello\\"}]"}', '{1}', '{30}', '{NULL}')""",
     "begin": "SELECT * FROM session.begin_turn($1, $2, $3, 8, '', '[{\"text\": \"hello\"}]', 1, 30, NULL,"
     " interval '1 minute', 8000, 50, 3000000)",
+    "context": "SELECT * FROM session.get_context($1, $2, 8000, 50, 3000000)",
     "newest": "SELECT * FROM session.list_messages($1, $2, NULL, true, 50, 3000000)",
     "oldest": "SELECT * FROM session.list_messages($1, $2, NULL, false, 50, 3000000)",
 }

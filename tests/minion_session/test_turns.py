@@ -195,7 +195,7 @@ async def test_a_repeat_whose_budget_the_stored_message_breaks_is_refused(sessio
     request.token_budget = 256
     async with refused(grpc.StatusCode.INVALID_ARGUMENT, "CONTEXT_BUDGET_TOO_SMALL") as refusal:
         await session.BeginTurn(request)
-    assert refusal.metadata == {"token_budget": "256"}
+    assert refusal.metadata == {"token_count": "1000", "token_budget": "256"}
 
 
 async def test_a_context_is_small_enough_to_be_sent(session: Stub) -> None:
@@ -219,17 +219,16 @@ async def test_calls_and_results_are_never_parted(session: Stub) -> None:
         request = turn(session_id, max_messages=max_messages)
         begun = await session.BeginTurn(request)
         await end(session, session_id, request.source.run_id)
-        assert begun.truncated == (len(begun.context) < begun.message.sequence)
-        assert not [
-            part for message in begun.context for part in message.parts if part.tool_call.tool_call_id == "lost"
-        ]
+        (lost,) = [message for message in begun.context if message.metadata]
+        assert lost.metadata == struct(minion_synthetic=True)
+        assert lost.parts[0].tool_result.tool_call_id == "lost"
+        assert lost.parts[0].tool_result.is_error
         return sequences(begun.context)
 
-    assert await shown(7) == [1, 2, 3, 4, 5, 6, 7]
-    assert await shown(7) == [2, 3, 4, 5, 6, 7, 8]
-    # Now the exchange of 2, 3 and 4 doesn't fit whole.
-    assert await shown(7) == [5, 6, 7, 8, 9]
-    assert await shown(7) == [5, 6, 7, 8, 9, 10]
+    assert await shown(9) == [1, 2, 3, 4, 5, 6, 0, 7]
+    assert await shown(9) == [1, 2, 3, 4, 5, 6, 0, 7, 8]
+    # Now the exchange of 2, 3 and 4 doesn't fit whole, and the question keeps its place.
+    assert await shown(9) == [1, 5, 6, 0, 7, 8, 9]
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,13 @@
-"""Messages, the turns that append them, and what a model is shown of them."""
+"""Messages, and the turns that append them."""
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from minion_session.sessions.domain import Session
-
-# What stands or falls together.
-Unit = tuple["Message", ...]
+import orjson
 
 # What a provider adds to each message: its role and its frame.
 _FRAME_TOKENS = 4
@@ -44,15 +41,34 @@ class ToolCallPart:
 
 @dataclass(frozen=True, slots=True)
 class ToolResultPart:
-    """What a tool answered; `output` is any JSON value."""
+    """What a tool answered; `output` is any JSON value, an excerpt where `blob_id` says where the whole is."""
 
     tool_call_id: str
     name: str
     output: Any
     is_error: bool
+    blob_id: UUID | None = None
 
 
-Part = TextPart | ToolCallPart | ToolResultPart
+@dataclass(frozen=True, slots=True)
+class MediaPart:
+    """An image or a file: a blob of the session, or, where that is None, at an address."""
+
+    media_type: str
+    name: str
+    blob_id: UUID | None
+    uri: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingPart:
+    """What a model thought on the way; the signature is its provider's."""
+
+    text: str
+    signature: str
+
+
+Part = TextPart | ToolCallPart | ToolResultPart | MediaPart | ThinkingPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,89 +154,35 @@ class Turn:
     max_messages: int
 
 
-@dataclass(frozen=True, slots=True)
-class BegunTurn:
-    """What the model is to be shown; `truncated` when older messages were left out."""
-
-    session: Session
-    message: Message
-    context: tuple[Message, ...]
-    context_token_count: int
-    truncated: bool
-
-
 def estimate_tokens(content_bytes: int) -> int:
-    """Estimates what a message takes: a token for four bytes of UTF-8 (texts as they are, calls and results as JSON),
-    rounded up, and four for its frame.
+    """Estimates what a message takes whose parts have so many bytes: a token for four, rounded up, and four for its
+    frame.
     """
     return -(-content_bytes // _BYTES_PER_TOKEN) + _FRAME_TOKENS
 
 
-def context(messages: Sequence[Message], *, token_budget: int, max_messages: int) -> tuple[Message, ...]:
-    """Cuts the context that a model is shown from the end of a transcript, oldest message first in both.
-
-    Models refuse a transcript in which a tool's call has no result right after it, or a result no call right before it.
-    So an assistant's message with calls and the tool messages that follow it stand or fall together, and what is left
-    over of broken exchanges (a call that was never answered, a result that answers none) is not shown.
-
-    The newest units are taken as long as they fit whole, up to `token_budget` tokens and `max_messages` messages; the
-    first that doesn't fit ends the context, so that it has no hole. `messages` may begin amid an exchange.
+def content_bytes(part: Part) -> int:
+    """Measures a part: texts as they are, calls, results and media as JSON; thinking takes nothing, since no context
+    shows it.
     """
-    taken: list[Unit] = []
-    tokens = count = 0
-    for unit in reversed(list(_units(messages))):
-        tokens += sum(message.token_count for message in unit)
-        count += len(unit)
-        if tokens > token_budget or count > max_messages:
-            break
-        taken.append(unit)
-    return tuple(message for unit in reversed(taken) for message in unit)
+    match part:
+        case TextPart(text):
+            return len(text.encode())
+        case ToolCallPart(_, name, arguments):
+            return len(orjson.dumps([name, arguments]))
+        case ToolResultPart(_, name, output, _, _):
+            return len(orjson.dumps([name, output]))
+        case MediaPart(media_type, name, blob_id, uri):
+            return len(orjson.dumps([media_type, name, str(blob_id) if blob_id else uri]))
+        case ThinkingPart():
+            return 0
 
 
-def _units(messages: Iterable[Message]) -> Iterator[Unit]:
-    """Splits a transcript into what stands or falls together, without the leftovers of broken exchanges."""
-    caller: Message | None = None
-    answers: list[Message] = []
-    for message in messages:
-        if caller is not None and message.role is Role.TOOL:
-            answers.append(message)
-            continue
-        if caller is not None:
-            yield from _exchange(caller, answers)
-            caller, answers = None, []
-        if message.role is Role.ASSISTANT and any(isinstance(part, ToolCallPart) for part in message.parts):
-            caller = message
-        elif message.role is not Role.TOOL:
-            yield (message,)
-    if caller is not None:
-        yield from _exchange(caller, answers)
-
-
-def _exchange(caller: Message, answers: Sequence[Message]) -> Iterator[Unit]:
-    """Keeps of an exchange the calls that were answered with their first answers, and whatever else was said."""
-    called = {part.tool_call_id for part in caller.parts if isinstance(part, ToolCallPart)}
-    answered: set[str] = set()
-    kept_answers: list[Message] = []
-    for message in answers:
-        kept: list[ToolResultPart] = []
-        for part in message.parts:
-            if isinstance(part, ToolResultPart) and part.tool_call_id in called - answered:
-                answered.add(part.tool_call_id)
-                kept.append(part)
-        if kept:
-            kept_answers.append(_with_parts(message, kept))
-    open_calls = set(answered)
-    kept_parts: list[Part] = []
-    for part in caller.parts:
-        if isinstance(part, ToolCallPart):
-            if part.tool_call_id not in open_calls:
-                continue
-            open_calls.remove(part.tool_call_id)
-        kept_parts.append(part)
-    if kept_parts:
-        yield (_with_parts(caller, kept_parts), *kept_answers)
-
-
-def _with_parts(message: Message, parts: Sequence[Part]) -> Message:
-    # Stored counts stay: what is cut makes them an upper bound.
-    return message if len(parts) == len(message.parts) else replace(message, parts=tuple(parts))
+def blobs_of(messages: Iterable[NewMessage]) -> list[UUID]:
+    """Lists the blobs that messages refer to."""
+    return [
+        part.blob_id
+        for message in messages
+        for part in message.parts
+        if isinstance(part, MediaPart | ToolResultPart) and part.blob_id is not None
+    ]

@@ -13,3 +13,7 @@ SELECT * FROM session.begin_turn($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $
 -- name: end_turn
 -- Releases a run's hold; false when there is no session.
 SELECT session.end_turn($1, $2, $3);
+
+-- name: missing_blob
+-- The first of some blobs that a session hasn't; NULL when it has them all, or when there is no session.
+SELECT session.missing_blob($1, $2, $3);

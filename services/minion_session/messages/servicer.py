@@ -6,6 +6,7 @@ import grpc
 from minion.session.v1 import session_service_pb2 as pb
 from minion_grpc import wire
 
+from minion_session.contexts import convert as contexts
 from minion_session.messages import convert
 from minion_session.messages.service import Messages
 
@@ -33,7 +34,7 @@ class MessageRpcs:
         """Appends the user's message and returns the context."""
         turn = await wire.off_loop(convert.turn_from_proto, request, request.ByteSize())
         begun = await self._messages.begin_turn(turn)
-        return await wire.off_loop(convert.begun_to_proto, begun, convert.json_bytes(begun.context))
+        return await wire.off_loop(contexts.begun_to_proto, begun, convert.json_bytes(begun.context.messages))
 
     async def EndTurn(self, request: pb.EndTurnRequest, context: Context) -> pb.EndTurnResponse:
         """Releases a run's hold."""

@@ -1,13 +1,12 @@
 """Messages in Postgres: each operation is one function and one round trip."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 import asyncpg
 import orjson
-from minion_errors import Aborted, AlreadyExists, FailedPrecondition
+from minion_errors import Aborted, AlreadyExists, FailedPrecondition, NotFound
 from minion_postgres import Database, Key, Record, queries
 
 from minion_session.messages.domain import (
@@ -15,27 +14,28 @@ from minion_session.messages.domain import (
     Appended,
     Message,
     MessageQuery,
-    Part,
+    NewMessage,
     Role,
     RunSource,
-    TextPart,
-    ToolCallPart,
-    ToolResultPart,
     Turn,
+    blobs_of,
 )
+from minion_session.messages.stored_parts import part_from_json, part_to_json
 from minion_session.sessions.domain import Session, SessionStatus, not_active, not_found
 from minion_session.sessions.store import PAGE_BYTES, session_from_row
+from minion_session.summaries.domain import Summary
 
 _QUERIES = queries.load(__package__)
 _ROLES = {role.value: role for role in Role}
 
 
 @dataclass(frozen=True, slots=True)
-class TurnWindow:
-    """What beginning a turn found: the session, the user's message and those before it, newest first."""
+class Window:
+    """What a context is cut from: a session, its newest summary, and its newest messages, oldest first."""
 
     session: Session
-    newest: tuple[Message, ...]
+    summary: Summary | None
+    messages: tuple[Message, ...]
 
 
 class MessageStore:
@@ -48,13 +48,15 @@ class MessageStore:
         """Stores a batch under the next sequences, or gives the first result of a replay.
 
         Raises:
-            NotFound: there is no such session (`SESSION_NOT_FOUND`).
+            NotFound: there is no such session (`SESSION_NOT_FOUND`), or it hasn't a blob that a message names
+                (`BLOB_NOT_FOUND`).
             FailedPrecondition: it takes no messages (`SESSION_NOT_ACTIVE`).
             Aborted: somebody appended since (`SEQUENCE_MOVED`).
             AlreadyExists: the request_id or the step was used for something else (`REQUEST_ID_REUSED`).
         """
         source = append.source
         messages = append.messages
+        await self._check_blobs(tenant_id, append.session_id, messages)
         try:
             row = await self._database.fetch_one(
                 _QUERIES.append_messages,
@@ -69,7 +71,7 @@ class MessageStore:
                 [message.role.value for message in messages],
                 [message.author for message in messages],
                 # JSON as text: asyncpg takes a list of lists for an array of two dimensions.
-                [orjson.dumps([_part_to_json(part) for part in message.parts]).decode() for message in messages],
+                [orjson.dumps([part_to_json(part) for part in message.parts]).decode() for message in messages],
                 [message.token_count for message in messages],
                 [message.byte_count for message in messages],
                 [orjson.dumps(message.metadata).decode() if message.metadata else None for message in messages],
@@ -115,15 +117,17 @@ class MessageStore:
         end = messages[-1].sequence
         return messages, end > 1 if query.descending else end < rows[0]["last_sequence"]
 
-    async def begin_turn(self, tenant_id: UUID, turn: Turn) -> TurnWindow:
+    async def begin_turn(self, tenant_id: UUID, turn: Turn) -> Window:
         """Stores the user's message, holds the session, and reads the newest messages within the turn's limits.
 
         Raises:
-            NotFound: there is no such session (`SESSION_NOT_FOUND`).
+            NotFound: there is no such session (`SESSION_NOT_FOUND`), or it hasn't a blob that the message names
+                (`BLOB_NOT_FOUND`).
             FailedPrecondition: it takes no messages (`SESSION_NOT_ACTIVE`), or another run holds it (`SESSION_HELD`).
             AlreadyExists: the step was used for something else (`REQUEST_ID_REUSED`).
         """
         message = turn.message
+        await self._check_blobs(tenant_id, turn.session_id, [message])
         try:
             rows = await self._database.fetch(
                 _QUERIES.begin_turn,
@@ -132,7 +136,7 @@ class MessageStore:
                 turn.source.run_id,
                 turn.source.step_sequence,
                 message.author,
-                [_part_to_json(part) for part in message.parts],
+                [part_to_json(part) for part in message.parts],
                 message.token_count,
                 message.byte_count,
                 message.metadata or None,
@@ -145,8 +149,7 @@ class MessageStore:
             raise _taken_meanwhile(error, turn.source) from error
         if rows[0]["outcome"] != "OK":
             raise _refused(rows[0], turn.session_id, turn.source)
-        session = session_from_row(rows[0], metadata="session_metadata", create_time="session_create_time")
-        return TurnWindow(session, tuple(_message_from_row(row) for row in rows[1:]))
+        return window_from_rows(rows)
 
     async def end_turn(self, tenant_id: UUID, session_id: UUID, run_id: UUID) -> None:
         """Releases the run's hold, if it has it.
@@ -157,13 +160,46 @@ class MessageStore:
         if not await self._database.fetch_value(_QUERIES.end_turn, tenant_id, session_id, run_id):
             raise not_found(session_id)
 
+    async def _check_blobs(self, tenant_id: UUID, session_id: UUID, messages: Sequence[NewMessage]) -> None:
+        # A round trip of its own, for messages that name blobs alone: what is there stays as long as its session.
+        named = blobs_of(messages)
+        if not named:
+            return
+        missing = await self._database.fetch_value(_QUERIES.missing_blob, tenant_id, session_id, named)
+        if missing is not None:
+            raise NotFound(
+                "The session has no such blob.",
+                reason="BLOB_NOT_FOUND",
+                metadata={"session_id": str(session_id), "blob_id": str(missing)},
+            )
+
+
+def window_from_rows(rows: Sequence[Record]) -> Window:
+    """Reads a window: the first row holds the session and the summary, the others a message each, newest first."""
+    head = rows[0]
+    summary = None
+    if head["summary_id"] is not None:
+        summary = Summary(
+            summary_id=head["summary_id"],
+            session_id=head["session_id"],
+            first_sequence=head["summary_first"],
+            last_sequence=head["summary_last"],
+            text=head["summary_text"],
+            token_count=head["summary_tokens"],
+            model=head["summary_model"],
+            run_id=head["summary_run_id"],
+            create_time=head["summary_time"],
+        )
+    session = session_from_row(head, metadata="session_metadata", create_time="session_create_time")
+    return Window(session, summary, tuple(_message_from_row(row) for row in reversed(rows[1:])))
+
 
 def _message_from_row(row: Record) -> Message:
     return Message(
         sequence=row["sequence"],
         role=_ROLES[row["role"]],
         author=row["author"],
-        parts=tuple(_part_from_json(part) for part in row["parts"]),
+        parts=tuple(part_from_json(part) for part in row["parts"]),
         token_count=row["token_count"],
         create_time=row["create_time"],
         run_id=row["run_id"],
@@ -201,25 +237,3 @@ def _step_taken(source: RunSource | None) -> AlreadyExists:
         reason="REQUEST_ID_REUSED",
         metadata={"run_id": str(source.run_id), "step_sequence": str(source.step_sequence)},
     )
-
-
-# How a part stands in the database: an object with one name, which says what it is.
-def _part_to_json(part: Part) -> dict[str, Any]:
-    match part:
-        case TextPart(text):
-            return {"text": text}
-        case ToolCallPart(tool_call_id, name, arguments):
-            return {"call": {"id": tool_call_id, "name": name, "arguments": arguments}}
-        case ToolResultPart(tool_call_id, name, output, is_error):
-            result = {"id": tool_call_id, "name": name, "output": output}
-            return {"result": {**result, "error": True} if is_error else result}
-
-
-def _part_from_json(stored: Mapping[str, Any]) -> Part:
-    if "text" in stored:
-        return TextPart(stored["text"])
-    if "call" in stored:
-        call = stored["call"]
-        return ToolCallPart(call["id"], call["name"], call["arguments"])
-    result = stored["result"]
-    return ToolResultPart(result["id"], result["name"], result["output"], result.get("error", False))

@@ -15,15 +15,16 @@ CREATE OR REPLACE FUNCTION session.get_session(
     tenant uuid, target uuid,
     OUT session_id uuid, OUT agent_id uuid, OUT user_id text, OUT display_name text, OUT status text,
     OUT last_sequence bigint, OUT metadata jsonb, OUT create_time timestamptz, OUT update_time timestamptz,
-    OUT expire_time timestamptz, OUT close_time timestamptz
+    OUT expire_time timestamptz, OUT close_time timestamptz, OUT parent_session_id uuid, OUT fork_sequence bigint
 ) LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
     SELECT s.session_id, s.agent_id, s.user_id, s.display_name,
            session.status_of(s.close_time, s.expire_time, s.hold_until, now()),
-           s.last_sequence, s.metadata, s.create_time, s.updated_at, s.expire_time, s.close_time
+           s.last_sequence, s.metadata, s.create_time, s.updated_at, s.expire_time, s.close_time,
+           s.parent_session_id, s.fork_sequence
       INTO session_id, agent_id, user_id, display_name, status,
-           last_sequence, metadata, create_time, update_time, expire_time, close_time
+           last_sequence, metadata, create_time, update_time, expire_time, close_time, parent_session_id, fork_sequence
       FROM session.sessions s
      WHERE s.tenant_id = tenant AND s.session_id = target;
 END $$;
@@ -122,6 +123,7 @@ END $$;
 
 -- Messages of a session after a sequence (before it when descending; NULL starts at the end). The first row holds the
 -- session's last sequence and no message; no row at all: no such session. Stops early before `most_bytes`, after one.
+-- What a fork shares is read from its holders.
 CREATE OR REPLACE FUNCTION session.list_messages(
     tenant uuid, target uuid, edge bigint, descending boolean, most integer, most_bytes bigint
 ) RETURNS TABLE (
@@ -129,17 +131,30 @@ CREATE OR REPLACE FUNCTION session.list_messages(
     metadata jsonb, create_time timestamptz
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    final bigint;
+    final  bigint;
+    shared bigint;
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
-    SELECT s.last_sequence INTO final FROM session.sessions s WHERE s.tenant_id = tenant AND s.session_id = target;
+    SELECT s.last_sequence, s.shared_sequence INTO final, shared
+      FROM session.sessions s
+     WHERE s.tenant_id = tenant AND s.session_id = target;
     IF NOT FOUND THEN
         RETURN;
     END IF;
     last_sequence := final;
     RETURN NEXT;
-    IF descending THEN
-        edge := least(coalesce(edge, final + 1), final + 1);
+    edge := CASE WHEN descending THEN least(coalesce(edge, final + 1), final + 1) ELSE least(coalesce(edge, 0), final) END;
+    IF shared > 0 AND (CASE WHEN descending THEN edge - most <= shared ELSE edge < shared END) THEN
+        RETURN QUERY
+        SELECT NULL::bigint, page.sequence, page.role, page.author, page.parts, page.token_count, page.run_id,
+               page.metadata, page.create_time
+          FROM (SELECT m.*, sum(m.byte_count) OVER w - m.byte_count AS before
+                  FROM session.read_stretch(tenant, target, CASE WHEN descending THEN edge - most - 1 ELSE edge END,
+                                            CASE WHEN descending THEN edge - 1 ELSE edge + most END) m
+                WINDOW w AS (ORDER BY CASE WHEN descending THEN -m.sequence ELSE m.sequence END)) page
+         WHERE page.before = 0 OR page.before + page.byte_count <= most_bytes
+         ORDER BY CASE WHEN descending THEN -page.sequence ELSE page.sequence END;
+    ELSIF descending THEN
         RETURN QUERY
         SELECT NULL::bigint, page.sequence, page.role, page.author, page.parts, page.token_count, page.run_id,
                page.metadata, page.create_time
@@ -150,7 +165,6 @@ BEGIN
          WHERE page.before = 0 OR page.before + page.byte_count <= most_bytes
          ORDER BY page.sequence DESC;
     ELSE
-        edge := least(coalesce(edge, 0), final);
         RETURN QUERY
         SELECT NULL::bigint, page.sequence, page.role, page.author, page.parts, page.token_count, page.run_id,
                page.metadata, page.create_time
@@ -161,94 +175,6 @@ BEGIN
          WHERE page.before = 0 OR page.before + page.byte_count <= most_bytes
          ORDER BY page.sequence;
     END IF;
-END $$;
-
--- Appends the user's message, holds the session for the run, and reads the window that the context is cut from: one row
--- with the outcome and the session, then the newest messages, the user's first, that stay within `most` rows,
--- `token_budget` tokens and `most_bytes`. The sequence has no gaps, so the window is a range of the primary key,
--- however long the session is. A replay finds the message by its step and reads the window of then; it renews the hold
--- where the run still has it. With SESSION_HELD `holder` is the run that holds.
-CREATE OR REPLACE FUNCTION session.begin_turn(
-    tenant uuid, target uuid, run uuid, step integer, new_author text, new_parts jsonb, tokens integer, size integer,
-    extra jsonb, hold interval, token_budget bigint, most integer, most_bytes bigint
-) RETURNS TABLE (
-    outcome text, holder uuid,
-    session_id uuid, agent_id uuid, user_id text, display_name text, status text, last_sequence bigint,
-    session_metadata jsonb, session_create_time timestamptz, update_time timestamptz, expire_time timestamptz,
-    close_time timestamptz,
-    sequence bigint, role text, author text, parts jsonb, token_count integer, run_id uuid, metadata jsonb,
-    create_time timestamptz
-) LANGUAGE plpgsql AS $$
-DECLARE
-    kept    record;
-    upto    bigint;
-    moment  timestamptz;
-    until   timestamptz;
-BEGIN
-    PERFORM set_config('minion.tenant', tenant::text, true);
-    SELECT s.session_id, s.agent_id, s.user_id, s.display_name, s.last_sequence, s.metadata, s.create_time,
-           s.updated_at, s.expire_time, s.close_time, s.hold_until, s.held_by_run
-      INTO session_id, agent_id, user_id, display_name, last_sequence, session_metadata, session_create_time,
-           update_time, expire_time, close_time, until, holder
-      FROM session.sessions s
-     WHERE s.tenant_id = tenant AND s.session_id = target
-       FOR NO KEY UPDATE;
-    IF NOT FOUND THEN
-        outcome := 'SESSION_NOT_FOUND';
-        RETURN NEXT;
-        RETURN;
-    END IF;
-    moment := clock_timestamp();
-    SELECT * INTO kept FROM session.recall_step(tenant, run, step);
-    IF FOUND THEN
-        IF kept.kept_session <> target OR kept.kept_role <> 'user' THEN
-            outcome := 'STEP_ELSEWHERE';
-            RETURN NEXT;
-            RETURN;
-        END IF;
-        upto := kept.kept_last;
-        IF holder = run THEN
-            UPDATE session.sessions s SET hold_until = greatest(s.hold_until, moment + hold)
-             WHERE s.tenant_id = tenant AND s.session_id = target
-            RETURNING s.hold_until, s.updated_at INTO until, update_time;
-        END IF;
-        status := session.status_of(close_time, expire_time, until, moment);
-    ELSE
-        status := session.status_of(close_time, expire_time, until, moment);
-        IF status <> 'active' THEN
-            outcome := 'SESSION_NOT_ACTIVE';
-        ELSIF holder <> run AND until > moment THEN
-            outcome := 'SESSION_HELD';
-        END IF;
-        IF outcome IS NOT NULL THEN
-            RETURN NEXT;
-            RETURN;
-        END IF;
-        UPDATE session.sessions s
-           SET last_sequence = s.last_sequence + 1, held_by_run = run, hold_until = moment + hold
-         WHERE s.tenant_id = tenant AND s.session_id = target
-        RETURNING s.last_sequence, s.updated_at INTO upto, update_time;
-        last_sequence := upto;
-        INSERT INTO session.messages AS m
-               (tenant_id, session_id, run_id, sequence, create_time, step_sequence, token_count, byte_count,
-                step_place, role, author, parts, metadata)
-        VALUES (tenant, target, run, upto, moment, step, tokens, size, 0, 'user', new_author, new_parts, extra);
-    END IF;
-    outcome := 'OK';
-    RETURN NEXT;
-    RETURN QUERY
-    SELECT NULL::text, NULL::uuid, NULL::uuid, NULL::uuid, NULL::text, NULL::text, NULL::text, NULL::bigint,
-           NULL::jsonb, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz,
-           page.sequence, page.role, page.author, page.parts, page.token_count, page.run_id, page.metadata,
-           page.create_time
-      FROM (SELECT m.*,
-                   sum(m.token_count) OVER (ORDER BY m.sequence DESC) AS tokens_so_far,
-                   sum(m.byte_count) OVER (ORDER BY m.sequence DESC) AS bytes_so_far
-              FROM session.messages m
-             WHERE m.tenant_id = tenant AND m.session_id = target
-               AND m.sequence <= upto AND m.sequence > upto - most) page
-     WHERE page.tokens_so_far <= token_budget AND page.bytes_so_far <= most_bytes
-     ORDER BY page.sequence DESC;
 END $$;
 
 -- Releases a run's hold; false when there is no such session.

@@ -33,22 +33,29 @@ class ListRequest:
 def create_from_proto(request: session_service_pb2.CreateSessionRequest) -> tuple[NewSession, Key | None]:
     """Reads what session to open."""
     violations = Violations()
-    ttl = None
-    if request.HasField("ttl"):
-        ttl = wire.from_duration(request.ttl, "ttl", violations)
-        if not _SHORTEST <= ttl <= _LONGEST:
-            violations.add("ttl", "must be 1 s to 3,650 days")
     new = NewSession(
         session_id=violations.optional_identifier("session_id", request.session_id),
         agent_id=violations.identifier("agent_id", request.agent_id),
         user_id=violations.length("user_id", request.user_id, minimum=1, maximum=200),
         display_name=violations.length("display_name", request.display_name, maximum=200),
         metadata=requests.json_object(violations, "metadata", request.metadata),
-        ttl=ttl,
+        ttl=ttl_from_proto(request, violations),
     )
     key = requests.key(violations, request)
     violations.raise_if_any()
     return new, key
+
+
+def ttl_from_proto(
+    request: session_service_pb2.CreateSessionRequest | session_service_pb2.ForkSessionRequest, violations: Violations
+) -> timedelta | None:
+    """Reads how long a session is to live; None means that it doesn't expire."""
+    if not request.HasField("ttl"):
+        return None
+    ttl = wire.from_duration(request.ttl, "ttl", violations)
+    if not _SHORTEST <= ttl <= _LONGEST:
+        violations.add("ttl", "must be 1 s to 3,650 days")
+    return ttl
 
 
 def get_from_proto(request: session_service_pb2.GetSessionRequest) -> UUID:
@@ -104,4 +111,6 @@ def to_proto(session: Session) -> session_pb2.Session:
         update_time=wire.to_timestamp(session.update_time),
         expire_time=wire.to_optional_timestamp(session.expire_time),
         close_time=wire.to_optional_timestamp(session.close_time),
+        parent_session_id=wire.optional_text(session.parent_session_id),
+        fork_sequence=session.fork_sequence,
     )

@@ -45,6 +45,8 @@ class Session:
     expire_time: datetime | None = None
     close_time: datetime | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    parent_session_id: UUID | None = None
+    fork_sequence: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ INSERT INTO session.sessions AS s
 VALUES ($1, $2, $3, $4, $5, $6, now() + $7::interval)
 ON CONFLICT (tenant_id, session_id) DO NOTHING
 RETURNING s.session_id, s.agent_id, s.user_id, s.display_name, 'active' AS status, s.last_sequence, s.metadata,
-          s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time;
+          s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time, s.parent_session_id,
+          s.fork_sequence;
 
 -- name: close_session
 -- Closes a session that is active; no row when it isn't, or when there is none.
@@ -17,14 +18,16 @@ UPDATE session.sessions AS s SET close_time = now()
  WHERE s.tenant_id = $1 AND s.session_id = $2
    AND session.status_of(s.close_time, s.expire_time, s.hold_until, now()) = 'active'
 RETURNING s.session_id, s.agent_id, s.user_id, s.display_name, 'closed' AS status, s.last_sequence, s.metadata,
-          s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time;
+          s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time, s.parent_session_id,
+          s.fork_sequence;
 
 -- name: list_sessions
 -- A tenant's sessions before a place in the list, newest first, with the bytes that they take up to each: a Struct takes
 -- up to six times its JSON.
 SELECT s.session_id, s.agent_id, s.user_id, s.display_name,
        session.status_of(s.close_time, s.expire_time, s.hold_until, now()) AS status, s.last_sequence, s.metadata,
-       s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time,
+       s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time, s.parent_session_id,
+       s.fork_sequence,
        sum(2048 + 6 * octet_length(s.metadata::text)) OVER (ORDER BY s.create_time DESC, s.session_id DESC) AS bytes
   FROM session.sessions s
  WHERE s.tenant_id = $1 AND (s.create_time, s.session_id) < ($2, $3)
@@ -35,7 +38,8 @@ SELECT s.session_id, s.agent_id, s.user_id, s.display_name,
 -- The same of one user, and of one agent where it is given.
 SELECT s.session_id, s.agent_id, s.user_id, s.display_name,
        session.status_of(s.close_time, s.expire_time, s.hold_until, now()) AS status, s.last_sequence, s.metadata,
-       s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time,
+       s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time, s.parent_session_id,
+       s.fork_sequence,
        sum(2048 + 6 * octet_length(s.metadata::text)) OVER (ORDER BY s.create_time DESC, s.session_id DESC) AS bytes
   FROM session.sessions s
  WHERE s.tenant_id = $1 AND (s.create_time, s.session_id) < ($2, $3)
@@ -47,7 +51,8 @@ SELECT s.session_id, s.agent_id, s.user_id, s.display_name,
 -- The same of one agent.
 SELECT s.session_id, s.agent_id, s.user_id, s.display_name,
        session.status_of(s.close_time, s.expire_time, s.hold_until, now()) AS status, s.last_sequence, s.metadata,
-       s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time,
+       s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time, s.parent_session_id,
+       s.fork_sequence,
        sum(2048 + 6 * octet_length(s.metadata::text)) OVER (ORDER BY s.create_time DESC, s.session_id DESC) AS bytes
   FROM session.sessions s
  WHERE s.tenant_id = $1 AND (s.create_time, s.session_id) < ($2, $3)

@@ -93,4 +93,6 @@ def session_from_row(row: Record, *, metadata: str = "metadata", create_time: st
         expire_time=row["expire_time"],
         close_time=row["close_time"],
         metadata=row[metadata],
+        parent_session_id=row["parent_session_id"],
+        fork_sequence=row["fork_sequence"],
     )

@@ -1,0 +1,1 @@
+"""Blobs: what is too large for a message."""

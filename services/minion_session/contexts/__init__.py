@@ -1,0 +1,1 @@
+"""Contexts: what a model is shown of a session."""

@@ -1,0 +1,1 @@
+"""Summaries: what messages up to a place come to."""
