@@ -42,13 +42,15 @@ async def sessions(client: Client, stage: Stage) -> AsyncIterator[Any]:
         yield SessionServiceStub(channel)
 
 
-async def left_behind(client: Client, stage: Stage, session_id: str, *changes: SummaryChange) -> UUID:
+async def left_behind(
+    client: Client, stage: Stage, session_id: str, *changes: SummaryChange, recoveries: int = 0
+) -> UUID:
     """A job whose replica came so far, and died; returns its run."""
     replica = UUID(int=client.tenant_id.int)
     async with await stage.database.connect("gateway") as pool, dying(stage.database, lease_seconds=60) as store:
         who = agent(summary=SummaryPolicy(trigger_tokens=256, target_tokens=64, keep_messages=0))
         _, run = await accepted(store, submission(client.tenant_id, session_id, who))
-        jobs = SummaryStore(pool, replica=replica, lease=timedelta(seconds=0.3))
+        jobs = SummaryStore(pool, replica=replica, lease=timedelta(minutes=1))
         ended = Change(
             totals=run.totals,
             principal="key:dead",
@@ -59,7 +61,7 @@ async def left_behind(client: Client, stage: Stage, session_id: str, *changes: S
             # As if it had been leased the moment it was asked for: the gateway of the stage looks all the time.
             await transaction.execute(
                 "INSERT INTO gateway.summary_jobs (tenant_id, session_id, run_id, step_sequence, epoch, owner, "
-                "lease_until) VALUES ($1, $2, $3, 3, 1, $4, now() + interval '0.3 s')",
+                "lease_until) VALUES ($1, $2, $3, 3, 1, $4, now() + interval '1 min')",
                 client.tenant_id,
                 UUID(session_id),
                 run.run_id,
@@ -76,6 +78,13 @@ async def left_behind(client: Client, stage: Stage, session_id: str, *changes: S
         assert isinstance(job, Job)
         for change in changes:
             assert await jobs.advance(job, change)
+        async with pool.transaction(client.tenant_id) as transaction:
+            # Its lease is over.
+            await transaction.execute(
+                "UPDATE gateway.summary_jobs SET lease_until = now(), recovery_count = $1 WHERE run_id = $2",
+                recoveries,
+                run.run_id,
+            )
         return run.run_id
 
 
@@ -120,8 +129,8 @@ async def test_what_was_answered_is_saved_and_not_asked_again(
 async def test_a_job_that_kills_its_replicas_is_given_up(
     client: Client, stage: Stage, provider: FakeProvider, owner: Database, session_id: str
 ) -> None:
-    run_id = await left_behind(client, stage, session_id, SummaryChange(StepState.STARTED, attempts_begun=(ATTEMPT,)))
-    await owner.execute("UPDATE gateway.summary_jobs SET recovery_count = 50 WHERE session_id = $1", session_id)
+    asked = SummaryChange(StepState.STARTED, attempts_begun=(ATTEMPT,))
+    run_id = await left_behind(client, stage, session_id, asked, recoveries=50)
     await settled(owner, session_id)
     assert (await steps(owner, str(run_id)))[-1] == (3, "summary", "FAILED")
     (attempt,) = await rows(
