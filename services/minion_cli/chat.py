@@ -90,13 +90,28 @@ async def _converse(services: Services, agent: str, session_id: str, user: str) 
         console.print(Text(f"{found.name} · session {session.session_id} · user {session.user_id}", "dim"))
     view = TurnView(console, speaker=found.name)
     answered = True
+    # Summaries are made after a turn: what came meanwhile is told before the next one.
+    summarized = found.behavior.summary.enabled
+    seen = await _newest_summary(services, session.session_id) if summarized and session_id else None
     while (line := await _next_line(console if interactive else None)) is not None:
+        if summarized:
+            made = await _newest_summary(services, session.session_id)
+            if made is not None and (seen is None or made.summary_id != seen.summary_id):
+                view.tell_summary(made)
+            seen = made
         turn = await stream_turn(services, session.session_id, line, view)
         view.close(turn)
         answered = answered and turn.run.state == run_pb2.RUN_STATE_COMPLETED
     if not interactive:
         console.print(Text(f"  session {session.session_id}", "dim"))
     return answered
+
+
+async def _newest_summary(services: Services, session_id: str) -> session_pb2.Summary | None:
+    """Gets the newest summary of a session, if it has one."""
+    request = session_service_pb2.ListSummariesRequest(session_id=session_id, page_size=1)
+    found = (await services.sessions.ListSummaries(request)).summaries
+    return found[0] if found else None
 
 
 async def _next_line(console: Console | None) -> str | None:

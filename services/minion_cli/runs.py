@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 import typer
-from minion.gateway.v1 import run_pb2, run_service_pb2
+from minion.gateway.v1 import run_pb2, run_service_pb2, run_step_pb2
 from uuid_utils.compat import uuid7
 
 from minion_cli import output
@@ -30,6 +30,29 @@ _COLUMNS = (
     Column("CREATED (UTC)", lambda run: output.time_text(run.create_time)),
     Column("SESSION ID", lambda run: run.session_id),
     Column("ANSWER", lambda run: run.answer or run.error.reason, wide=True),
+)
+
+
+def _note(step: run_step_pb2.RunStep) -> str:
+    """Says what else is known of a step."""
+    if step.error_reason:
+        return step.error_reason
+    if step.summarized_up_to:
+        return f"messages up to {step.summarized_up_to}"
+    return f"blob {step.blob_id}" if step.blob_id else ""
+
+
+_STEP_COLUMNS = (
+    Column("STEP", lambda step: str(step.sequence), right=True),
+    Column("KIND", lambda step: output.enum_text(run_step_pb2.RunStepKind, step.kind)),
+    Column("STATE", lambda step: output.enum_text(run_step_pb2.RunStepState, step.state)),
+    Column("ATTEMPT", lambda step: str(step.attempt), right=True),
+    Column("NAME", lambda step: step.name),
+    Column("IN", lambda step: str(step.usage.input_tokens or ""), right=True),
+    Column("OUT", lambda step: str(step.usage.output_tokens or ""), right=True),
+    Column("COST", lambda step: output.cost_text(step) if step.HasField("usage") else "", right=True),
+    Column("STARTED (UTC)", lambda step: output.time_text(step.start_time)),
+    Column("NOTE", _note, wide=True),
 )
 
 
@@ -62,6 +85,17 @@ def get(run: RunArgument, form: FormatOption = Format.TABLE) -> None:
         return (await services.runs.GetRun(run_service_pb2.GetRunRequest(run_id=run))).run
 
     output.show_one(call(work), form)
+
+
+@app.command()
+def steps(run: RunArgument, limit: LimitOption = 100, form: FormatOption = Format.TABLE) -> None:
+    """List the steps of a run, a summary made after it among them."""
+
+    async def work(services: Services) -> list[run_step_pb2.RunStep]:
+        request = run_service_pb2.ListRunStepsRequest(run_id=run)
+        return await take(services.runs.ListRunSteps, request, "steps", run_step_pb2.RunStep, limit)
+
+    output.show_list(call(work), _STEP_COLUMNS, form)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterable
 from dataclasses import dataclass, field
 
 from minion.gateway.v1 import run_pb2
+from minion.session.v1 import session_pb2
 from minion_errors import Unavailable
 from rich.console import Console
 from rich.text import Text
@@ -19,6 +20,7 @@ class Turn:
 
     run: run_pb2.Run = field(default_factory=run_pb2.Run)
     recalled: list[run_pb2.RecalledMemory] = field(default_factory=list)
+    summary: run_pb2.SummaryUsed | None = None
     tool_calls: list["ToolCall"] = field(default_factory=list)
     answer: str = ""
 
@@ -65,12 +67,23 @@ class TurnView:
             self._note(f"✗ {state}: {run.error.reason}: {run.error.message}", "red")
         self._note(summary(run))
 
+    def tell_summary(self, made: session_pb2.Summary) -> None:
+        """Writes that the session was summarized after an earlier turn."""
+        covered = messages(made.first_sequence, made.last_sequence)
+        by = f" by {made.model}" if made.model else ""
+        self._note(f"summary   {covered} summarized{by}, {made.token_count} tokens", "cyan")
+
     def _take(self, event: run_pb2.RunEvent, turn: Turn) -> None:
         match event.WhichOneof("event"):
             case "memories_recalled":
                 turn.recalled.extend(event.memories_recalled.memories)
                 for memory in event.memories_recalled.memories:
                     self._note(f"recalled  {output.one_line(memory.content)}  ({memory.score:.2f})", "cyan")
+            case "summary_used":
+                used = event.summary_used
+                turn.summary = used
+                covered = messages(used.first_sequence, used.last_sequence)
+                self._note(f"summary   {covered} stand as {used.token_count} tokens", "cyan")
             case "text_delta":
                 self._text(event.text_delta.text, turn)
             case "tool_call_started":
@@ -87,7 +100,9 @@ class TurnView:
                         call.finished = finished
                 mark = "failed " if finished.is_error else "returns"
                 took = output.duration_text(finished.duration)
-                self._note(f"{mark}   {finished.name}: {_short(output.as_json(finished.output))}  ({took})", "yellow")
+                blob = f"  (all of it: blob {finished.blob_id})" if finished.blob_id else ""
+                shown = _short(output.as_json(finished.output))
+                self._note(f"{mark}   {finished.name}: {shown}{blob}  ({took})", "yellow")
             case "attempt_superseded":
                 turn.answer = ""
                 self._end_text()
@@ -116,6 +131,11 @@ class TurnView:
         if not self._quiet:
             self._end_text()
             self._console.print(Text(f"  {text}", style), soft_wrap=True)
+
+
+def messages(first: int, last: int) -> str:
+    """Names a stretch of messages."""
+    return f"messages {first} to {last}" if last > first else f"message {last}"
 
 
 def summary(run: run_pb2.Run) -> str:

@@ -27,11 +27,14 @@ from minion_gateway.outbox.store import OutboxStore
 from minion_gateway.outbox.worker import Relay
 from minion_gateway.runs.asking import Asking
 from minion_gateway.runs.beginning import Beginning
+from minion_gateway.runs.blobs import BlobPeer
 from minion_gateway.runs.calling import Calling
 from minion_gateway.runs.driver import Driver
 from minion_gateway.runs.engine import Engine
 from minion_gateway.runs.events import EventWriter
 from minion_gateway.runs.feeds import Feeds
+from minion_gateway.runs.keeping import Keeping
+from minion_gateway.runs.listed_steps import StepReader
 from minion_gateway.runs.metrics import RunMetrics
 from minion_gateway.runs.peer import MEMORY_RETRYABLE, SESSION_RETRYABLE, MemoryPeer, SessionPeer
 from minion_gateway.runs.service import Runs
@@ -39,6 +42,11 @@ from minion_gateway.runs.servicer import RunServicer
 from minion_gateway.runs.store import RunStore
 from minion_gateway.runs.worker import LeaseKeeper
 from minion_gateway.settings import GatewaySettings
+from minion_gateway.summaries import peer as summaries_peer
+from minion_gateway.summaries.service import Summarizer
+from minion_gateway.summaries.store import SummaryStore
+from minion_gateway.summaries.worker import SummaryWorker
+from minion_gateway.tools.builtins.blobs import ReadBlob
 from minion_gateway.tools.builtins.calculator import Calculator
 from minion_gateway.tools.builtins.clock import Clock
 from minion_gateway.tools.builtins.memories import Recall, Remember
@@ -66,7 +74,8 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
 
         authenticator = await held.enter_async_context(authenticating(settings, telemetry))
         registry = agents_peer.RegistryPeer(await channel(settings.registry_address, agents_peer.RETRYABLE))
-        sessions = SessionPeer(await channel(settings.session_address, SESSION_RETRYABLE))
+        session_channel = await channel(settings.session_address, SESSION_RETRYABLE + summaries_peer.RETRYABLE)
+        sessions, blobs = SessionPeer(session_channel), BlobPeer(session_channel)
         memories = MemoryPeer(await channel(settings.memory_address, MEMORY_RETRYABLE))
         activity = outbox_peer.ActivityPeer(await channel(settings.activity_address, outbox_peer.RETRYABLE))
         database = await held.enter_async_context(
@@ -85,7 +94,11 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
             claim_seconds=settings.outbox_claim_seconds,
         )
         agents = Agents(registry)
-        store = RunStore(database, replica=UUID(int=uuid7().int), lease=timedelta(seconds=settings.lease_seconds))
+        replica, lease = UUID(int=uuid7().int), timedelta(seconds=settings.lease_seconds)
+        store = RunStore(database, replica=replica, lease=lease)
+        summaries = summarizing(
+            settings, SummaryStore(database, replica=replica, lease=lease), session_channel, inference, telemetry
+        )
         feeds = Feeds()
         writer = EventWriter(store)
         driver = Driver(
@@ -103,14 +116,25 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
                 sessions,
                 Beginning(sessions, memories, inference),
                 Asking(inference),
-                Calling(Toolbox(builtins(sessions, memories, inference)), telemetry),
+                Calling(Toolbox(builtins(sessions, blobs, memories, inference)), Keeping(blobs), telemetry),
                 maximum_recoveries=settings.maximum_recoveries,
                 takes_next=lambda: driver.takes_more,
+                summary_asked=summaries.wake,
             )
         )
         held.push_async_callback(driver.drain)
+        held.push_async_callback(summaries.drain)
         leases = LeaseKeeper(store, driver, lease_seconds=settings.lease_seconds)
-        runs = Runs(store, driver, feeds, sessions, agents, inference, poll_seconds=settings.event_poll_seconds)
+        runs = Runs(
+            store,
+            driver,
+            feeds,
+            sessions,
+            agents,
+            inference,
+            steps=StepReader(database),
+            poll_seconds=settings.event_poll_seconds,
+        )
 
         server = Server("gateway", settings, telemetry, authenticator, deadlines=_DEADLINES)
         server.add(
@@ -129,12 +153,40 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
         server.background(writer.run, name="events")
         server.background(leases.pick, name="picker")
         server.background(leases.renew, name="leases")
+        server.background(summaries.run, name="summaries")
+        server.background(summaries.renew, name="summary leases")
         server.background(relay.run, name="outbox")
         server.on_drain(driver.drain)
+        server.on_drain(summaries.drain)
         yield server
 
 
-def builtins(sessions: SessionPeer, memories: MemoryPeer, inference: Inference) -> dict[str, Builtin]:
+def summarizing(
+    settings: GatewaySettings,
+    store: SummaryStore,
+    sessions: grpc.aio.Channel,
+    inference: Inference,
+    telemetry: Telemetry,
+) -> SummaryWorker:
+    """Builds what makes summaries after turns."""
+    summarizer = Summarizer(
+        store,
+        summaries_peer.SummaryPeer(sessions),
+        inference,
+        input_tokens=settings.summary_input_tokens,
+        maximum_recoveries=settings.maximum_recoveries,
+        answer_seconds=settings.provider_answer_seconds,
+    )
+    return SummaryWorker(
+        store,
+        summarizer,
+        telemetry,
+        lease_seconds=settings.lease_seconds,
+        poll_seconds=settings.summary_poll_seconds,
+    )
+
+
+def builtins(sessions: SessionPeer, blobs: BlobPeer, memories: MemoryPeer, inference: Inference) -> dict[str, Builtin]:
     """Returns the tools that the gateway has by itself, by the name that a tool of the registry calls them."""
     return {
         "clock": Clock(),
@@ -142,6 +194,7 @@ def builtins(sessions: SessionPeer, memories: MemoryPeer, inference: Inference) 
         "workspace": Workspace(sessions),
         "remember": Remember(memories, inference),
         "recall": Recall(memories, inference),
+        "read_blob": ReadBlob(blobs),
     }
 
 

@@ -43,6 +43,18 @@ class GatewaySettings(ServerSettings, DatabaseSettings, InferenceSettings):
         le=10,
         description="Seconds between two looks of a watcher at a run that another replica drives.",
     )
+    summary_input_tokens: int = Field(
+        default=12_000,
+        ge=1_000,
+        le=1_000_000,
+        description="The most tokens of one question for a summary; what is longer is summarized in several.",
+    )
+    summary_poll_seconds: float = Field(
+        default=2.0,
+        ge=0.01,
+        le=60,
+        description="Seconds between two looks for summaries that another replica left; own ones begin at once.",
+    )
     outbox_poll_seconds: float = Field(
         default=0.25, ge=0.01, le=60, description="Seconds between two looks of the audit's relay at the outbox."
     )

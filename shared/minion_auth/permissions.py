@@ -113,6 +113,7 @@ _TABLE: Mapping[str, tuple[tuple[str, str, frozenset[CallerKind]], ...]] = {
         ("StreamRun", "runs.write", _ANYBODY),
         ("GetRun", "runs.read", _ANYBODY),
         ("ListRuns", "runs.read", _ANYBODY),
+        ("ListRunSteps", "runs.read", _ANYBODY),
         ("WatchRun", "runs.read", _ANYBODY),
     ),
     "minion.gateway.v1.InferenceService": (

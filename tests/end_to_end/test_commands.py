@@ -74,6 +74,18 @@ def test_an_agents_life(shown: Show, told: Callable[..., str]) -> None:
     assert told("agents", "create", "No Name").startswith("error: INVALID_FIELDS: ")
 
 
+def test_a_chat_tells_of_summaries(shown: Show, talk: Callable[..., list[str]], tmp_path: Path) -> None:
+    path = tmp_path / "agent.yaml"
+    policy = "{enabled: true, trigger_tokens: 256, target_tokens: 100, keep_messages: 0}"
+    behavior = f"behavior: {{context: {{max_messages: 2}}, summary: {policy}}}"
+    path.write_text(f"name: talkative\nbehavior_type: conversational\n{behavior}\n", encoding="utf-8")
+    shown("agents", "create", "--file", str(path), "--activate")
+    # Summaries are made while the talk goes on: in some of these turns one is new, and one is used.
+    lines = talk("".join(f"Number {n}. {'A long and rainy day. ' * 60}\n" for n in range(8)), "talkative")
+    assert any(line.startswith("  summary   messages 1 to ") and "by local/stand-in" in line for line in lines), lines
+    assert any(line.startswith("  summary   messages 1 to ") and "stand as" in line for line in lines), lines
+
+
 def test_an_agent_from_a_file_is_the_one_that_was_read(
     shown: Show, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,8 +11,10 @@ import signal
 import sys
 from pathlib import Path
 
-from minion_gateway.__main__ import main
+import minion_gateway.__main__ as gateway
 from minion_gateway.runs import points
+
+from tests.faults.large import with_large
 
 
 class Executioner:
@@ -42,4 +44,5 @@ class Executioner:
 
 if __name__ == "__main__":
     points.observe(Executioner(Path(sys.argv.pop())))
-    main()
+    gateway.builtins = with_large(gateway.builtins)
+    gateway.main()

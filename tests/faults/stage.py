@@ -21,7 +21,8 @@ from minion.gateway.v1 import run_pb2, run_service_pb2
 from minion.registry.v1 import agent_pb2, agent_service_pb2, tool_pb2, tool_service_pb2
 from minion.registry.v1.agent_service_pb2_grpc import AgentServiceStub
 from minion.registry.v1.tool_service_pb2_grpc import ToolServiceStub
-from minion.session.v1 import message_pb2, session_service_pb2
+from minion.session.v1 import blob_service_pb2, message_pb2, session_pb2, session_service_pb2
+from minion.session.v1.blob_service_pb2_grpc import BlobServiceStub
 from minion.session.v1.session_service_pb2_grpc import SessionServiceStub
 from minion_testing.fake_provider import FakeProvider
 from minion_testing.postgres import ClonedDatabase
@@ -177,6 +178,18 @@ class Battlefield:
         answer = await stub.GetWorkspace(session_service_pb2.GetWorkspaceRequest(session_id=session_id))
         return {entry.key: entry.version for entry in answer.entries}
 
+    async def summaries(self, session_id: str) -> list[session_pb2.Summary]:
+        """Reads what was summarized of a session."""
+        stub: Any = SessionServiceStub(await self.channel("session"))
+        answer = await stub.ListSummaries(session_service_pb2.ListSummariesRequest(session_id=session_id))
+        return list(answer.summaries)
+
+    async def blob(self, blob_id: str) -> bytes:
+        """Reads a blob."""
+        stub: Any = BlobServiceStub(await self.channel("session"))
+        call = stub.GetBlob(blob_service_pb2.GetBlobRequest(blob_id=blob_id))
+        return b"".join([answer.chunk async for answer in call])
+
     async def audit(self, run_id: str, count: int) -> list[activity_pb2.Activity]:
         """Waits until the audit has so many rows of a run, and returns all that it has."""
         stub: Any = ActivityServiceStub(await self.channel("activity"))
@@ -254,6 +267,7 @@ async def battlefield(database: ClonedDatabase, directory: Path) -> AsyncIterato
             "MINION_LEASE_SECONDS": "0.3",
             "MINION_OUTBOX_CLAIM_SECONDS": "1",
             "MINION_EVENT_POLL_SECONDS": "0.02",
+            "MINION_SUMMARY_POLL_SECONDS": "0.05",
             "MINION_POOL_MIN_SIZE": "1",
             "MINION_POOL_MAX_SIZE": "8",
             "MINION_DEFAULT_EMBEDDING_MODEL": "openai/text-embedding-3-small",
@@ -261,14 +275,27 @@ async def battlefield(database: ClonedDatabase, directory: Path) -> AsyncIterato
             "OPENAI_API_KEY": "sk-test",
         }
         async with services["registry"].channel(tenant.api_key) as channel:
-            agents = {"plain": await _agent(channel, "plain"), "tool": await _agent(channel, "tool", "workspace")}
+            summary = agent_pb2.SummaryPolicy(enabled=True, trigger_tokens=256, target_tokens=64, keep_messages=0)
+            agents = {
+                "plain": await _agent(channel, "plain"),
+                "tool": await _agent(channel, "tool", "workspace"),
+                "large": await _agent(channel, "large", "calculator"),
+                "summary": await _agent(channel, "summary", behavior=agent_pb2.BehaviorSettings(summary=summary)),
+            }
         yield Battlefield(services, provider, database, environ, directory, tenant, agents, held)
 
 
-async def _agent(channel: grpc.aio.Channel, name: str, *builtins: str) -> str:
+async def _agent(
+    channel: grpc.aio.Channel, name: str, *builtins: str, behavior: agent_pb2.BehaviorSettings | None = None
+) -> str:
     agents: Any = AgentServiceStub(channel)
     tools: Any = ToolServiceStub(channel)
-    agent = agent_pb2.Agent(name=name, behavior_type="tool_use", llm=agent_pb2.LlmConfig(model="openai/gpt-4o-mini"))
+    agent = agent_pb2.Agent(
+        name=name,
+        behavior_type="tool_use",
+        llm=agent_pb2.LlmConfig(model="openai/gpt-4o-mini"),
+        behavior=behavior,
+    )
     made = await agents.CreateAgent(agent_service_pb2.CreateAgentRequest(agent=agent))
     agent_id = str(made.agent.agent_id)
     schema = Struct()

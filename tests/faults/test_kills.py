@@ -6,17 +6,15 @@ from minion_postgres import Database
 from uuid_utils.compat import uuid4
 
 from tests.faults.stage import Battlefield, GatewayProcess, Seen
-from tests.faults.verdict import judge, script
+from tests.faults.verdict import judge, question, script
 
-# What only a turn with a tool passes, and what every turn passes twice.
-TOOL_POINTS = frozenset(point for point in POINTS if point.startswith("tools."))
+# What only some turns pass; all others pass the rest.
+_SHAPES = {"tools": ("tool",), "blob": ("large",), "summary": ("summary",)}
 # Nobody was told of a run that was not accepted yet: its client asks again.
 UNACKNOWLEDGED = frozenset({"accept.before", "accept.after"})
 # What happens after the client has its answer.
-AFTERWARDS = frozenset(point for point in POINTS if point.startswith("outbox.")) | {"complete.after"}
-CASES = [
-    (point, shape) for point in POINTS for shape in ("plain", "tool") if shape == "tool" or point not in TOOL_POINTS
-]
+AFTERWARDS = frozenset(point for point in POINTS if point.startswith(("outbox.", "summary."))) | {"complete.after"}
+CASES = [(point, shape) for point in POINTS for shape in _SHAPES.get(point.partition(".")[0], ("plain", "tool"))]
 
 
 async def survive(
@@ -24,7 +22,7 @@ async def survive(
 ) -> Seen:
     """Kills the gateway at a point of a turn, starts it again, and judges; returns what was seen before."""
     session_id = await field.session(shape)
-    text = f"turn {uuid4()}"
+    text = question(shape)
     script(field, shape, text)
     request_id = str(uuid4())
     gateway.order(point, "SIGKILL", passes=passes)
@@ -58,6 +56,21 @@ async def test_a_kill_between_answer_and_commit(field: Battlefield, gateway: Gat
 @pytest.mark.slow
 async def test_a_kill_between_commit_and_append(field: Battlefield, gateway: GatewayProcess, owner: Database) -> None:
     assert (await survive(field, gateway, owner, "append.before", "tool")).raw
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["summary.answered", "summary.committed", "summary.saved"])
+async def test_a_kill_while_a_summary_is_made(
+    field: Battlefield, gateway: GatewayProcess, owner: Database, point: str
+) -> None:
+    assert (await survive(field, gateway, owner, point, "summary")).whole
+
+
+@pytest.mark.slow
+async def test_a_kill_between_a_stored_blob_and_its_result(
+    field: Battlefield, gateway: GatewayProcess, owner: Database
+) -> None:
+    assert (await survive(field, gateway, owner, "blob.stored", "large")).raw
 
 
 @pytest.mark.faults

@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid4
 
 from tests.faults.stage import Battlefield, GatewayProcess
 from tests.faults.test_kills import AFTERWARDS, CASES, UNACKNOWLEDGED
-from tests.faults.verdict import judge, script
+from tests.faults.verdict import judge, question, script, summarized
 
 
 async def outlive(
@@ -31,7 +31,7 @@ async def _try(
     field: Battlefield, gateway: GatewayProcess, survivor: GatewayProcess, owner: Database, point: str, shape: str
 ) -> run_pb2.Run | None:
     session_id = await field.session(shape)
-    text = f"turn {uuid4()}"
+    text = question(shape)
     script(field, shape, text)
     request_id = str(uuid4())
     gateway.order(point, "SIGSTOP")
@@ -42,6 +42,8 @@ async def _try(
             return None
         after = await field.stream(survivor, session_id, text, request_id)
         assert after.whole
+        # The other replica makes the summary too, while this one is paused.
+        await summarized(owner, session_id)
     finally:
         gateway.resume()
     # It finds out by itself that the run is another's; its own client is told the same to the end.

@@ -5,6 +5,7 @@ import pytest
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct, Value
 from minion.gateway.v1 import run_pb2
+from minion.session.v1 import session_pb2
 from minion_cli.turn import TurnView
 from minion_errors import Unavailable
 from rich.console import Console
@@ -19,6 +20,9 @@ _EVENTS = [
         memories_recalled=run_pb2.MemoriesRecalled(
             memories=[run_pb2.RecalledMemory(memory_id="m-1", content="likes tea", score=0.71)]
         )
+    ),
+    run_pb2.RunEvent(
+        summary_used=run_pb2.SummaryUsed(summary_id="s-1", first_sequence=1, last_sequence=12, token_count=80)
     ),
     run_pb2.RunEvent(text_delta=run_pb2.TextDelta(text="Let me see.")),
     run_pb2.RunEvent(
@@ -58,14 +62,26 @@ async def test_a_turn_is_shown_in_order_and_kept() -> None:
     view.close(turn)
     lines = _shown(console).splitlines()
     assert lines[0] == "  recalled  likes tea  (0.71)"
-    assert lines[1] == "demo  Let me see."
-    assert lines[2] == '  calls     calculator({"expression": "17 * 23"})'
-    assert lines[3].startswith("  returns   calculator: 391")
-    assert lines[4] == "demo  It is 391."
-    assert "cost $0.000001500" in lines[5]
+    assert lines[1] == "  summary   messages 1 to 12 stand as 80 tokens"
+    assert lines[2] == "demo  Let me see."
+    assert lines[3] == '  calls     calculator({"expression": "17 * 23"})'
+    assert lines[4].startswith("  returns   calculator: 391")
+    assert lines[5] == "demo  It is 391."
+    assert "cost $0.000001500" in lines[6]
     assert turn.answer == "It is 391."
     assert [memory.content for memory in turn.recalled] == ["likes tea"]
     assert turn.tool_calls[0].finished is not None
+
+
+async def test_a_summary_made_between_turns_and_a_blob_are_named() -> None:
+    console = _console()
+    view = TurnView(console, speaker="demo")
+    view.tell_summary(session_pb2.Summary(first_sequence=1, last_sequence=12, token_count=80, model="local/stand-in"))
+    finished = run_pb2.ToolCallFinished(name="fetch", output=Value(string_value="(excerpt …)"), blob_id="b-1")
+    await view.follow(_stream([run_pb2.RunEvent(tool_call_finished=finished), _FINISHED]))
+    lines = _shown(console).splitlines()
+    assert lines[0] == "  summary   messages 1 to 12 summarized by local/stand-in, 80 tokens"
+    assert "(all of it: blob b-1)" in lines[1]
 
 
 async def test_superseded_text_is_no_part_of_the_answer() -> None:

@@ -201,6 +201,10 @@ BEGIN
         RETURN;
     END IF;
     PERFORM gateway.write_changes(tenant, run, ended, begun, attempts_ended, attempts_begun, charges, happened, audit);
+    -- The one thing that a run begins with its end.
+    IF begun IS NOT NULL AND session IS NOT NULL THEN
+        PERFORM gateway.ask_summary(tenant, run, session, begun);
+    END IF;
     change_time := now();
     IF is_final AND session IS NOT NULL THEN
         UPDATE gateway.runs r

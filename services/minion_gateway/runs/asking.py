@@ -121,6 +121,7 @@ class Asking:
             context=turn.context or (),
             steps=turn.steps,
             attempt=prompt.attempt_name(turn.run.run_id, step.sequence, step.attempt),
+            summary=turn.summary,
         )
 
 

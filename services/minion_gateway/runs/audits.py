@@ -61,6 +61,7 @@ def tool_called(turn: Turn, step: Step, outcome: Outcome, cost_nanos: int) -> Ac
         input=clipped(step.intent.arguments),
         output=None if failed else clipped(outcome.output),
         cost_nanos=cost_nanos,
+        metadata={"blob_id": outcome.blob_id} if outcome.blob_id else {},
         **(error_fields("TOOL_FAILED", str(outcome.output)) if failed else {}),
         **_since(turn, turn.called_at.get(step.sequence, now()), outcome.nanoseconds),
     )

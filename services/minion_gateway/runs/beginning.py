@@ -12,7 +12,7 @@ from minion_gateway.inference.service import Inference
 from minion_gateway.runs.asking import tokens
 from minion_gateway.runs.changes import Charge
 from minion_gateway.runs.domain import BeginResult, Recalled, StepKind, StepState
-from minion_gateway.runs.happenings import MemoriesRecalled
+from minion_gateway.runs.happenings import MemoriesRecalled, SummaryUsed
 from minion_gateway.runs.peer import MemoryPeer, OpenedTurn, SessionPeer
 from minion_gateway.runs.points import point
 from minion_gateway.runs.store import RunStore
@@ -51,12 +51,19 @@ class Beginning:
         finally:
             if recalling is not None:
                 recalling.cancel()
-        turn.context = opened.context
+        turn.show(opened.context, opened.summary, tokens=opened.tokens, is_all=opened.is_all)
         if turn.begun is not None:
             return
-        turn.begun = BeginResult(found, degraded, opened.message_sequence)
+        summary = opened.summary
+        turn.begun = BeginResult(found, degraded, opened.message_sequence, summary.last_sequence if summary else 0)
         if found and turn.history.memories is None:
             turn.tell(MemoriesRecalled(found))
+        if summary is not None and not turn.history.told_summary:
+            turn.tell(
+                SummaryUsed(
+                    summary.summary_id, summary.first_sequence, summary.last_sequence, summary.tokens, summary.model
+                )
+            )
         if charge is not None:
             turn.charge(charge)
         for step in turn.open(StepKind.BEGIN):
@@ -85,10 +92,12 @@ class Beginning:
         agent, run = turn.agent, turn.run
         charge: Charge | None = None
         try:
-            embedded, charge = await self._embed(run.text[:_EMBEDDED_CHARACTERS])
+            query = run.text[:_EMBEDDED_CHARACTERS]
+            embedded, charge = await self._embed(query)
             found = await self._memories.search(
                 run.agent_id,
                 run.user_id,
+                query=query,
                 model=embedded.model,
                 vector=embedded.vectors[0],
                 limit=agent.max_memories,

@@ -10,6 +10,7 @@ from minion_gateway.runs import audits
 from minion_gateway.runs.changes import Charge
 from minion_gateway.runs.domain import Step, StepState, TokenUsage, ToolResult
 from minion_gateway.runs.happenings import ToolFinished
+from minion_gateway.runs.keeping import Keeping
 from minion_gateway.runs.turn import Turn, now
 from minion_gateway.tools.domain import Invocation, Outcome
 from minion_gateway.tools.service import Toolbox
@@ -18,8 +19,9 @@ from minion_gateway.tools.service import Toolbox
 class Calling:
     """Calls tools for turns."""
 
-    def __init__(self, tools: Toolbox, telemetry: Telemetry) -> None:
+    def __init__(self, tools: Toolbox, keeping: Keeping, telemetry: Telemetry) -> None:
         self._tools = tools
+        self._keeping = keeping
         self._tracer = telemetry.tracer
 
     async def call_all(self, turn: Turn, steps: Sequence[Step]) -> list[Outcome]:
@@ -64,7 +66,7 @@ class Calling:
             if outcome.is_error:
                 span.set_status(Status(StatusCode.ERROR))
                 span.set_attribute(attributes.ERROR_TYPE, "uncertain" if outcome.uncertain else "tool")
-            return outcome
+            return await self._keeping.keep(turn, step, outcome)
 
     def settle(self, turn: Turn, step: Step, outcome: Outcome) -> None:
         """Stages a tool's result with its charge, its event and its audit row. A failed call costs nothing."""
@@ -75,9 +77,15 @@ class Calling:
         intent = step.intent
         turn.tell(
             ToolFinished(
-                step.sequence, intent.call_id, intent.name, outcome.output, outcome.is_error, outcome.nanoseconds
+                step.sequence,
+                intent.call_id,
+                intent.name,
+                outcome.output,
+                outcome.is_error,
+                outcome.nanoseconds,
+                outcome.blob_id,
             )
         )
         turn.audit(audits.tool_called(turn, step, outcome, cost))
         state = StepState.FAILED if outcome.is_error else StepState.DONE
-        turn.end(step, state, ToolResult(outcome.output, outcome.is_error, outcome.nanoseconds))
+        turn.end(step, state, ToolResult(outcome.output, outcome.is_error, outcome.nanoseconds, outcome.blob_id))

@@ -5,27 +5,37 @@ from datetime import timedelta
 from uuid import UUID
 
 import orjson
-from minion.gateway.v1 import inference_pb2, run_pb2, run_service_pb2
+from minion.gateway.v1 import inference_pb2, run_pb2, run_service_pb2, run_step_pb2
 from minion_errors import Violations
 from minion_grpc import wire
 
-from minion_gateway.runs.domain import NewRun, Run, RunState, TokenUsage
+from minion_gateway.runs.domain import NewRun, Run, RunState, StepKind, StepState, TokenUsage
 from minion_gateway.runs.happenings import (
     AttemptSuperseded,
     Ended,
     MemoriesRecalled,
     RunEvent,
     StateChanged,
+    SummaryUsed,
     TextAdded,
     ToolFinished,
     ToolStarted,
 )
+from minion_gateway.runs.listed_steps import ListedStep
 from minion_gateway.runs.store import RunFilter
 
 _MAXIMUM_TEXT = 65_536
 _MAXIMUM_METADATA = 16 * 1024
-_DEFAULT_PAGE, _LARGEST_PAGE = 50, 500
+_DEFAULT_PAGE, _LARGEST_PAGE, _DEFAULT_STEPS = 50, 500, 100
 _STATES = {RunState[name.removeprefix("RUN_STATE_")]: number for name, number in run_pb2.RunState.items() if number}
+_STEP_KINDS = {
+    StepKind[name.removeprefix("RUN_STEP_KIND_")]: number for name, number in run_step_pb2.RunStepKind.items() if number
+}
+_STEP_STATES = {
+    StepState[name.removeprefix("RUN_STEP_STATE_")]: number
+    for name, number in run_step_pb2.RunStepState.items()
+    if number
+}
 _FROM_STATE = {number: state for state, number in _STATES.items()}
 
 
@@ -94,6 +104,35 @@ def list_from_proto(request: run_service_pb2.ListRunsRequest) -> ListRequest:
     return ListRequest(RunFilter(session_id, agent_id, _FROM_STATE.get(request.state)), size, request.page_token)
 
 
+def steps_from_proto(request: run_service_pb2.ListRunStepsRequest) -> tuple[UUID, int, str]:
+    """Reads of which run steps are listed, and which page."""
+    violations = Violations()
+    run_id = violations.identifier("run_id", request.run_id)
+    if request.page_size < 0:
+        violations.add("page_size", f"must not be negative, is {request.page_size}")
+    violations.raise_if_any()
+    return run_id, min(request.page_size or _DEFAULT_STEPS, _LARGEST_PAGE), request.page_token
+
+
+def step_to_proto(step: ListedStep) -> run_step_pb2.RunStep:
+    """Writes a step."""
+    return run_step_pb2.RunStep(
+        sequence=step.sequence,
+        kind=_STEP_KINDS[step.kind],
+        state=_STEP_STATES[step.state],
+        attempt=step.attempt,
+        name=step.name,
+        tool_call_id=step.call_id,
+        usage=None if step.usage is None else _usage(step.usage),
+        cost_nanos=step.cost_nanos,
+        blob_id=step.blob_id,
+        summarized_up_to=step.summarized_up_to,
+        error_reason=step.error_reason,
+        start_time=wire.to_timestamp(step.start_time),
+        end_time=wire.to_optional_timestamp(step.end_time),
+    )
+
+
 def run_to_proto(run: Run) -> run_pb2.Run:
     """Writes a run."""
     return run_pb2.Run(
@@ -129,8 +168,21 @@ def event_to_proto(event: RunEvent) -> run_pb2.RunEvent:
             message.memories_recalled.SetInParent()
             for memory in memories:
                 message.memories_recalled.memories.add(
-                    memory_id=memory.memory_id, content=memory.content, score=memory.score
+                    memory_id=memory.memory_id,
+                    content=memory.content,
+                    score=memory.score,
+                    similarity=memory.similarity,
                 )
+        case SummaryUsed() as used:
+            message.summary_used.CopyFrom(
+                run_pb2.SummaryUsed(
+                    summary_id=used.summary_id,
+                    first_sequence=used.first_sequence,
+                    last_sequence=used.last_sequence,
+                    token_count=used.tokens,
+                    model=used.model,
+                )
+            )
         case TextAdded(step=step, attempt=attempt, text=text):
             message.text_delta.CopyFrom(run_pb2.TextDelta(step_sequence=step, attempt=attempt, text=text))
         case ToolStarted() as started:
@@ -151,6 +203,7 @@ def event_to_proto(event: RunEvent) -> run_pb2.RunEvent:
                     output=wire.to_value(finished.output),
                     is_error=finished.is_error,
                     duration=wire.to_duration(timedelta(microseconds=finished.nanoseconds // 1_000)),
+                    blob_id=finished.blob_id,
                 )
             )
         case AttemptSuperseded(step=step, attempt=attempt, void_from=void_from):

@@ -47,6 +47,7 @@ class StepKind(enum.Enum):
     LLM = "llm"
     TOOL = "tool"
     APPEND = "append"
+    SUMMARY = "summary"  # after the run: see `minion_gateway.summaries`
 
 
 class StepState(enum.Enum):
@@ -140,22 +141,42 @@ class RequestedCall:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """A memory that the model is shown; `kind` and `trust` are the memory service's names."""
+    """A memory that the model is shown; `kind` and `trust` are the memory service's names.
+
+    `score` compares within one search alone; `similarity` is the cosine, None where only words were compared.
+    """
 
     memory_id: str
     content: str
     score: float
     kind: str = ""
     trust: str = ""
+    similarity: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownSummary:
+    """A summary that the model is shown in place of the session's older messages."""
+
+    summary_id: str
+    first_sequence: int
+    last_sequence: int
+    text: str
+    tokens: int
+    model: str
 
 
 @dataclass(frozen=True, slots=True)
 class BeginResult:
-    """What the begin step brought; `degraded` says why nothing was recalled where something should have been."""
+    """What the begin step brought; `degraded` says why nothing was recalled where something should have been.
+
+    `summary_sequence` is the last message of the summary that the model is shown; 0 where it is shown none.
+    """
 
     memories: tuple[Recalled, ...] = ()
     degraded: str = ""
     message_sequence: int = 0
+    summary_sequence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +203,12 @@ class ToolIntent:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool answered, or why it failed."""
+    """What a tool answered, or why it failed. Of a large one `output` is an excerpt, and `blob_id` the whole."""
 
     output: Any
     is_error: bool
     nanoseconds: int
+    blob_id: str = ""
 
 
 StepResult = BeginResult | LlmResult | ToolResult | None
@@ -204,8 +226,8 @@ class Step:
     result: StepResult = None
 
     def key(self, run_id: UUID) -> UUID:
-        """The step's idempotency key: UUIDv5 (RFC 9562, 5.5) of its number in the run's namespace."""
-        return uuid5(run_id, str(self.sequence))
+        """The step's idempotency key."""
+        return step_key(run_id, self.sequence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,11 +266,17 @@ class History:
     """What earlier drivers of a run left behind, besides its steps.
 
     `shown_from` is the first event with text of the open model step's last attempt; `memories` are those that an event
-    has told of already.
+    has told of already, and `told_summary` says that one has told of a summary.
     """
 
     shown_from: int | None = None
     memories: tuple[Recalled, ...] | None = None
+    told_summary: bool = False
+
+
+def step_key(run_id: UUID, sequence: int) -> UUID:
+    """The idempotency key of a step: UUIDv5 (RFC 9562, 5.5) of its number in the run's namespace."""
+    return uuid5(run_id, str(sequence))
 
 
 def run_not_found(run_id: UUID) -> NotFound:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TypeVar
 
 import structlog
-from minion_errors import Aborted, DeadlineExceeded, MinionError, ResourceExhausted, Unavailable
+from minion_errors import MinionError
 
 from minion_gateway.runs import audits
 from minion_gateway.runs.asking import Asking, ModelFailedError
@@ -22,12 +22,12 @@ from minion_gateway.runs.calling import Calling
 from minion_gateway.runs.changes import AttemptState, EndedRun, Ending
 from minion_gateway.runs.domain import LlmResult, Run, RunError, RunState, Step, StepKind, StepState, ToolIntent
 from minion_gateway.runs.events import UNCERTAIN
-from minion_gateway.runs.failures import AbandonedError, FencedError, RunFailedError
+from minion_gateway.runs.failures import AbandonedError, FencedError, RunFailedError, passes
 from minion_gateway.runs.happenings import AttemptSuperseded, Ended, StateChanged, ToolStarted
 from minion_gateway.runs.peer import SessionPeer
 from minion_gateway.runs.points import point
 from minion_gateway.runs.store import RunStore
-from minion_gateway.runs.transcript import appends_of
+from minion_gateway.runs.transcript import appends_of, tokens_of
 from minion_gateway.runs.turn import Turn
 
 _R = TypeVar("_R")
@@ -54,6 +54,7 @@ class Engine:
         *,
         maximum_recoveries: int,
         takes_next: Callable[[], bool],
+        summary_asked: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._sessions = sessions
@@ -62,6 +63,7 @@ class Engine:
         self._calling = calling
         self._maximum_recoveries = maximum_recoveries
         self._takes_next = takes_next
+        self._summary_asked = summary_asked
 
     async def drive(self, turn: Turn) -> tuple[Run, EndedRun]:
         """Drives a run until it has left WORKING; returns it, and what took its place in the session.
@@ -232,7 +234,25 @@ class Engine:
 
     async def _complete(self, turn: Turn) -> tuple[Run, EndedRun]:
         answer = next((s.result.text for s in reversed(turn.steps) if isinstance(s.result, LlmResult)), "")
-        return await self._leave(turn, Ending(RunState.COMPLETED, answer))
+        # Begun with the run's end, made after it: the answer waits for nothing, and the session is free.
+        asks = self._may_need_summary(turn)
+        if asks:
+            turn.begin(StepKind.SUMMARY)
+        ended = await self._leave(turn, Ending(RunState.COMPLETED, answer))
+        if asks:
+            self._summary_asked()
+        return ended
+
+    def _may_need_summary(self, turn: Turn) -> bool:
+        """Whether the session may have come to what the agent's policy asks; whoever makes the summary looks exactly.
+
+        While all of a short session fits into the context, its tokens are known, and nobody has to look.
+        """
+        policy = turn.agent.summary
+        if policy is None:
+            return False
+        known = turn.session_tokens
+        return known is None or known + tokens_of(turn.steps) > policy.trigger_tokens
 
     async def _suspend(self, turn: Turn) -> tuple[Run, EndedRun]:
         error = RunError("EFFECT_UNKNOWN", "Whether a tool took effect is not known; a person must decide.")
@@ -369,7 +389,7 @@ class Engine:
                 await call()
                 return
             except MinionError as fault:
-                if not _passes(fault) or loop.time() + pause > within:
+                if not passes(fault) or loop.time() + pause > within:
                     raise RunFailedError(fault.reason, fault.message) from fault
                 _log.info("a peer is asked again", reason=fault.reason, error=fault.message)
             await asyncio.sleep(pause)
@@ -378,10 +398,3 @@ class Engine:
     def _give_to_a_person(self, turn: Turn, step: Step, intent: ToolIntent) -> None:
         turn.end(step, StepState.UNKNOWN)
         turn.audit(audits.effect_unknown(turn, step, intent))
-
-
-def _passes(fault: MinionError) -> bool:
-    """Whether asking again can help: the peer is away, busy, or another run is just about to let go."""
-    if isinstance(fault, ResourceExhausted):
-        return fault.retry_after is not None
-    return isinstance(fault, Unavailable | DeadlineExceeded | Aborted) or fault.reason == "SESSION_HELD"

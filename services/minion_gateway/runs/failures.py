@@ -1,4 +1,6 @@
-"""How driving a run ends early."""
+"""How driving a run ends early, and which failures of peers pass."""
+
+from minion_errors import Aborted, DeadlineExceeded, MinionError, ResourceExhausted, Unavailable
 
 
 class FencedError(Exception):
@@ -16,3 +18,10 @@ class RunFailedError(Exception):
         super().__init__(message)
         self.reason = reason
         self.message = message
+
+
+def passes(fault: MinionError) -> bool:
+    """Whether asking again can help: the peer is away, busy, or another run is just about to let go."""
+    if isinstance(fault, ResourceExhausted):
+        return fault.retry_after is not None
+    return isinstance(fault, Unavailable | DeadlineExceeded | Aborted) or fault.reason == "SESSION_HELD"

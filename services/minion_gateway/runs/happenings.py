@@ -26,6 +26,17 @@ class MemoriesRecalled:
 
 
 @dataclass(frozen=True, slots=True)
+class SummaryUsed:
+    """A summary stands for older messages of the session."""
+
+    summary_id: str
+    first_sequence: int
+    last_sequence: int
+    tokens: int
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
 class TextAdded:
     """The model went on with its answer."""
 
@@ -54,6 +65,7 @@ class ToolFinished:
     output: Any
     is_error: bool
     nanoseconds: int
+    blob_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +82,14 @@ class Ended:
     """The run ended. How is in its row, which no longer changes."""
 
 
-Payload = StateChanged | MemoriesRecalled | TextAdded | ToolStarted | ToolFinished | AttemptSuperseded | Ended
+Payload = (
+    StateChanged | MemoriesRecalled | SummaryUsed | TextAdded | ToolStarted | ToolFinished | AttemptSuperseded | Ended
+)
 
 _KINDS: dict[type[Payload], str] = {
     StateChanged: "state_changed",
     MemoriesRecalled: "memories_recalled",
+    SummaryUsed: "summary_used",
     TextAdded: "text_added",
     ToolStarted: "tool_started",
     ToolFinished: "tool_finished",

@@ -12,13 +12,13 @@ from google.protobuf.struct_pb2 import Value
 from minion.memory.v1 import memory_pb2, memory_service_pb2, memory_service_pb2_grpc
 from minion.session.v1 import message_pb2, session_pb2, session_service_pb2, session_service_pb2_grpc
 from minion_auth import tenant
-from minion_errors import FailedPrecondition, Violations
+from minion_errors import FailedPrecondition, NotFound, Violations
 from minion_grpc import peer_call
 from minion_grpc.wire import from_struct, from_value, to_struct, to_value
 
 from minion_gateway.agents.domain import ResolvedAgent
 from minion_gateway.inference.domain import ChatMessage, Role, ToolCall
-from minion_gateway.runs.domain import LeasedRun, Recalled, SessionFacts, ToolResult
+from minion_gateway.runs.domain import LeasedRun, Recalled, SessionFacts, ShownSummary, ToolResult
 from minion_gateway.runs.prompt import stable_json, tool_text
 from minion_gateway.runs.transcript import AssistantSaid, Said
 
@@ -50,10 +50,16 @@ _ROLES = {
 
 @dataclass(frozen=True, slots=True)
 class OpenedTurn:
-    """What the model is to be shown of the session; `message_sequence` is the user's message's."""
+    """What the model is to be shown of the session; `message_sequence` is the user's message's.
+
+    `tokens` is the session's count of it, the summary included; `is_all` says that it leaves no message out.
+    """
 
     context: tuple[ChatMessage, ...]
     message_sequence: int
+    summary: ShownSummary | None
+    tokens: int
+    is_all: bool
 
 
 class SessionPeer:
@@ -115,7 +121,10 @@ class SessionPeer:
         with peer_call("session"):
             answer = await self._stub.BeginTurn(request, timeout=_CALL_SECONDS)
         context = tuple(shown for message in answer.context for shown in _shown(message))
-        return OpenedTurn(context, answer.message.sequence)
+        summary = _summary(answer.summary) if answer.HasField("summary") else None
+        return OpenedTurn(
+            context, answer.message.sequence, summary, answer.context_token_count, is_all=not answer.truncated
+        )
 
     async def append(self, run: LeasedRun, author: str, said: Sequence[Said], *, step: int, release: bool) -> None:
         """Appends a step's messages, once for ever; with `release` the session is free for the next run."""
@@ -164,21 +173,31 @@ class MemoryPeer:
         agent_id: UUID,
         user_id: str,
         *,
+        query: str,
         model: str,
         vector: "array[float]",
         limit: int,
         min_score: float,
     ) -> tuple[Recalled, ...]:
-        """Returns the memories of an agent and user that are nearest to a vector, best first."""
+        """Returns the memories of an agent and user that fit a text best: by its vector and by its words.
+
+        Where the memory service doesn't know the vector's model, it is left to embed the text by its own.
+        """
         request = memory_service_pb2.SearchMemoriesRequest(
             agent_id=str(agent_id),
             user_id=user_id,
+            query=query,
             vector=memory_pb2.Embedding(model=model, values=vector),
             min_score=min_score,
             limit=limit,
         )
-        with peer_call("memory"):
-            answer = await self._stub.SearchMemories(request, timeout=_SEARCH_SECONDS)
+        try:
+            answer = await self._search(request)
+        except NotFound as fault:
+            if fault.reason != "EMBEDDING_MODEL_NOT_FOUND":
+                raise
+            request.ClearField("vector")
+            answer = await self._search(request)
         return tuple(
             Recalled(
                 hit.memory.memory_id,
@@ -186,9 +205,16 @@ class MemoryPeer:
                 hit.score,
                 memory_pb2.MemoryType.Name(hit.memory.type).removeprefix("MEMORY_TYPE_"),
                 memory_pb2.MemoryTrust.Name(hit.memory.trust).removeprefix("MEMORY_TRUST_"),
+                hit.similarity if hit.HasField("similarity") else None,
             )
             for hit in answer.hits
         )
+
+    async def _search(
+        self, request: memory_service_pb2.SearchMemoriesRequest
+    ) -> memory_service_pb2.SearchMemoriesResponse:
+        with peer_call("memory"):
+            return await self._stub.SearchMemories(request, timeout=_SEARCH_SECONDS)
 
     async def store(self, memory: "NewMemory", request_id: UUID) -> str:
         """Stores a memory, once a `request_id`; returns what that did: CREATED, UPDATED or UNCHANGED."""
@@ -237,6 +263,17 @@ def _outcome(answer: memory_service_pb2.StoreMemoriesResponse) -> str:
     return memory_pb2.StoreOutcome.Name(answer.results[0].outcome).removeprefix("STORE_OUTCOME_")
 
 
+def _summary(summary: session_pb2.Summary) -> ShownSummary:
+    return ShownSummary(
+        summary.summary_id,
+        summary.first_sequence,
+        summary.last_sequence,
+        summary.text,
+        summary.token_count,
+        summary.model,
+    )
+
+
 def json_of(value: Value) -> Any:
     """Reads a value that a service of ours has checked."""
     return from_value(value, "", Violations())
@@ -276,6 +313,10 @@ def _message(said: Said, author: str) -> message_pb2.Message:
             role=message_pb2.MESSAGE_ROLE_ASSISTANT, author=author, parts=parts, token_count=said.tokens
         )
     result = message_pb2.ToolResult(
-        tool_call_id=said.call_id, name=said.name, output=to_value(said.output), is_error=said.is_error
+        tool_call_id=said.call_id,
+        name=said.name,
+        output=to_value(said.output),
+        is_error=said.is_error,
+        blob_id=said.blob_id,
     )
     return message_pb2.Message(role=message_pb2.MESSAGE_ROLE_TOOL, parts=[message_pb2.Part(tool_result=result)])

@@ -56,10 +56,10 @@ SELECT min(sequence) FROM gateway.run_events
  WHERE tenant_id = $1 AND run_id = $2 AND kind = 'text_added'
    AND (payload ->> 'step')::integer = $3 AND (payload ->> 'attempt')::integer = $4;
 
--- name: find_recalled
--- The event that told of recalled memories.
-SELECT payload FROM gateway.run_events
- WHERE tenant_id = $1 AND run_id = $2 AND kind = 'memories_recalled' ORDER BY sequence LIMIT 1;
+-- name: find_told
+-- The events that told what the model is shown besides the session's messages: memories, a summary.
+SELECT kind, payload FROM gateway.run_events
+ WHERE tenant_id = $1 AND run_id = $2 AND kind IN ('memories_recalled', 'summary_used') ORDER BY sequence;
 
 -- name: find_request
 -- The run of a request_id.
@@ -85,3 +85,16 @@ SELECT * FROM gateway.runs
  WHERE tenant_id = $1 AND $2::uuid IS NULL AND agent_id = $3
    AND ($4::text IS NULL OR state = $4) AND ($5::uuid IS NULL OR run_id < $5)
  ORDER BY run_id DESC LIMIT $6;
+
+-- name: list_run_steps
+-- Steps of a run after one of them, in order, each with what the bill has of it and how its last attempt failed.
+SELECT s.sequence, s.kind, s.state, s.attempt, s.start_time, s.end_time, s.intent ->> 'name' AS tool,
+       s.intent ->> 'call_id' AS call_id, s.result ->> 'blob_id' AS blob_id, t.model, t.reason,
+       CASE WHEN s.kind = 'summary' THEN (s.result ->> 'last_sequence')::bigint END AS summarized, l.step_sequence AS paid,
+       l.cost_nanos, l.input_tokens, l.output_tokens, l.cached_tokens, l.reasoning_tokens
+  FROM gateway.run_steps s
+  LEFT JOIN gateway.ledger l ON l.tenant_id = $1 AND l.run_id = $2 AND l.step_sequence = s.sequence
+  LEFT JOIN gateway.attempts t ON t.tenant_id = $1 AND t.run_id = $2 AND t.step_sequence = s.sequence
+        AND t.attempt = s.attempt
+ WHERE s.tenant_id = $1 AND s.run_id = $2 AND s.sequence > $3
+ ORDER BY s.sequence LIMIT $4;

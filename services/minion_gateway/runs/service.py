@@ -35,6 +35,7 @@ from minion_gateway.runs.driver import Driver
 from minion_gateway.runs.events import UNCERTAIN
 from minion_gateway.runs.feeds import Feed, Feeds
 from minion_gateway.runs.happenings import RunEvent, StateChanged
+from minion_gateway.runs.listed_steps import StepPage, StepReader
 from minion_gateway.runs.peer import SessionPeer
 from minion_gateway.runs.points import point
 from minion_gateway.runs.store import Acceptance, Loaded, Outcome, RunFilter, RunStore, Submission
@@ -65,9 +66,11 @@ class Runs:
         agents: Agents,
         inference: Inference,
         *,
+        steps: StepReader,
         poll_seconds: float,
     ) -> None:
         self._store = store
+        self._steps = steps
         self._driver = driver
         self._feeds = feeds
         self._sessions = sessions
@@ -134,6 +137,18 @@ class Runs:
         shown = tuple(found[:page_size])
         token = pages.encode([shown[-1].run_id], filters) if len(found) > page_size else ""
         return RunPage(shown, token)
+
+    async def steps(self, run_id: UUID, page_size: int, page_token: str) -> StepPage:
+        """Returns steps of a run, in order. Raises NotFound (RUN_NOT_FOUND), InvalidArgument (PAGE_TOKEN_INVALID)."""
+        await self.get(run_id)
+        filters = {"run_id": run_id}
+        after = 0
+        if page_token:
+            (decoded,) = pages.decode(page_token, filters, [int])
+            after = decoded if isinstance(decoded, int) else 0
+        found = await self._steps.page(tenant(), run_id, after, page_size + 1)
+        shown = tuple(found[:page_size])
+        return StepPage(shown, pages.encode([shown[-1].sequence], filters) if len(found) > page_size else "")
 
     async def _accept(self, new: NewRun, *, streamed: bool) -> UUID:
         """Accepts a run and sees to it that it is driven; returns its id, or that of the run it repeats."""

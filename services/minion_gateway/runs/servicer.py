@@ -44,6 +44,13 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
             runs=[convert.run_to_proto(run) for run in page.runs], next_page_token=page.next_page_token
         )
 
+    async def ListRunSteps(self, request: pb.ListRunStepsRequest, context: Context) -> pb.ListRunStepsResponse:
+        """Lists the steps of a run."""
+        page = await self._runs.steps(*convert.steps_from_proto(request))
+        return pb.ListRunStepsResponse(
+            steps=[convert.step_to_proto(step) for step in page.steps], next_page_token=page.next_page_token
+        )
+
     async def WatchRun(self, request: pb.WatchRunRequest, context: Context) -> AsyncIterator[pb.WatchRunResponse]:
         """Streams a run's events after a sequence."""
         run_id, after = convert.watch_from_proto(request)

@@ -232,8 +232,11 @@ class RunStore:
                 shown = await transaction.fetch_value(
                     _QUERIES.find_shown_text, tenant_id, run_id, asked.sequence, asked.attempt
                 )
-            told = await transaction.fetch_value(_QUERIES.find_recalled, tenant_id, run_id)
-        return Loaded(_leased(row), agent_from_stored(row["snapshot"]), steps, History(shown, _memories(steps, told)))
+            told = {
+                each["kind"]: each["payload"] for each in await transaction.fetch(_QUERIES.find_told, tenant_id, run_id)
+            }
+        history = History(shown, _memories(steps, told.get("memories_recalled")), "summary_used" in told)
+        return Loaded(_leased(row), agent_from_stored(row["snapshot"]), steps, history)
 
     async def _accept(self, submission: Submission, *, with_snapshot: bool) -> Record:
         new, agent = submission.new, submission.agent.agent

@@ -12,6 +12,7 @@ _MAXIMUM_MESSAGES = 100
 _MAXIMUM_APPEND = 900 * 1024
 _MAXIMUM_TEXT = 200 * 1024
 _FRAME = 512
+_BYTES_A_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class ToolSaid:
     name: str
     output: Any
     is_error: bool
+    blob_id: str = ""
 
 
 Said = AssistantSaid | ToolSaid
@@ -61,9 +63,17 @@ def _messages(steps: Sequence[Step]) -> list[Said]:
                 if text or calls:
                     written = 0 if estimated else max(0, usage.output_tokens - usage.reasoning_tokens)
                     said.append(AssistantSaid(_cut(text), calls, written))
-            case ToolResult(output=output, is_error=is_error) if step.intent is not None:
-                said.append(ToolSaid(step.intent.call_id, step.intent.name, output, is_error))
+            case ToolResult(output=output, is_error=is_error, blob_id=blob_id) if step.intent is not None:
+                said.append(ToolSaid(step.intent.call_id, step.intent.name, output, is_error, blob_id))
     return said
+
+
+def tokens_of(steps: Sequence[Step]) -> int:
+    """Returns tokens that the turn's messages don't pass in the session's count, but for what a client counts."""
+    return sum(
+        max(_weight(message) // _BYTES_A_TOKEN, message.tokens if isinstance(message, AssistantSaid) else 0)
+        for message in _messages(steps)
+    )
 
 
 def _weight(message: Said) -> int:

@@ -24,6 +24,7 @@ from minion_gateway.runs.domain import (
     History,
     LeasedRun,
     Run,
+    ShownSummary,
     Step,
     StepKind,
     StepResult,
@@ -60,6 +61,9 @@ class Turn:
         # Set once the last transaction is on its way: from then on its answer alone says whose run it is.
         self.ending = False
         self.context: tuple[ChatMessage, ...] | None = None
+        self.summary: ShownSummary | None = None
+        # What the session's messages take, as far as it is known that the context holds them all.
+        self.session_tokens: int | None = None
         self.begun: BeginResult | None = next((s.result for s in steps if isinstance(s.result, BeginResult)), None)
         self.reserved: dict[int, int] = {}
         self.asked_at = run.create_time
@@ -97,6 +101,14 @@ class Turn:
         """Returns what calling the tool does; a call of no tool, or with no arguments, does nothing."""
         tool = self.agent.tool(intent.name)
         return ToolEffect.READ_ONLY if tool is None or intent.arguments is None else tool.effect
+
+    def show(
+        self, context: tuple[ChatMessage, ...], summary: ShownSummary | None, *, tokens: int, is_all: bool
+    ) -> None:
+        """Takes what the model is to be shown of the session."""
+        self.context = context
+        self.summary = summary
+        self.session_tokens = tokens if is_all else None
 
     def begin(self, kind: StepKind, intent: ToolIntent | None = None) -> Step:
         """Stages the intent of a next step."""

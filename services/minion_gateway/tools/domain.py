@@ -25,13 +25,27 @@ class Invocation:
 
 
 @dataclass(frozen=True, slots=True)
+class Whole:
+    """A result that is too large for a message, as bytes; `sha256` is their digest, in hexadecimal digits."""
+
+    data: bytes
+    media_type: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a call. `uncertain`: it ran out of time, and whether it took effect isn't known."""
+    """What came of a call. `uncertain`: it ran out of time, and whether it took effect isn't known.
+
+    Of a result that is too large `output` is an excerpt, `whole` all of it until it is stored, `blob_id` then where.
+    """
 
     output: Any
     is_error: bool
     nanoseconds: int
     uncertain: bool = False
+    whole: Whole | None = None
+    blob_id: str = ""
 
 
 class ToolFailedError(Exception):

@@ -5,6 +5,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jsonschema_rs
@@ -14,10 +15,13 @@ from minion_errors import MinionError
 
 from minion_gateway.agents.domain import BoundTool
 from minion_gateway.runs.cleaning import clean_json, weight
-from minion_gateway.tools.domain import Builtin, Invocation, Outcome, ToolFailedError
+from minion_gateway.tools.domain import Builtin, Invocation, Outcome, ToolFailedError, Whole
 
 MAXIMUM_OUTPUT = 96 * 1024
 _SHOWN_OF_OUTPUT = 32 * 1024
+# Up to here a result is looked at on the event loop; a larger one would stall it.
+_SMALL_PARTS = 500
+_SMALL_TEXT = 64 * 1024
 _REMEMBERED_SCHEMAS = 2_000
 _MAXIMUM_FAULTS = 5
 _log = structlog.get_logger()
@@ -45,7 +49,12 @@ class Toolbox:
         limit = asyncio.timeout(tool.time_limit_seconds)
         try:
             async with limit:
-                return outcome(_kept(await builtin(invocation)), is_error=False)
+                answered = await builtin(invocation)
+            if _is_small(answered):
+                shown, whole = _kept(answered)
+            else:
+                shown, whole = await asyncio.to_thread(_kept, answered)
+            return replace(outcome(shown, is_error=False), whole=whole)
         except ToolFailedError as fault:
             return outcome(str(fault), is_error=True)
         except MinionError as fault:
@@ -92,10 +101,42 @@ def _refuse(uri: str) -> Any:
     raise ValueError(f"a tool's schema may not refer to {uri[:200]}")
 
 
-def _kept(output: Any) -> Any:
-    """Makes a result fit to be kept; one that is too large becomes the beginning of its text, and says so."""
+def _is_small(output: Any) -> bool:
+    """Whether a result has few parts and little text, without looking at all of it."""
+    parts, text = 0, 0
+    waiting = [output]
+    while waiting:
+        part = waiting.pop()
+        parts += 1
+        match part:
+            case str():
+                text += len(part)
+            case Mapping():
+                parts += len(part)
+                if parts <= _SMALL_PARTS:
+                    waiting += [*part, *part.values()]
+            case list() | tuple():
+                parts += len(part)
+                if parts <= _SMALL_PARTS:
+                    waiting += part
+            case _:
+                pass
+        if parts > _SMALL_PARTS or text > _SMALL_TEXT:
+            return False
+    return True
+
+
+def _kept(output: Any) -> tuple[Any, Whole | None]:
+    """Makes a result fit to be kept; of one that is too large, an excerpt of its text, and all of it apart."""
     cleaned = clean_json(output)
     if weight(cleaned) <= MAXIMUM_OUTPUT:
-        return cleaned
-    text = cleaned if isinstance(cleaned, str) else orjson.dumps(cleaned).decode()
-    return f"{text[:_SHOWN_OF_OUTPUT]}… (cut: {len(text)} characters)"
+        return cleaned, None
+    if isinstance(cleaned, str):
+        text, media_type = cleaned, "text/plain; charset=utf-8"
+    else:
+        text, media_type = orjson.dumps(cleaned).decode(), "application/json"
+    data = text.encode()
+    whole = Whole(data, media_type, hashlib.sha256(data).hexdigest())
+    # 32 KiB of bytes, not of characters: what is kept of a result in a message is bounded in bytes.
+    shown = data[:_SHOWN_OF_OUTPUT].decode(errors="ignore")
+    return f"{shown}…", whole

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 # What the gateway can do by itself.
-BUILTINS = ("clock", "calculator", "workspace", "remember", "recall")
+BUILTINS = ("clock", "calculator", "workspace", "remember", "recall", "read_blob")
 
 
 class ToolTransport(enum.Enum):

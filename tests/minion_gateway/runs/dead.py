@@ -170,7 +170,7 @@ def submission(
 
 
 @asynccontextmanager
-async def dying(database: ClonedDatabase, *, lease_seconds: float = 0.05) -> AsyncIterator[RunStore]:
+async def dying(database: ClonedDatabase, *, lease_seconds: float = 0.2) -> AsyncIterator[RunStore]:
     """A replica whose leases are short."""
     async with await database.connect("gateway") as pool:
         yield RunStore(pool, replica=UUID(int=uuid4().int), lease=timedelta(seconds=lease_seconds))

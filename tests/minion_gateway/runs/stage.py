@@ -19,6 +19,7 @@ from minion.registry.v1 import agent_pb2, agent_service_pb2, tool_pb2, tool_serv
 from minion.registry.v1.agent_service_pb2_grpc import AgentServiceStub
 from minion.registry.v1.tool_service_pb2_grpc import ToolServiceStub
 from minion.session.v1 import message_pb2, session_service_pb2
+from minion.session.v1.blob_service_pb2_grpc import BlobServiceStub
 from minion.session.v1.session_service_pb2_grpc import SessionServiceStub
 from minion_postgres import Database
 from minion_testing.fake_provider import FakeProvider
@@ -45,6 +46,7 @@ SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     },
     "remember": {"type": "object", "properties": {"content": {"type": "string"}}, "required": ["content"]},
     "recall": {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]},
+    "read_blob": {"type": "object", "properties": {"blob_id": {"type": "string"}}, "required": ["blob_id"]},
 }
 _EFFECTS = {
     "clock": tool_pb2.TOOL_EFFECT_READ_ONLY,
@@ -52,6 +54,7 @@ _EFFECTS = {
     "workspace": tool_pb2.TOOL_EFFECT_IDEMPOTENT,
     "remember": tool_pb2.TOOL_EFFECT_IDEMPOTENT,
     "recall": tool_pb2.TOOL_EFFECT_READ_ONLY,
+    "read_blob": tool_pb2.TOOL_EFFECT_READ_ONLY,
 }
 
 
@@ -88,6 +91,7 @@ class Stage:
             "lease_seconds": LEASE_SECONDS,
             "event_poll_seconds": 0.02,
             "outbox_poll_seconds": 0.02,
+            "summary_poll_seconds": 0.02,
             "provider_retry_wait_seconds": 0.2,
         }
         return {**settings, **overrides}
@@ -149,6 +153,11 @@ class Client:
     def sessions(self) -> Any:
         """The session service."""
         return SessionServiceStub(self.channel("session"))
+
+    @property
+    def blobs(self) -> Any:
+        """The session service's blobs."""
+        return BlobServiceStub(self.channel("session"))
 
     @property
     def memories(self) -> Any:

@@ -110,7 +110,10 @@ async def test_work_across_tenants_returns_ids_alone(app: Database, run_id: UUID
         ("list_agent_runs", (None, new_id(), None, None, 10), "runs_agent"),
         ("find_request", (new_id(),), "runs_request"),
         ("list_steps", (new_id(),), "run_steps_pkey"),
-        ("find_recalled", (new_id(),), "run_events_pkey"),
+        ("list_run_steps", (new_id(), 0, 10), "run_steps_pkey"),
+        ("list_run_steps", (new_id(), 0, 10), "attempts_pkey"),
+        ("list_run_steps", (new_id(), 0, 10), "ledger_pkey"),
+        ("find_told", (new_id(),), "run_events_pkey"),
         ("find_shown_text", (new_id(), 2, 1), "run_events_pkey"),
     ],
 )

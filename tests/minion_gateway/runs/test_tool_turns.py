@@ -216,6 +216,33 @@ async def test_a_turn_goes_on_while_memory_is_down(stage: Stage, provider: FakeP
     assert begin == {"why": "PEER_UNAVAILABLE"}
 
 
+async def test_a_vector_of_a_model_that_memory_does_not_know_stops_no_turn(
+    stage: Stage, provider: FakeProvider, owner: Database
+) -> None:
+    del provider
+    unknown = {"default_embedding_model": "openai/unheard-of", "openai_embedding_models": {"unheard-of": 1536}}
+    async with stage.second_gateway(**unknown) as other, Client(stage, other) as client:
+        recall = agent_pb2.BehaviorSettings(memory=agent_pb2.MemoryPolicy(recall=True))
+        agent_id = await client.agent(behavior=recall)
+        stored = memory_pb2.Memory(
+            agent_id=agent_id, user_id=client.user_id, type=memory_pb2.MEMORY_TYPE_FACT, content="The tea is oolong."
+        )
+        await client.memories.StoreMemories(
+            memory_service_pb2.StoreMemoriesRequest(memories=[memory_service_pb2.NewMemory(memory=stored)])
+        )
+        events = await client.stream(await client.session(agent_id), "Which tea is it?")
+    # The memory service has embedded the words by its own model.
+    (recalled,) = [event.memories_recalled for event in events if event.HasField("memories_recalled")]
+    assert [memory.content for memory in recalled.memories] == ["The tea is oolong."]
+    assert events[-1].run_finished.run.answer == "echo: Which tea is it?"
+    (begin,) = await rows(
+        owner,
+        "SELECT result->>'degraded' AS why FROM gateway.run_steps WHERE run_id = $1 AND kind = 'begin'",
+        events[0].run_id,
+    )
+    assert begin == {"why": ""}
+
+
 async def test_many_calls_at_once_are_kept_in_order(client: Client, provider: FakeProvider) -> None:
     session_id = await client.conversation(tools=("calculator",))
     provider.push(calls(*(("calculator", f'{{"expression": "{n}"}}') for n in range(40))), Reply("Done."))

@@ -1,10 +1,12 @@
 """Calling tools: arguments, time, failures, sizes."""
 
 import asyncio
+import hashlib
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import orjson
 import pytest
 from minion_errors import Unavailable
 from minion_gateway.agents.domain import BoundTool, ToolEffect
@@ -78,10 +80,49 @@ async def test_a_builtin_that_is_not_there_is_an_answer() -> None:
     assert "no builtin 'teleport'" in outcome.output
 
 
-async def test_a_result_that_is_too_large_is_cut_and_says_so() -> None:
-    outcome = await toolbox(["x" * 1_000] * 200).call(bound(), invocation())
-    assert len(outcome.output) < MAXIMUM_OUTPUT
-    assert outcome.output.endswith("characters)")
+@pytest.mark.parametrize(
+    ("result", "media_type"),
+    [
+        (["x" * 1_000] * 200, "application/json"),
+        ("ü" * 60_000, "text/plain; charset=utf-8"),
+        ({str(n): n for n in range(20_000)}, "application/json"),
+        ("x" * 10_000_000, "text/plain; charset=utf-8"),
+    ],
+)
+async def test_a_result_that_is_too_large_is_an_excerpt_and_all_of_it(result: Any, media_type: str) -> None:
+    outcome = await toolbox(result).call(bound(), invocation())
+    assert outcome.whole is not None
+    assert outcome.whole.media_type == media_type
+    read = outcome.whole.data.decode()
+    assert (read if isinstance(result, str) else orjson.loads(read)) == result
+    assert outcome.whole.sha256 == hashlib.sha256(outcome.whole.data).hexdigest()
+    assert len(outcome.output.encode()) < MAXIMUM_OUTPUT / 2
+    assert read.startswith(outcome.output.removesuffix("…"))
+
+
+async def test_a_result_that_is_not_too_large_is_itself() -> None:
+    result = ["x" * 1_000] * 90
+    outcome = await toolbox(result).call(bound(), invocation())
+    assert (outcome.output, outcome.whole) == (result, None)
+
+
+async def test_a_large_result_stalls_nothing() -> None:
+    result = [{"n": n, "text": "x" * 20} for n in range(150_000)]
+    stalls: list[float] = []
+
+    async def beat() -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            before = clock()
+            await asyncio.sleep(0.001)
+            stalls.append(clock() - before)
+
+    beating = asyncio.create_task(beat())
+    outcome = await toolbox(result).call(bound(), invocation())
+    beating.cancel()
+    assert outcome.whole is not None
+    # Looked at on the loop it takes half a second and more; the serializer alone holds the interpreter for a while.
+    assert len(stalls) > 10
 
 
 async def test_numbers_that_json_can_not_name_become_nothing() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from minion_gateway.inference import memories_section
+from minion_gateway.inference import memories_section, summary_section
 from minion_gateway.inference.domain import (
     ChatMessage,
     Completion,
@@ -27,6 +27,7 @@ from minion_gateway.inference.domain import (
     Usage,
 )
 from minion_gateway.inference.estimator import estimate_request, estimate_text
+from minion_gateway.inference.providers import stand_in_summaries
 from minion_gateway.inference.providers.stand_in_rules import asks_of_the_user, instance, is_kind, plan, told
 
 _NAME = "stand-in"
@@ -79,7 +80,11 @@ def _answer(request: CompletionRequest) -> Completion:
             ToolCall(_call_id(request, index), call.tool, orjson.dumps(call.arguments).decode())
             for index, call in enumerate(planned)
         )
-    text = "" if calls else _text(request, question, since, results, memories)
+    summarized = summary_section.parse(request.messages)
+    if summarized is not None:
+        text = stand_in_summaries.extract(summarized, request.maximum_output_tokens)
+    else:
+        text = "" if calls else _text(request, question, since, results, memories)
     text, cut = _limited(text, request.maximum_output_tokens)
     written = estimate_text(text) + sum(estimate_text(call.name + call.arguments) for call in calls)
     return Completion(

@@ -75,6 +75,7 @@ class Recall:
         found = await self._memories.search(
             invocation.agent_id,
             invocation.user_id,
+            query=query,
             model=vectors.model,
             vector=vectors.vectors[0],
             limit=limit,

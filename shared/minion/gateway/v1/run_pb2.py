@@ -28,37 +28,39 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from minion.gateway.v1 import inference_pb2 as minion_dot_gateway_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bminion/gateway/v1/run.proto\x12\x11minion.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!minion/gateway/v1/inference.proto\"\x82\x04\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x03 \x01(\t\x12\x16\n\x0e\x61gent_revision\x18\x04 \x01(\x03\x12\x0f\n\x07user_id\x18\x05 \x01(\t\x12*\n\x05state\x18\x06 \x01(\x0e\x32\x1b.minion.gateway.v1.RunState\x12\x0e\n\x06\x61nswer\x18\x07 \x01(\t\x12*\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x1b.minion.gateway.v1.RunError\x12\'\n\x05usage\x18\t \x01(\x0b\x32\x18.minion.gateway.v1.Usage\x12\x17\n\ncost_nanos\x18\n \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nstep_count\x18\x0b \x01(\x05\x12\x16\n\x0erecovery_count\x18\x0c \x01(\x05\x12\x1b\n\x13last_event_sequence\x18\r \x01(\x03\x12\x10\n\x08trace_id\x18\x0e \x01(\t\x12)\n\x08metadata\x18\x0f \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\r\n\x0b_cost_nanos\"+\n\x08RunError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x99\x04\n\x08RunEvent\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12;\n\rstate_changed\x18\x04 \x01(\x0b\x32\".minion.gateway.v1.RunStateChangedH\x00\x12@\n\x11memories_recalled\x18\x05 \x01(\x0b\x32#.minion.gateway.v1.MemoriesRecalledH\x00\x12\x32\n\ntext_delta\x18\x06 \x01(\x0b\x32\x1c.minion.gateway.v1.TextDeltaH\x00\x12?\n\x11tool_call_started\x18\x07 \x01(\x0b\x32\".minion.gateway.v1.ToolCallStartedH\x00\x12\x41\n\x12tool_call_finished\x18\x08 \x01(\x0b\x32#.minion.gateway.v1.ToolCallFinishedH\x00\x12\x42\n\x12\x61ttempt_superseded\x18\t \x01(\x0b\x32$.minion.gateway.v1.AttemptSupersededH\x00\x12\x36\n\x0crun_finished\x18\n \x01(\x0b\x32\x1e.minion.gateway.v1.RunFinishedH\x00\x42\x07\n\x05\x65vent\"=\n\x0fRunStateChanged\x12*\n\x05state\x18\x01 \x01(\x0e\x32\x1b.minion.gateway.v1.RunState\"G\n\x10MemoriesRecalled\x12\x33\n\x08memories\x18\x01 \x03(\x0b\x32!.minion.gateway.v1.RecalledMemory\"C\n\x0eRecalledMemory\x12\x11\n\tmemory_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\"A\n\tTextDelta\x12\x15\n\rstep_sequence\x18\x01 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0c\n\x04text\x18\x03 \x01(\t\"x\n\x0fToolCallStarted\x12\x15\n\rstep_sequence\x18\x01 \x01(\x05\x12\x14\n\x0ctool_call_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12*\n\targuments\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\"\xb4\x01\n\x10ToolCallFinished\x12\x15\n\rstep_sequence\x18\x01 \x01(\x05\x12\x14\n\x0ctool_call_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12&\n\x06output\x18\x04 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x10\n\x08is_error\x18\x05 \x01(\x08\x12+\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"W\n\x11\x41ttemptSuperseded\x12\x15\n\rstep_sequence\x18\x01 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x1a\n\x12void_from_sequence\x18\x03 \x01(\x03\"2\n\x0bRunFinished\x12#\n\x03run\x18\x01 \x01(\x0b\x32\x16.minion.gateway.v1.Run*\xa2\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13RUN_STATE_SUBMITTED\x10\x01\x12\x15\n\x11RUN_STATE_WORKING\x10\x02\x12\x1c\n\x18RUN_STATE_INPUT_REQUIRED\x10\x03\x12\x17\n\x13RUN_STATE_COMPLETED\x10\x04\x12\x14\n\x10RUN_STATE_FAILED\x10\x05*Z\n\nBusyPolicy\x12\x1b\n\x17\x42USY_POLICY_UNSPECIFIED\x10\x00\x12\x16\n\x12\x42USY_POLICY_REJECT\x10\x01\x12\x17\n\x13\x42USY_POLICY_ENQUEUE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bminion/gateway/v1/run.proto\x12\x11minion.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!minion/gateway/v1/inference.proto\"\x82\x04\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x03 \x01(\t\x12\x16\n\x0e\x61gent_revision\x18\x04 \x01(\x03\x12\x0f\n\x07user_id\x18\x05 \x01(\t\x12*\n\x05state\x18\x06 \x01(\x0e\x32\x1b.minion.gateway.v1.RunState\x12\x0e\n\x06\x61nswer\x18\x07 \x01(\t\x12*\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x1b.minion.gateway.v1.RunError\x12\'\n\x05usage\x18\t \x01(\x0b\x32\x18.minion.gateway.v1.Usage\x12\x17\n\ncost_nanos\x18\n \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nstep_count\x18\x0b \x01(\x05\x12\x16\n\x0erecovery_count\x18\x0c \x01(\x05\x12\x1b\n\x13last_event_sequence\x18\r \x01(\x03\x12\x10\n\x08trace_id\x18\x0e \x01(\t\x12)\n\x08metadata\x18\x0f \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\r\n\x0b_cost_nanos\"+\n\x08RunError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xd1\x04\n\x08RunEvent\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12;\n\rstate_changed\x18\x04 \x01(\x0b\x32\".minion.gateway.v1.RunStateChangedH\x00\x12@\n\x11memories_recalled\x18\x05 \x01(\x0b\x32#.minion.gateway.v1.MemoriesRecalledH\x00\x12\x32\n\ntext_delta\x18\x06 \x01(\x0b\x32\x1c.minion.gateway.v1.TextDeltaH\x00\x12?\n\x11tool_call_started\x18\x07 \x01(\x0b\x32\".minion.gateway.v1.ToolCallStartedH\x00\x12\x41\n\x12tool_call_finished\x18\x08 \x01(\x0b\x32#.minion.gateway.v1.ToolCallFinishedH\x00\x12\x42\n\x12\x61ttempt_superseded\x18\t \x01(\x0b\x32$.minion.gateway.v1.AttemptSupersededH\x00\x12\x36\n\x0crun_finished\x18\n \x01(\x0b\x32\x1e.minion.gateway.v1.RunFinishedH\x00\x12\x36\n\x0csummary_used\x18\x0b \x01(\x0b\x32\x1e.minion.gateway.v1.SummaryUsedH\x00\x42\x07\n\x05\x65vent\"=\n\x0fRunStateChanged\x12*\n\x05state\x18\x01 \x01(\x0e\x32\x1b.minion.gateway.v1.RunState\"G\n\x10MemoriesRecalled\x12\x33\n\x08memories\x18\x01 \x03(\x0b\x32!.minion.gateway.v1.RecalledMemory\"k\n\x0eRecalledMemory\x12\x11\n\tmemory_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x17\n\nsimilarity\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\r\n\x0b_similarity\"t\n\x0bSummaryUsed\x12\x12\n\nsummary_id\x18\x01 \x01(\t\x12\x16\n\x0e\x66irst_sequence\x18\x02 \x01(\x03\x12\x15\n\rlast_sequence\x18\x03 \x01(\x03\x12\x13\n\x0btoken_count\x18\x04 \x01(\x05\x12\r\n\x05model\x18\x05 \x01(\t\"A\n\tTextDelta\x12\x15\n\rstep_sequence\x18\x01 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0c\n\x04text\x18\x03 \x01(\t\"x\n\x0fToolCallStarted\x12\x15\n\rstep_sequence\x18\x01 \x01(\x05\x12\x14\n\x0ctool_call_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12*\n\targuments\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\"\xc5\x01\n\x10ToolCallFinished\x12\x15\n\rstep_sequence\x18\x01 \x01(\x05\x12\x14\n\x0ctool_call_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12&\n\x06output\x18\x04 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x10\n\x08is_error\x18\x05 \x01(\x08\x12+\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x62lob_id\x18\x07 \x01(\t\"W\n\x11\x41ttemptSuperseded\x12\x15\n\rstep_sequence\x18\x01 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x1a\n\x12void_from_sequence\x18\x03 \x01(\x03\"2\n\x0bRunFinished\x12#\n\x03run\x18\x01 \x01(\x0b\x32\x16.minion.gateway.v1.Run*\xa2\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13RUN_STATE_SUBMITTED\x10\x01\x12\x15\n\x11RUN_STATE_WORKING\x10\x02\x12\x1c\n\x18RUN_STATE_INPUT_REQUIRED\x10\x03\x12\x17\n\x13RUN_STATE_COMPLETED\x10\x04\x12\x14\n\x10RUN_STATE_FAILED\x10\x05*Z\n\nBusyPolicy\x12\x1b\n\x17\x42USY_POLICY_UNSPECIFIED\x10\x00\x12\x16\n\x12\x42USY_POLICY_REJECT\x10\x01\x12\x17\n\x13\x42USY_POLICY_ENQUEUE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'minion.gateway.v1.run_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNSTATE']._serialized_start=2001
-  _globals['_RUNSTATE']._serialized_end=2163
-  _globals['_BUSYPOLICY']._serialized_start=2165
-  _globals['_BUSYPOLICY']._serialized_end=2255
+  _globals['_RUNSTATE']._serialized_start=2232
+  _globals['_RUNSTATE']._serialized_end=2394
+  _globals['_BUSYPOLICY']._serialized_start=2396
+  _globals['_BUSYPOLICY']._serialized_end=2486
   _globals['_RUN']._serialized_start=181
   _globals['_RUN']._serialized_end=695
   _globals['_RUNERROR']._serialized_start=697
   _globals['_RUNERROR']._serialized_end=740
   _globals['_RUNEVENT']._serialized_start=743
-  _globals['_RUNEVENT']._serialized_end=1280
-  _globals['_RUNSTATECHANGED']._serialized_start=1282
-  _globals['_RUNSTATECHANGED']._serialized_end=1343
-  _globals['_MEMORIESRECALLED']._serialized_start=1345
-  _globals['_MEMORIESRECALLED']._serialized_end=1416
-  _globals['_RECALLEDMEMORY']._serialized_start=1418
-  _globals['_RECALLEDMEMORY']._serialized_end=1485
-  _globals['_TEXTDELTA']._serialized_start=1487
-  _globals['_TEXTDELTA']._serialized_end=1552
-  _globals['_TOOLCALLSTARTED']._serialized_start=1554
-  _globals['_TOOLCALLSTARTED']._serialized_end=1674
-  _globals['_TOOLCALLFINISHED']._serialized_start=1677
-  _globals['_TOOLCALLFINISHED']._serialized_end=1857
-  _globals['_ATTEMPTSUPERSEDED']._serialized_start=1859
-  _globals['_ATTEMPTSUPERSEDED']._serialized_end=1946
-  _globals['_RUNFINISHED']._serialized_start=1948
-  _globals['_RUNFINISHED']._serialized_end=1998
+  _globals['_RUNEVENT']._serialized_end=1336
+  _globals['_RUNSTATECHANGED']._serialized_start=1338
+  _globals['_RUNSTATECHANGED']._serialized_end=1399
+  _globals['_MEMORIESRECALLED']._serialized_start=1401
+  _globals['_MEMORIESRECALLED']._serialized_end=1472
+  _globals['_RECALLEDMEMORY']._serialized_start=1474
+  _globals['_RECALLEDMEMORY']._serialized_end=1581
+  _globals['_SUMMARYUSED']._serialized_start=1583
+  _globals['_SUMMARYUSED']._serialized_end=1699
+  _globals['_TEXTDELTA']._serialized_start=1701
+  _globals['_TEXTDELTA']._serialized_end=1766
+  _globals['_TOOLCALLSTARTED']._serialized_start=1768
+  _globals['_TOOLCALLSTARTED']._serialized_end=1888
+  _globals['_TOOLCALLFINISHED']._serialized_start=1891
+  _globals['_TOOLCALLFINISHED']._serialized_end=2088
+  _globals['_ATTEMPTSUPERSEDED']._serialized_start=2090
+  _globals['_ATTEMPTSUPERSEDED']._serialized_end=2177
+  _globals['_RUNFINISHED']._serialized_start=2179
+  _globals['_RUNFINISHED']._serialized_end=2229
 # @@protoc_insertion_point(module_scope)

@@ -223,6 +223,7 @@ class RunEvent(_message.Message):
     TOOL_CALL_FINISHED_FIELD_NUMBER: _builtins.int
     ATTEMPT_SUPERSEDED_FIELD_NUMBER: _builtins.int
     RUN_FINISHED_FIELD_NUMBER: _builtins.int
+    SUMMARY_USED_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     sequence: _builtins.int
@@ -259,6 +260,10 @@ class RunEvent(_message.Message):
     def run_finished(self) -> Global___RunFinished:
         """The run ended. The last event."""
 
+    @_builtins.property
+    def summary_used(self) -> Global___SummaryUsed:
+        """Older messages of the session are left out, and a summary stands for them."""
+
     def __init__(
         self,
         *,
@@ -272,12 +277,13 @@ class RunEvent(_message.Message):
         tool_call_finished: Global___ToolCallFinished | None = ...,
         attempt_superseded: Global___AttemptSuperseded | None = ...,
         run_finished: Global___RunFinished | None = ...,
+        summary_used: Global___SummaryUsed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_superseded", b"attempt_superseded", "create_time", b"create_time", "event", b"event", "memories_recalled", b"memories_recalled", "run_finished", b"run_finished", "state_changed", b"state_changed", "text_delta", b"text_delta", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_superseded", b"attempt_superseded", "create_time", b"create_time", "event", b"event", "memories_recalled", b"memories_recalled", "run_finished", b"run_finished", "state_changed", b"state_changed", "summary_used", b"summary_used", "text_delta", b"text_delta", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_superseded", b"attempt_superseded", "create_time", b"create_time", "event", b"event", "memories_recalled", b"memories_recalled", "run_finished", b"run_finished", "run_id", b"run_id", "sequence", b"sequence", "state_changed", b"state_changed", "text_delta", b"text_delta", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_superseded", b"attempt_superseded", "create_time", b"create_time", "event", b"event", "memories_recalled", b"memories_recalled", "run_finished", b"run_finished", "run_id", b"run_id", "sequence", b"sequence", "state_changed", b"state_changed", "summary_used", b"summary_used", "text_delta", b"text_delta", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state_changed", "memories_recalled", "text_delta", "tool_call_started", "tool_call_finished", "attempt_superseded", "run_finished"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state_changed", "memories_recalled", "text_delta", "tool_call_started", "tool_call_finished", "attempt_superseded", "run_finished", "summary_used"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -338,26 +344,70 @@ class RecalledMemory(_message.Message):
     MEMORY_ID_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
     memory_id: _builtins.str
     """The memory's id."""
     content: _builtins.str
     """What is remembered."""
     score: _builtins.float
-    """How well it fits the user's message: cosine similarity, -1 to 1."""
+    """How well it fits the user's message, by meaning, words and more; it compares within one turn alone."""
+    similarity: _builtins.float
+    """Its cosine similarity to the user's message, -1 to 1; unset when it wasn't compared by meaning."""
     def __init__(
         self,
         *,
         memory_id: _builtins.str = ...,
         content: _builtins.str = ...,
         score: _builtins.float = ...,
+        similarity: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "similarity", b"similarity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "content", b"content", "memory_id", b"memory_id", "score", b"score", "similarity", b"similarity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__similarity: _TypeAlias = _typing.Literal["similarity"]  # noqa: Y015
+    _WhichOneofArgType__similarity: _TypeAlias = _typing.Literal["_similarity", b"_similarity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__similarity) -> _WhichOneofReturnType__similarity | None: ...
+
+Global___RecalledMemory: _TypeAlias = RecalledMemory  # noqa: Y015
+
+@_typing.final
+class SummaryUsed(_message.Message):
+    """Tells which summary the model is shown in place of the session's older messages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUMMARY_ID_FIELD_NUMBER: _builtins.int
+    FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    summary_id: _builtins.str
+    """The summary."""
+    first_sequence: _builtins.int
+    """The first message that it covers."""
+    last_sequence: _builtins.int
+    """The last message that it covers."""
+    token_count: _builtins.int
+    """How many tokens it takes."""
+    model: _builtins.str
+    """The model that wrote it, as `provider/model`; empty when none did."""
+    def __init__(
+        self,
+        *,
+        summary_id: _builtins.str = ...,
+        first_sequence: _builtins.int = ...,
+        last_sequence: _builtins.int = ...,
+        token_count: _builtins.int = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "memory_id", b"memory_id", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_sequence", b"first_sequence", "last_sequence", b"last_sequence", "model", b"model", "summary_id", b"summary_id", "token_count", b"token_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RecalledMemory: _TypeAlias = RecalledMemory  # noqa: Y015
+Global___SummaryUsed: _TypeAlias = SummaryUsed  # noqa: Y015
 
 @_typing.final
 class TextDelta(_message.Message):
@@ -437,6 +487,7 @@ class ToolCallFinished(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     IS_ERROR_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    BLOB_ID_FIELD_NUMBER: _builtins.int
     step_sequence: _builtins.int
     """The step that called the tool."""
     tool_call_id: _builtins.str
@@ -445,6 +496,10 @@ class ToolCallFinished(_message.Message):
     """The tool."""
     is_error: _builtins.bool
     """True when it failed; the model is told."""
+    blob_id: _builtins.str
+    """Where the whole of it is when it is too large for a message: a blob of the session. Then `output` is an excerpt that
+    says so.
+    """
     @_builtins.property
     def output(self) -> _struct_pb2.Value:
         """What it returned, or why it failed."""
@@ -462,10 +517,11 @@ class ToolCallFinished(_message.Message):
         output: _struct_pb2.Value | None = ...,
         is_error: _builtins.bool = ...,
         duration: _duration_pb2.Duration | None = ...,
+        blob_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "is_error", b"is_error", "name", b"name", "output", b"output", "step_sequence", b"step_sequence", "tool_call_id", b"tool_call_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "duration", b"duration", "is_error", b"is_error", "name", b"name", "output", b"output", "step_sequence", b"step_sequence", "tool_call_id", b"tool_call_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,35 +24,40 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from minion.gateway.v1 import run_pb2 as minion_dot_gateway_dot_v1_dot_run__pb2
+from minion.gateway.v1 import run_step_pb2 as minion_dot_gateway_dot_v1_dot_run__step__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#minion/gateway/v1/run_service.proto\x12\x11minion.gateway.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1bminion/gateway/v1/run.proto\"\xa7\x01\n\x10\x43reateRunRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x32\n\x0b\x62usy_policy\x18\x03 \x01(\x0e\x32\x1d.minion.gateway.v1.BusyPolicy\x12)\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"8\n\x11\x43reateRunResponse\x12#\n\x03run\x18\x01 \x01(\x0b\x32\x16.minion.gateway.v1.Run\"\xa7\x01\n\x10StreamRunRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x32\n\x0b\x62usy_policy\x18\x03 \x01(\x0e\x32\x1d.minion.gateway.v1.BusyPolicy\x12)\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"?\n\x11StreamRunResponse\x12*\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1b.minion.gateway.v1.RunEvent\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"5\n\x0eGetRunResponse\x12#\n\x03run\x18\x01 \x01(\x0b\x32\x16.minion.gateway.v1.Run\"\x8a\x01\n\x0fListRunsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.minion.gateway.v1.RunState\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"Q\n\x10ListRunsResponse\x12$\n\x04runs\x18\x01 \x03(\x0b\x32\x16.minion.gateway.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\">\n\x10WatchRunResponse\x12*\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1b.minion.gateway.v1.RunEvent2\xb9\x03\n\nRunService\x12V\n\tCreateRun\x12#.minion.gateway.v1.CreateRunRequest\x1a$.minion.gateway.v1.CreateRunResponse\x12X\n\tStreamRun\x12#.minion.gateway.v1.StreamRunRequest\x1a$.minion.gateway.v1.StreamRunResponse0\x01\x12M\n\x06GetRun\x12 .minion.gateway.v1.GetRunRequest\x1a!.minion.gateway.v1.GetRunResponse\x12S\n\x08ListRuns\x12\".minion.gateway.v1.ListRunsRequest\x1a#.minion.gateway.v1.ListRunsResponse\x12U\n\x08WatchRun\x12\".minion.gateway.v1.WatchRunRequest\x1a#.minion.gateway.v1.WatchRunResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#minion/gateway/v1/run_service.proto\x12\x11minion.gateway.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1bminion/gateway/v1/run.proto\x1a minion/gateway/v1/run_step.proto\"\xa7\x01\n\x10\x43reateRunRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x32\n\x0b\x62usy_policy\x18\x03 \x01(\x0e\x32\x1d.minion.gateway.v1.BusyPolicy\x12)\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"8\n\x11\x43reateRunResponse\x12#\n\x03run\x18\x01 \x01(\x0b\x32\x16.minion.gateway.v1.Run\"\xa7\x01\n\x10StreamRunRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x32\n\x0b\x62usy_policy\x18\x03 \x01(\x0e\x32\x1d.minion.gateway.v1.BusyPolicy\x12)\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"?\n\x11StreamRunResponse\x12*\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1b.minion.gateway.v1.RunEvent\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"5\n\x0eGetRunResponse\x12#\n\x03run\x18\x01 \x01(\x0b\x32\x16.minion.gateway.v1.Run\"\x8a\x01\n\x0fListRunsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.minion.gateway.v1.RunState\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"Q\n\x10ListRunsResponse\x12$\n\x04runs\x18\x01 \x03(\x0b\x32\x16.minion.gateway.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"L\n\x13ListRunStepsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x14ListRunStepsResponse\x12)\n\x05steps\x18\x01 \x03(\x0b\x32\x1a.minion.gateway.v1.RunStep\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\">\n\x10WatchRunResponse\x12*\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1b.minion.gateway.v1.RunEvent2\x9a\x04\n\nRunService\x12V\n\tCreateRun\x12#.minion.gateway.v1.CreateRunRequest\x1a$.minion.gateway.v1.CreateRunResponse\x12X\n\tStreamRun\x12#.minion.gateway.v1.StreamRunRequest\x1a$.minion.gateway.v1.StreamRunResponse0\x01\x12M\n\x06GetRun\x12 .minion.gateway.v1.GetRunRequest\x1a!.minion.gateway.v1.GetRunResponse\x12S\n\x08ListRuns\x12\".minion.gateway.v1.ListRunsRequest\x1a#.minion.gateway.v1.ListRunsResponse\x12_\n\x0cListRunSteps\x12&.minion.gateway.v1.ListRunStepsRequest\x1a\'.minion.gateway.v1.ListRunStepsResponse\x12U\n\x08WatchRun\x12\".minion.gateway.v1.WatchRunRequest\x1a#.minion.gateway.v1.WatchRunResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'minion.gateway.v1.run_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREATERUNREQUEST']._serialized_start=118
-  _globals['_CREATERUNREQUEST']._serialized_end=285
-  _globals['_CREATERUNRESPONSE']._serialized_start=287
-  _globals['_CREATERUNRESPONSE']._serialized_end=343
-  _globals['_STREAMRUNREQUEST']._serialized_start=346
-  _globals['_STREAMRUNREQUEST']._serialized_end=513
-  _globals['_STREAMRUNRESPONSE']._serialized_start=515
-  _globals['_STREAMRUNRESPONSE']._serialized_end=578
-  _globals['_GETRUNREQUEST']._serialized_start=580
-  _globals['_GETRUNREQUEST']._serialized_end=611
-  _globals['_GETRUNRESPONSE']._serialized_start=613
-  _globals['_GETRUNRESPONSE']._serialized_end=666
-  _globals['_LISTRUNSREQUEST']._serialized_start=669
-  _globals['_LISTRUNSREQUEST']._serialized_end=807
-  _globals['_LISTRUNSRESPONSE']._serialized_start=809
-  _globals['_LISTRUNSRESPONSE']._serialized_end=890
-  _globals['_WATCHRUNREQUEST']._serialized_start=892
-  _globals['_WATCHRUNREQUEST']._serialized_end=949
-  _globals['_WATCHRUNRESPONSE']._serialized_start=951
-  _globals['_WATCHRUNRESPONSE']._serialized_end=1013
-  _globals['_RUNSERVICE']._serialized_start=1016
-  _globals['_RUNSERVICE']._serialized_end=1457
+  _globals['_CREATERUNREQUEST']._serialized_start=152
+  _globals['_CREATERUNREQUEST']._serialized_end=319
+  _globals['_CREATERUNRESPONSE']._serialized_start=321
+  _globals['_CREATERUNRESPONSE']._serialized_end=377
+  _globals['_STREAMRUNREQUEST']._serialized_start=380
+  _globals['_STREAMRUNREQUEST']._serialized_end=547
+  _globals['_STREAMRUNRESPONSE']._serialized_start=549
+  _globals['_STREAMRUNRESPONSE']._serialized_end=612
+  _globals['_GETRUNREQUEST']._serialized_start=614
+  _globals['_GETRUNREQUEST']._serialized_end=645
+  _globals['_GETRUNRESPONSE']._serialized_start=647
+  _globals['_GETRUNRESPONSE']._serialized_end=700
+  _globals['_LISTRUNSREQUEST']._serialized_start=703
+  _globals['_LISTRUNSREQUEST']._serialized_end=841
+  _globals['_LISTRUNSRESPONSE']._serialized_start=843
+  _globals['_LISTRUNSRESPONSE']._serialized_end=924
+  _globals['_LISTRUNSTEPSREQUEST']._serialized_start=926
+  _globals['_LISTRUNSTEPSREQUEST']._serialized_end=1002
+  _globals['_LISTRUNSTEPSRESPONSE']._serialized_start=1004
+  _globals['_LISTRUNSTEPSRESPONSE']._serialized_end=1094
+  _globals['_WATCHRUNREQUEST']._serialized_start=1096
+  _globals['_WATCHRUNREQUEST']._serialized_end=1153
+  _globals['_WATCHRUNRESPONSE']._serialized_start=1155
+  _globals['_WATCHRUNRESPONSE']._serialized_end=1217
+  _globals['_RUNSERVICE']._serialized_start=1220
+  _globals['_RUNSERVICE']._serialized_end=1758
 # @@protoc_insertion_point(module_scope)

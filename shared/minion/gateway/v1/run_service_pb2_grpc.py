@@ -57,6 +57,11 @@ class RunServiceStub:
                 request_serializer=minion_dot_gateway_dot_v1_dot_run__service__pb2.ListRunsRequest.SerializeToString,
                 response_deserializer=minion_dot_gateway_dot_v1_dot_run__service__pb2.ListRunsResponse.FromString,
                 _registered_method=True)
+        self.ListRunSteps = channel.unary_unary(
+                '/minion.gateway.v1.RunService/ListRunSteps',
+                request_serializer=minion_dot_gateway_dot_v1_dot_run__service__pb2.ListRunStepsRequest.SerializeToString,
+                response_deserializer=minion_dot_gateway_dot_v1_dot_run__service__pb2.ListRunStepsResponse.FromString,
+                _registered_method=True)
         self.WatchRun = channel.unary_stream(
                 '/minion.gateway.v1.RunService/WatchRun',
                 request_serializer=minion_dot_gateway_dot_v1_dot_run__service__pb2.WatchRunRequest.SerializeToString,
@@ -117,6 +122,17 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRunSteps(self, request, context):
+        """Lists the steps of a run, in order; a summary that was made after the run is one of them.
+
+        Errors:
+        - NOT_FOUND / RUN_NOT_FOUND: no such run in the caller's tenant.
+        - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchRun(self, request, context):
         """Streams a run's events after a sequence until the run's end, on any replica byte for byte the same.
 
@@ -150,6 +166,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ListRuns,
                     request_deserializer=minion_dot_gateway_dot_v1_dot_run__service__pb2.ListRunsRequest.FromString,
                     response_serializer=minion_dot_gateway_dot_v1_dot_run__service__pb2.ListRunsResponse.SerializeToString,
+            ),
+            'ListRunSteps': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRunSteps,
+                    request_deserializer=minion_dot_gateway_dot_v1_dot_run__service__pb2.ListRunStepsRequest.FromString,
+                    response_serializer=minion_dot_gateway_dot_v1_dot_run__service__pb2.ListRunStepsResponse.SerializeToString,
             ),
             'WatchRun': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRun,
@@ -268,6 +289,33 @@ class RunService:
             '/minion.gateway.v1.RunService/ListRuns',
             minion_dot_gateway_dot_v1_dot_run__service__pb2.ListRunsRequest.SerializeToString,
             minion_dot_gateway_dot_v1_dot_run__service__pb2.ListRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRunSteps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.gateway.v1.RunService/ListRunSteps',
+            minion_dot_gateway_dot_v1_dot_run__service__pb2.ListRunStepsRequest.SerializeToString,
+            minion_dot_gateway_dot_v1_dot_run__service__pb2.ListRunStepsResponse.FromString,
             options,
             channel_credentials,
             insecure,

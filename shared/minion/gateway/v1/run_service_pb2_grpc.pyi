@@ -67,6 +67,13 @@ class RunServiceStub:
     Errors:
     - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
     """
+    ListRunSteps: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunStepsRequest, _run_service_pb2.ListRunStepsResponse]
+    """Lists the steps of a run, in order; a summary that was made after the run is one of them.
+
+    Errors:
+    - NOT_FOUND / RUN_NOT_FOUND: no such run in the caller's tenant.
+    - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list.
+    """
     WatchRun: _grpc.UnaryStreamMultiCallable[_run_service_pb2.WatchRunRequest, _run_service_pb2.WatchRunResponse]
     """Streams a run's events after a sequence until the run's end, on any replica byte for byte the same.
 
@@ -113,6 +120,13 @@ class RunServiceAsyncStub(RunServiceStub):
 
     Errors:
     - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+    """
+    ListRunSteps: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunStepsRequest, _run_service_pb2.ListRunStepsResponse]  # type: ignore[assignment]
+    """Lists the steps of a run, in order; a summary that was made after the run is one of them.
+
+    Errors:
+    - NOT_FOUND / RUN_NOT_FOUND: no such run in the caller's tenant.
+    - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list.
     """
     WatchRun: _aio.UnaryStreamMultiCallable[_run_service_pb2.WatchRunRequest, _run_service_pb2.WatchRunResponse]  # type: ignore[assignment]
     """Streams a run's events after a sequence until the run's end, on any replica byte for byte the same.
@@ -181,6 +195,19 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRunSteps(
+        self,
+        request: _run_service_pb2.ListRunStepsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ListRunStepsResponse, _abc.Awaitable[_run_service_pb2.ListRunStepsResponse]]:
+        """Lists the steps of a run, in order; a summary that was made after the run is one of them.
+
+        Errors:
+        - NOT_FOUND / RUN_NOT_FOUND: no such run in the caller's tenant.
+        - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list.
         """
 
     @_abc_1.abstractmethod

@@ -121,7 +121,7 @@ class Tool(_message.Message):
     transport: Global___ToolTransport.ValueType
     """How it is reached."""
     builtin: _builtins.str
-    """For BUILTIN: `clock`, `calculator`, `workspace`, `remember` or `recall`."""
+    """For BUILTIN: `clock`, `calculator`, `workspace`, `remember`, `recall` or `read_blob`."""
     effect: Global___ToolEffect.ValueType
     """What calling it does to the world."""
     cost_per_call_nanos: _builtins.int
