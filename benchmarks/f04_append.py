@@ -11,6 +11,7 @@ from uuid import UUID
 
 import asyncpg
 import psutil
+import uvloop
 from minion.session.v1 import message_pb2
 from minion.session.v1 import session_service_pb2 as pb
 from uuid_utils.compat import uuid7
@@ -19,6 +20,8 @@ from benchmarks.figure import Comparison, Figure, Operation, Options, interleave
 from benchmarks.session_stage import POOL, SessionStage, session_stage
 
 ID = "F4"
+# The client is what the gateway is: a service's loop.
+LOOP_FACTORY = uvloop.new_event_loop
 
 _CONCURRENCY = 16
 _LONG = 100_000

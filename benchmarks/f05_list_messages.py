@@ -9,12 +9,15 @@ from uuid import UUID
 
 import asyncpg
 import orjson
+import uvloop
 from minion.session.v1 import session_service_pb2 as pb
 
 from benchmarks.figure import Comparison, Figure, Operation, Options, interleave
 from benchmarks.session_stage import SessionStage, session_stage
 
 ID = "F5"
+# The client is what the gateway is: a service's loop.
+LOOP_FACTORY = uvloop.new_event_loop
 
 _PAGE = 1_000
 _LONG = 100_000

@@ -2,6 +2,7 @@
 
 -- `stage` is what the row itself says of a session's status. An open one whose time is up reads as expired at once, by
 -- the clock; it moves to the stage of the expired when that is told. No append changes a column that an index holds.
+-- (The table is written anew for it; it is small beside that of the messages.)
 ALTER TABLE session.sessions
     ADD COLUMN version bigint NOT NULL DEFAULT 1, -- of what UpdateSession and ExtendSession change
     ADD COLUMN archive_time timestamptz,
@@ -19,10 +20,6 @@ DROP INDEX session.sessions_open;
 CREATE INDEX sessions_open ON session.sessions (expire_time, tenant_id) WHERE stage = 'open';
 -- For those that expired long ago.
 CREATE INDEX sessions_expired ON session.sessions (expiry_told_time, tenant_id) WHERE stage = 'expired';
-
--- For what was said lately: messages come in the order of their times, so that a few pages hold all of it.
-CREATE INDEX messages_create_time ON session.messages USING brin (create_time)
-    WITH (pages_per_range = 32, autosummarize = on);
 
 CREATE TABLE session.changes (
     tenant_id   uuid        NOT NULL,
