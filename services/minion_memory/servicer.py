@@ -4,10 +4,13 @@ from minion.memory.v1.memory_service_pb2_grpc import MemoryServiceServicer
 
 from minion_memory.memories.service import Memories
 from minion_memory.memories.servicer import MemoryRpcs
+from minion_memory.revisions.service import Revisions
+from minion_memory.revisions.servicer import RevisionRpcs
 
 
-class MemoryServicer(MemoryRpcs, MemoryServiceServicer):
+class MemoryServicer(MemoryRpcs, RevisionRpcs, MemoryServiceServicer):
     """Serves minion.memory.v1.MemoryService."""
 
-    def __init__(self, memories: Memories) -> None:
+    def __init__(self, memories: Memories, revisions: Revisions) -> None:
         self._memories = memories
+        self._revisions = revisions
