@@ -25,16 +25,20 @@ def traces(folder: Path, marks: Mapping[str, bytes]) -> dict[str, set[str]]:
     return found
 
 
-async def clear_away(admin_dsn: str) -> None:
-    """Does what makes deleted rows vanish from a disk, where it would happen by and by.
-
-    New statistics; every table and index written anew; old files let go, the log of what was written too, which is
-    otherwise overwritten as the next is written.
-    """
+async def keep_no_log(admin_dsn: str) -> None:
+    """Has the server delete the log of what it wrote, where it would write over it by and by; from the start on."""
     connection = await asyncpg.connect(admin_dsn)
     try:
         await connection.execute("ALTER SYSTEM SET wal_recycle = off")
         await connection.execute("SELECT pg_reload_conf()")
+    finally:
+        await connection.close()
+
+
+async def clear_away(admin_dsn: str) -> None:
+    """Does at once what a server does by and by: new statistics, every table and index written anew, old files let go."""
+    connection = await asyncpg.connect(admin_dsn)
+    try:
         for statement in ("ANALYZE", "VACUUM (FULL)", "CHECKPOINT", "SELECT pg_switch_wal()", "CHECKPOINT"):
             await connection.execute(statement)
     finally:

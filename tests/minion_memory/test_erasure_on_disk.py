@@ -18,7 +18,7 @@ from minion_testing.postgres import ClonedDatabase, cluster
 from minion_testing.serving import serve
 from uuid_utils.compat import uuid7
 
-from tests.minion_memory.forensics import clear_away, traces
+from tests.minion_memory.forensics import clear_away, keep_no_log, traces
 from tests.minion_memory.stage import MODEL, Stub, batch, calling, placed, scattered
 
 _FIELDS = ("content", "key", "speaker", "label", "metadata", "quote", "reason", "user")
@@ -28,7 +28,9 @@ _FIELDS = ("content", "key", "speaker", "label", "metadata", "quote", "reason", 
 async def own(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ClonedDatabase]:
     """A server of the test's own: its whole disk is looked at."""
     async with cluster() as running:
-        yield await running.clone()
+        database = await running.clone()
+        await keep_no_log(database.admin_dsn)
+        yield database
 
 
 class Told:
