@@ -36,7 +36,7 @@ async def keep_no_log(admin_dsn: str) -> None:
 
 
 async def clear_away(admin_dsn: str) -> None:
-    """Does at once what a server does by and by: new statistics, every table and index written anew, old files let go."""
+    """Does at once what a server does by and by: new statistics, tables and indexes written anew, old files let go."""
     connection = await asyncpg.connect(admin_dsn)
     try:
         for statement in ("ANALYZE", "VACUUM (FULL)", "CHECKPOINT", "SELECT pg_switch_wal()", "CHECKPOINT"):
