@@ -14,11 +14,11 @@ from google.protobuf import struct_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
 from minion.memory.v1 import memory_pb2
 from minion.memory.v1 import memory_service_pb2 as pb
+from minion_testing.forensics import clear_away, keep_no_log, traces
 from minion_testing.postgres import ClonedDatabase, cluster
 from minion_testing.serving import serve
 from uuid_utils.compat import uuid7
 
-from tests.minion_memory.forensics import clear_away, keep_no_log, traces
 from tests.minion_memory.stage import MODEL, Stub, batch, calling, placed, scattered
 
 _FIELDS = ("content", "key", "speaker", "label", "metadata", "quote", "reason", "user")
