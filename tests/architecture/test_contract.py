@@ -12,6 +12,7 @@ _READS = ("Get", "List", "Search", "Export", "Resolve", "Watch", "Verify", "Vali
 _KEYED_OTHERWISE = {
     "RecordActivities": "each activity_id is its own key",
     "BeginTurn": "its source (run and step) is its key, for ever",
+    "CleanupExpiredSessions": "what was told and deleted is not there to be told and deleted again",
     "EndTurn": "releasing what isn't held changes nothing",
     "ImportMemories": "agent, user and key are each memory's own key",
     "Complete": "stores nothing; a retry asks and pays again, as its comment says",
