@@ -25,7 +25,7 @@ _FIELDS = ("content", "key", "speaker", "label", "metadata", "quote", "reason", 
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def own(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ClonedDatabase]:
+async def own() -> AsyncIterator[ClonedDatabase]:
     """A server of the test's own: its whole disk is looked at."""
     async with cluster() as running:
         database = await running.clone()
