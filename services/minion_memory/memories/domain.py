@@ -6,7 +6,7 @@ import math
 import unicodedata
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,7 @@ from uuid import UUID
 # The squares of a vector's numbers are summed in single precision (pgvector's cosine distance): lengths outside of
 # this range would come out as 0 or infinity.
 _SHORTEST, _LONGEST = 1e-15, 1e15
+_LONGEST_ETAG = 18
 
 
 class MemoryType(enum.Enum):
@@ -92,22 +93,74 @@ class Remembered:
     labels: Mapping[str, str]
     metadata: Mapping[str, Any]
     source: Source
+    valid_until: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewMemory(Remembered):
-    """A memory to store; with no embedding, its content is to be embedded."""
+    """A memory to store; with no embedding, its content is to be embedded. Times that are None are the store's to say.
 
+    `create_time` and `superseded_by` are those of a memory that was elsewhere before.
+    """
+
+    valid_from: datetime | None
+    occur_time: datetime | None
     embedding: Embedding | None
+    create_time: datetime | None = None
+    superseded_by: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory(Remembered):
     """A memory that is stored; `embedding_model` is empty while it has no vector."""
 
+    valid_from: datetime
+    occur_time: datetime
     embedding_model: str
     create_time: datetime
     update_time: datetime
+    superseded_by: UUID | None
+    access_count: int
+    access_time: datetime | None
+    revision: int
+
+    @property
+    def etag(self) -> str:
+        """What a caller sends back to say which revision was read."""
+        return str(self.revision)
+
+
+class Cause(enum.Enum):
+    """What made a revision of a memory."""
+
+    STORED = "stored"
+    UPDATED = "updated"
+    EXTRACTED = "extracted"
+    CONSOLIDATED = "consolidated"
+    ROLLED_BACK = "rolled_back"
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What is to change of a memory: fields of Memory with their new values.
+
+    With an `etag`, only of the revision that has it. `embedding` is that of a new content; with none it is embedded.
+    """
+
+    memory_id: UUID
+    values: Mapping[str, Any]
+    embedding: Embedding | None
+    etag: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Why memories change: what makes the revision, why in a sentence, and who answers for it."""
+
+    cause: Cause
+    principal: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +178,9 @@ class Filters:
     agent_id: UUID | None
     user_id: str | None
     type: MemoryType | None
+    session_id: UUID | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    include_ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +227,13 @@ class Found:
     hits: tuple[Hit, ...]
     plan: Plan
     scope_count: int
+
+
+def revision_of(etag: str) -> int | None:
+    """Reads the revision that an etag stands for; None when there is no etag, 0 (which none is) when it is not one."""
+    if not etag:
+        return None
+    return int(etag) if etag.isascii() and etag.isdigit() and len(etag) <= _LONGEST_ETAG else 0
 
 
 def key_of(content: str) -> str:

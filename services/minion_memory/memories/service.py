@@ -6,11 +6,13 @@ from dataclasses import fields
 from datetime import datetime
 from uuid import UUID
 
-from minion_auth import tenant
-from minion_errors import InvalidArgument, NotFound, Violation
+from minion_auth import caller, tenant
+from minion_errors import InvalidArgument, NotFound, Unavailable, Violation
 from minion_postgres import Key, pages
 
 from minion_memory.memories.domain import (
+    Cause,
+    Change,
     Cursor,
     Embedding,
     EmbeddingModel,
@@ -22,12 +24,15 @@ from minion_memory.memories.domain import (
     Remembered,
     Search,
     Stored,
+    Update,
     vector_fault,
 )
 from minion_memory.memories.peer import Gateway
 from minion_memory.memories.store import EmbeddingModels, MemoryStore, Placed, Receipt
 
-_SAID = tuple(field.name for field in fields(Remembered))
+# What the reply to a store takes from the request, and from the receipt.
+_SAID = tuple(field.name for field in fields(Remembered) if field.name != "memory_id")
+_GIVEN = tuple(field.name for field in fields(Receipt) if field.name != "outcome")
 
 
 class Memories:
@@ -39,21 +44,23 @@ class Memories:
         self._gateway = gateway
         self._default_model = default_model
 
-    async def store(self, batch: Sequence[NewMemory], key: Key | None) -> tuple[Stored, ...]:
+    async def store(self, batch: Sequence[NewMemory], key: Key | None, *, first: int = 0) -> tuple[Stored, ...]:
         """Stores memories, all or none; those that come without a vector are embedded first, with nothing locked.
+
+        While they can't be embedded they are stored without, to be embedded later. `first` is what the caller counts
+        the first of them as.
 
         Raises:
             InvalidArgument: a vector has not its model's shape (`VECTOR_INVALID`).
             NotFound: a vector's model isn't known (`EMBEDDING_MODEL_NOT_FOUND`).
             AlreadyExists: a proposed id is another memory's (`MEMORY_ID_TAKEN`).
-            Unavailable: texts can't be embedded now (`EMBEDDING_UNAVAILABLE`).
         """
         tenant_id = tenant()
         named = [memory.embedding.model if memory.embedding else self._default_model for memory in batch]
         models = {name: await self._model(name) for name in sorted(set(named))}
         _check(
             {
-                f"memories[{index}].embedding.values": (memory.embedding, models[memory.embedding.model])
+                f"memories[{first + index}].embedding.values": (memory.embedding, models[memory.embedding.model])
                 for index, memory in enumerate(batch)
                 if memory.embedding
             }
@@ -63,19 +70,17 @@ class Memories:
         if silent:
             receipts = await self._store.recall_store(tenant_id, key) if key else None
             if receipts is not None:
-                return _stored(batch, named, receipts)
-            model = models[self._default_model]
-            made = await self._gateway.embed(
-                [batch[index].content for index in silent], model=model.name, dimension=model.dimension
-            )
-            vectors = dict(zip(silent, made, strict=True))
+                return _stored(batch, receipts)
+            made = await self._embedded([batch[index].content for index in silent], models[self._default_model])
+            vectors = dict(zip(silent, made, strict=True)) if made else {}
         placed = [
             Placed(memory, models[name], memory.embedding.values, given=True)
             if memory.embedding
-            else Placed(memory, models[name], vectors[index], given=False)
+            else Placed(memory, models[name] if index in vectors else None, vectors.get(index), given=False)
             for index, (memory, name) in enumerate(zip(batch, named, strict=True))
         ]
-        return _stored(batch, named, await self._store.store(tenant_id, placed, key))
+        change = Change(Cause.STORED, caller().origin)
+        return _stored(batch, await self._store.store(tenant_id, placed, change, key, first=first))
 
     async def get(self, memory_id: UUID) -> Memory:
         """Gives a memory.
@@ -85,8 +90,53 @@ class Memories:
         """
         memory = await self._store.get(tenant(), memory_id)
         if memory is None:
-            raise _not_found(memory_id)
+            raise not_found(memory_id)
         return memory
+
+    async def get_by_key(self, agent_id: UUID, user_id: str, key: str) -> Memory:
+        """Gives a memory by what it is filed under.
+
+        Raises:
+            NotFound: there is none (`MEMORY_NOT_FOUND`).
+        """
+        memory = await self._store.get_by_key(tenant(), agent_id, user_id, key)
+        if memory is None:
+            raise NotFound("There is no such memory.", reason="MEMORY_NOT_FOUND", metadata={"agent_id": str(agent_id)})
+        return memory
+
+    async def update(self, update: Update, key: Key | None) -> Memory:
+        """Changes a memory; a new content is embedded first, or stored without a vector while it can't be.
+
+        Raises:
+            InvalidArgument: the vector has not its model's shape (`VECTOR_INVALID`), or the memory would end before it
+                begins.
+            NotFound: there is none (`MEMORY_NOT_FOUND`), or the vector's model isn't known
+                (`EMBEDDING_MODEL_NOT_FOUND`).
+            Aborted: it changed since it was read (`ETAG_MISMATCH`).
+        """
+        tenant_id = tenant()
+        model, vector = None, None
+        if update.embedding:
+            model = await self._model(update.embedding.model)
+            _check({"embedding.values": (update.embedding, model)})
+            vector = update.embedding.values
+        elif "content" in update.values:
+            if key and (done := await self._store.recall_change(tenant_id, key)):
+                return done
+            known = await self.get(update.memory_id)
+            if known.content != update.values["content"]:
+                model, vector = await self.embedded(update.values["content"])
+        change = Change(Cause.UPDATED, caller().origin, update.reason)
+        memory = await self._store.update(tenant_id, update, model, vector, change, key)
+        if memory is None:
+            raise not_found(update.memory_id)
+        return memory
+
+    async def embedded(self, content: str) -> "tuple[EmbeddingModel | None, array[float] | None]":
+        """Makes the vector of a content by the default model; neither while it can't be made."""
+        model = await self._model(self._default_model)
+        made = await self._embedded([content], model)
+        return (model, made[0]) if made else (None, None)
 
     async def list(self, filters: Filters, *, page_size: int, page_token: str) -> tuple[Page, str]:
         """Lists memories, newest first, with the token of the next page (empty on the last).
@@ -94,11 +144,14 @@ class Memories:
         Raises:
             InvalidArgument: the token is not of this list (`PAGE_TOKEN_INVALID`).
         """
-        bound = {
+        bound: dict[str, object] = {
             "agent_id": str(filters.agent_id) if filters.agent_id else None,
             "user_id": filters.user_id,
             "type": filters.type.value if filters.type else None,
         }
+        # Filters that came later are named where they are set alone, so that tokens of the release before still hold.
+        if filters.session_id or filters.labels or filters.include_ended:
+            bound["later"] = [str(filters.session_id), sorted(filters.labels.items()), filters.include_ended]
         after = None
         if page_token:
             create_time, memory_id = pages.decode(page_token, bound, (datetime, UUID))
@@ -118,7 +171,7 @@ class Memories:
             NotFound: there is none (`MEMORY_NOT_FOUND`).
         """
         if not await self._store.delete(tenant(), memory_id, key):
-            raise _not_found(memory_id)
+            raise not_found(memory_id)
 
     async def search(self, search: Search) -> Found:
         """Finds the memories of an agent and user that are nearest in meaning.
@@ -137,6 +190,13 @@ class Memories:
         else:
             vector = (await self._gateway.embed([search.query], model=model.name, dimension=model.dimension))[0]
         return await self._store.search(tenant_id, search, model, vector)
+
+    async def _embedded(self, texts: Sequence[str], model: EmbeddingModel) -> "Sequence[array[float]] | None":
+        """Makes vectors of texts; None while that can't be done."""
+        try:
+            return await self._gateway.embed(texts, model=model.name, dimension=model.dimension)
+        except Unavailable:
+            return None
 
     async def _model(self, name: str) -> EmbeddingModel:
         model = await self._models.find(name)
@@ -163,21 +223,19 @@ def _check(vectors: Mapping[str, tuple[Embedding, EmbeddingModel]]) -> None:
         )
 
 
-def _stored(batch: Sequence[NewMemory], models: Sequence[str], receipts: Sequence[Receipt]) -> tuple[Stored, ...]:
+def _stored(batch: Sequence[NewMemory], receipts: Sequence[Receipt]) -> tuple[Stored, ...]:
     return tuple(
         Stored(
             Memory(
-                **{name: getattr(memory, name) for name in _SAID if name != "memory_id"},
-                memory_id=receipt.memory_id,
-                embedding_model=model,
-                create_time=receipt.create_time,
-                update_time=receipt.update_time,
+                **{name: getattr(memory, name) for name in _SAID},
+                **{name: getattr(receipt, name) for name in _GIVEN},
             ),
             receipt.outcome,
         )
-        for memory, model, receipt in zip(batch, models, receipts, strict=True)
+        for memory, receipt in zip(batch, receipts, strict=True)
     )
 
 
-def _not_found(memory_id: UUID) -> NotFound:
+def not_found(memory_id: UUID) -> NotFound:
+    """Builds the error for a memory that isn't there."""
     return NotFound("There is no such memory.", reason="MEMORY_NOT_FOUND", metadata={"memory_id": str(memory_id)})
