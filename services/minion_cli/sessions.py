@@ -11,6 +11,8 @@ from minion_cli.application import group
 from minion_cli.connection import Services, call
 from minion_cli.output import Column, Format, FormatOption, LimitOption
 from minion_cli.paging import take
+from minion_cli.session_contexts import part_text, summary_lines
+from minion_cli.session_contexts import register as register_contexts
 from minion_cli.session_life import SessionArgument, register
 
 app = group("Sessions: what was said.")
@@ -70,6 +72,8 @@ def show(session: SessionArgument, limit: LimitOption = 200, form: FormatOption 
                 session_service_pb2.GetWorkspaceRequest(session_id=session)
             )
             print(_summary(found, len(workspace.entries)), end="\n\n")
+            for line in await summary_lines(services, session):
+                print(line)
         return await take(services.sessions.ListMessages, request, "messages", message_pb2.Message, limit)
 
     output.show_list(call(work), _MESSAGE_COLUMNS, form)
@@ -110,9 +114,9 @@ def _part_text(part: message_pb2.Part) -> str:
             return f"→ {part.tool_call.name}({output.as_json(part.tool_call.arguments)})"
         case "tool_result":
             mark = "✗" if part.tool_result.is_error else "←"
-            return f"{mark} {part.tool_result.name}: {output.as_json(part.tool_result.output)}"
+            return f"{mark} {part.tool_result.name}: {output.as_json(part.tool_result.output)}{part_text(part)}"
         case _:
-            return ""
+            return part_text(part)
 
 
 _MESSAGE_COLUMNS = (
@@ -123,3 +127,4 @@ _MESSAGE_COLUMNS = (
 )
 
 register(app, message_text)
+register_contexts(app, message_text)

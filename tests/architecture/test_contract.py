@@ -11,6 +11,7 @@ _READS = ("Get", "List", "Search", "Export", "Resolve", "Watch", "Verify", "Vali
 # Mutations that take no request_id, and why they are safe to retry without one.
 _KEYED_OTHERWISE = {
     "RecordActivities": "each activity_id is its own key",
+    "PutBlob": "the same bytes in the same session are stored once",
     "BeginTurn": "its source (run and step) is its key, for ever",
     "CleanupExpiredSessions": "what was told and deleted is not there to be told and deleted again",
     "EndTurn": "releasing what isn't held changes nothing",

@@ -18,7 +18,18 @@ from uuid_utils.compat import uuid7
 from tests.minion_session.made import append, open_session, put, source, summary, turn
 from tests.minion_session.stage import Blobs, Stub
 
-TABLES = ("sessions", "messages", "workspace_entries", "idempotency_keys", "changes", "told_activity")
+TABLES = (
+    "sessions",
+    "messages",
+    "workspace_entries",
+    "idempotency_keys",
+    "changes",
+    "told_activity",
+    "summaries",
+    "blobs",
+    "blob_contents",
+    "blob_chunks",
+)
 # What holds nothing of a tenant, and is reached through functions of the owner alone.
 CLOSED_TABLES = ("activity_rounds",)
 

@@ -8,18 +8,12 @@ import grpc
 from minion.session.v1 import (
     blob_service_pb2,
     blob_service_pb2_grpc,
-    session_service_pb2,
-    session_service_pb2_grpc,
 )
-from minion_errors import NotFound
 from minion_grpc import peer_call
 
 _CHUNK = 256 * 1024
 _PUT_SECONDS = 60.0
 _READ_SECONDS = 10.0
-_CALL_SECONDS = 10.0
-# A fork of a fork of …: what it shares with those before it can be read.
-_MOST_ANCESTORS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +30,6 @@ class BlobPeer:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._blobs: blob_service_pb2_grpc.BlobServiceAsyncStub = blob_service_pb2_grpc.BlobServiceStub(channel)
-        self._sessions: session_service_pb2_grpc.SessionServiceAsyncStub = session_service_pb2_grpc.SessionServiceStub(
-            channel
-        )
 
     async def put(
         self, session_id: UUID, data: bytes, *, media_type: str, name: str, sha256: str, seconds: float
@@ -67,38 +58,19 @@ class BlobPeer:
 
         Raises NotFound (BLOB_NOT_FOUND) for any other, whoever's it is.
         """
-        request = blob_service_pb2.GetBlobRequest(blob_id=blob_id, offset=offset, length=length)
+        request = blob_service_pb2.GetBlobRequest(
+            blob_id=blob_id, offset=offset, length=length, session_id=str(session_id)
+        )
         call = self._blobs.GetBlob(request, timeout=_READ_SECONDS)
         data = bytearray()
-        owner, media_type, size = "", "", 0
+        media_type, size = "", 0
         try:
             with peer_call("session"):
                 async for answer in call:
                     if answer.HasField("blob"):
-                        owner, media_type, size = (
-                            answer.blob.session_id,
-                            answer.blob.media_type,
-                            answer.blob.size_bytes,
-                        )
-                        if not await self._descends(str(session_id), owner):
-                            raise _not_found(blob_id)
+                        media_type, size = answer.blob.media_type, answer.blob.size_bytes
                     else:
                         data += answer.chunk
         finally:
             call.cancel()
         return BlobRange(media_type, size, bytes(data))
-
-    async def _descends(self, session_id: str, owner: str) -> bool:
-        for _ in range(_MOST_ANCESTORS):
-            if session_id == owner:
-                return True
-            request = session_service_pb2.GetSessionRequest(session_id=session_id)
-            answer = await self._sessions.GetSession(request, timeout=_CALL_SECONDS)
-            session_id = answer.session.parent_session_id
-            if not session_id:
-                return False
-        return False
-
-
-def _not_found(blob_id: str) -> NotFound:
-    return NotFound("The session has no such blob.", reason="BLOB_NOT_FOUND", metadata={"blob_id": blob_id[:64]})

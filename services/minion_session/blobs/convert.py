@@ -55,8 +55,9 @@ def get_from_proto(request: pb.GetBlobRequest) -> BlobRange:
         if getattr(request, field) < 0:
             violations.add(field, f"must not be negative, is {getattr(request, field)}")
     blob_id = violations.identifier("blob_id", request.blob_id)
+    session_id = violations.optional_identifier("session_id", request.session_id)
     violations.raise_if_any()
-    return BlobRange(blob_id, request.offset, request.length or None)
+    return BlobRange(blob_id, request.offset, request.length or None, session_id)
 
 
 def to_proto(blob: Blob) -> blob_pb2.Blob:

@@ -37,11 +37,12 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class BlobRange:
-    """Which bytes of a blob are wanted: from `offset` on, all or `length` of them."""
+    """Which bytes of a blob are wanted, from `offset` on, all or `length`; of a session's, where one is named."""
 
     blob_id: UUID
     offset: int
     length: int | None
+    session_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ SELECT tenant_id, blob_id FROM session.uploads_left($1, $2);
 
 -- name: get_blob
 -- A blob; a row of NULLs when there is none.
-SELECT * FROM session.get_blob($1, $2);
+SELECT * FROM session.get_blob($1, $2, $3);
 
 -- name: read_chunk
 -- A part of a piece of a blob; NULL when there is no such piece.

@@ -63,11 +63,11 @@ class Blobs:
         """Gives what a blob is, and its bytes in the wanted range as they are asked for.
 
         Raises:
-            NotFound: there is no such blob (`BLOB_NOT_FOUND`).
+            NotFound: there is no such blob, or not in that session (`BLOB_NOT_FOUND`).
             InvalidArgument: the range begins past the end.
         """
         tenant_id = tenant()
-        blob = await self._store.get(tenant_id, wanted.blob_id)
+        blob = await self._store.get(tenant_id, wanted.blob_id, wanted.session_id)
         if blob is None:
             raise blob_not_found(wanted.blob_id)
         if wanted.offset > blob.size_bytes:

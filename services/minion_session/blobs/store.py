@@ -65,9 +65,9 @@ class BlobStore:
         rows = await self._database.fetch(_QUERIES.uploads_left, age, most)
         return [(row["tenant_id"], row["blob_id"]) for row in rows]
 
-    async def get(self, tenant_id: UUID, blob_id: UUID) -> Blob | None:
-        """Reads what a blob is, if there is one."""
-        row = await self._database.fetch_one(_QUERIES.get_blob, tenant_id, blob_id)
+    async def get(self, tenant_id: UUID, blob_id: UUID, session_id: UUID | None) -> Blob | None:
+        """Reads what a blob is, if there is one, and this session has it where one is named."""
+        row = await self._database.fetch_one(_QUERIES.get_blob, tenant_id, blob_id, session_id)
         return _blob_from_row(row) if row is not None and row["blob_id"] is not None else None
 
     async def read(self, tenant_id: UUID, blob_id: UUID, wanted: Slice) -> bytes | None:

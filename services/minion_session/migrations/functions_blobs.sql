@@ -105,10 +105,10 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
      ORDER BY c.updated_at LIMIT most;
 $$;
 
--- A blob, as the session that it was put into has it, or the first fork that still does; all columns are NULL when
--- nobody does.
+-- A blob, as a session has it; with no session as the one that it was put into has it, or the first fork that still does.
+-- All columns are NULL when nobody does.
 CREATE OR REPLACE FUNCTION session.get_blob(
-    tenant uuid, wanted uuid,
+    tenant uuid, wanted uuid, of_session uuid,
     OUT blob_id uuid, OUT session_id uuid, OUT size_bytes bigint, OUT sha256 bytea, OUT media_type text, OUT name text,
     OUT create_time timestamptz
 ) LANGUAGE plpgsql AS $$
@@ -118,7 +118,7 @@ BEGIN
       INTO blob_id, session_id, size_bytes, sha256, media_type, name, create_time
       FROM session.blobs b
       JOIN session.sessions s ON s.tenant_id = b.tenant_id AND s.session_id = b.session_id
-     WHERE b.tenant_id = tenant AND b.blob_id = wanted
+     WHERE b.tenant_id = tenant AND b.blob_id = wanted AND (of_session IS NULL OR b.session_id = of_session)
      ORDER BY s.create_time, b.session_id LIMIT 1;
 END $$;
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from minion.session.v1 import blob_pb2 as minion_dot_session_dot_v1_dot_blob__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$minion/session/v1/blob_service.proto\x12\x11minion.session.v1\x1a\x1cminion/session/v1/blob.proto\"z\n\nBlobHeader\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x17\n\nsize_bytes\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06sha256\x18\x05 \x01(\tB\r\n\x0b_size_bytes\"[\n\x0ePutBlobRequest\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.minion.session.v1.BlobHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05piece\"8\n\x0fPutBlobResponse\x12%\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x17.minion.session.v1.Blob\"A\n\x0eGetBlobRequest\x12\x0f\n\x07\x62lob_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0e\n\x06length\x18\x03 \x01(\x03\"T\n\x0fGetBlobResponse\x12\'\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x17.minion.session.v1.BlobH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05piece2\xb5\x01\n\x0b\x42lobService\x12R\n\x07PutBlob\x12!.minion.session.v1.PutBlobRequest\x1a\".minion.session.v1.PutBlobResponse(\x01\x12R\n\x07GetBlob\x12!.minion.session.v1.GetBlobRequest\x1a\".minion.session.v1.GetBlobResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$minion/session/v1/blob_service.proto\x12\x11minion.session.v1\x1a\x1cminion/session/v1/blob.proto\"z\n\nBlobHeader\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x17\n\nsize_bytes\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06sha256\x18\x05 \x01(\tB\r\n\x0b_size_bytes\"[\n\x0ePutBlobRequest\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.minion.session.v1.BlobHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05piece\"8\n\x0fPutBlobResponse\x12%\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x17.minion.session.v1.Blob\"U\n\x0eGetBlobRequest\x12\x0f\n\x07\x62lob_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0e\n\x06length\x18\x03 \x01(\x03\x12\x12\n\nsession_id\x18\x04 \x01(\t\"T\n\x0fGetBlobResponse\x12\'\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x17.minion.session.v1.BlobH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05piece2\xb5\x01\n\x0b\x42lobService\x12R\n\x07PutBlob\x12!.minion.session.v1.PutBlobRequest\x1a\".minion.session.v1.PutBlobResponse(\x01\x12R\n\x07GetBlob\x12!.minion.session.v1.GetBlobRequest\x1a\".minion.session.v1.GetBlobResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,9 +39,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUTBLOBRESPONSE']._serialized_start=306
   _globals['_PUTBLOBRESPONSE']._serialized_end=362
   _globals['_GETBLOBREQUEST']._serialized_start=364
-  _globals['_GETBLOBREQUEST']._serialized_end=429
-  _globals['_GETBLOBRESPONSE']._serialized_start=431
-  _globals['_GETBLOBRESPONSE']._serialized_end=515
-  _globals['_BLOBSERVICE']._serialized_start=518
-  _globals['_BLOBSERVICE']._serialized_end=699
+  _globals['_GETBLOBREQUEST']._serialized_end=449
+  _globals['_GETBLOBRESPONSE']._serialized_start=451
+  _globals['_GETBLOBRESPONSE']._serialized_end=535
+  _globals['_BLOBSERVICE']._serialized_start=538
+  _globals['_BLOBSERVICE']._serialized_end=719
 # @@protoc_insertion_point(module_scope)

@@ -120,22 +120,26 @@ class GetBlobRequest(_message.Message):
     BLOB_ID_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     LENGTH_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
     blob_id: _builtins.str
     """Required. The blob."""
     offset: _builtins.int
     """The first byte to send, from 0."""
     length: _builtins.int
     """The most bytes to send; 0 means all that follow."""
+    session_id: _builtins.str
+    """The session that must have it, of itself or from the one that it was forked from; empty means any of the tenant's."""
     def __init__(
         self,
         *,
         blob_id: _builtins.str = ...,
         offset: _builtins.int = ...,
         length: _builtins.int = ...,
+        session_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "length", b"length", "offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "length", b"length", "offset", b"offset", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -48,13 +48,15 @@ class BlobServiceStub:
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived, and no run holds it.
     - RESOURCE_EXHAUSTED / BLOB_TOO_LARGE: more bytes came than a blob may have.
+    - DEADLINE_EXCEEDED / DEADLINE_EXCEEDED: the stream stood still for longer than unfinished blobs are kept
+      (`MINION_SESSION_UPLOAD_KEPT_SECONDS`), or took longer than its deadline (10 min unless the caller sets one).
     """
     GetBlob: _grpc.UnaryStreamMultiCallable[_blob_service_pb2.GetBlobRequest, _blob_service_pb2.GetBlobResponse]
     """Streams a blob, or a range of it: what it is, then its bytes.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: the range begins past the end.
-    - NOT_FOUND / BLOB_NOT_FOUND: no such blob in the caller's tenant.
+    - NOT_FOUND / BLOB_NOT_FOUND: no such blob in the caller's tenant, or not in `session_id`.
     """
 
 @_typing.type_check_only
@@ -77,13 +79,15 @@ class BlobServiceAsyncStub(BlobServiceStub):
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived, and no run holds it.
     - RESOURCE_EXHAUSTED / BLOB_TOO_LARGE: more bytes came than a blob may have.
+    - DEADLINE_EXCEEDED / DEADLINE_EXCEEDED: the stream stood still for longer than unfinished blobs are kept
+      (`MINION_SESSION_UPLOAD_KEPT_SECONDS`), or took longer than its deadline (10 min unless the caller sets one).
     """
     GetBlob: _aio.UnaryStreamMultiCallable[_blob_service_pb2.GetBlobRequest, _blob_service_pb2.GetBlobResponse]  # type: ignore[assignment]
     """Streams a blob, or a range of it: what it is, then its bytes.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: the range begins past the end.
-    - NOT_FOUND / BLOB_NOT_FOUND: no such blob in the caller's tenant.
+    - NOT_FOUND / BLOB_NOT_FOUND: no such blob in the caller's tenant, or not in `session_id`.
     """
 
 class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -109,6 +113,8 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived, and no run holds it.
         - RESOURCE_EXHAUSTED / BLOB_TOO_LARGE: more bytes came than a blob may have.
+        - DEADLINE_EXCEEDED / DEADLINE_EXCEEDED: the stream stood still for longer than unfinished blobs are kept
+          (`MINION_SESSION_UPLOAD_KEPT_SECONDS`), or took longer than its deadline (10 min unless the caller sets one).
         """
 
     @_abc_1.abstractmethod
@@ -121,7 +127,7 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: the range begins past the end.
-        - NOT_FOUND / BLOB_NOT_FOUND: no such blob in the caller's tenant.
+        - NOT_FOUND / BLOB_NOT_FOUND: no such blob in the caller's tenant, or not in `session_id`.
         """
 
 def add_BlobServiceServicer_to_server(servicer: BlobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
