@@ -17,6 +17,7 @@ from minion.registry.v1.agent_service_pb2_grpc import AgentServiceStub
 from minion.registry.v1.api_key_service_pb2_grpc import ApiKeyServiceStub
 from minion.registry.v1.tenant_service_pb2_grpc import TenantServiceStub
 from minion.registry.v1.tool_service_pb2_grpc import ToolServiceStub
+from minion.session.v1.blob_service_pb2_grpc import BlobServiceStub
 from minion.session.v1.session_service_pb2_grpc import SessionServiceStub
 from minion_errors import FailedPrecondition, MinionError
 from minion_grpc import connect, peer_errors
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from minion.registry.v1.api_key_service_pb2_grpc import ApiKeyServiceAsyncStub
     from minion.registry.v1.tenant_service_pb2_grpc import TenantServiceAsyncStub
     from minion.registry.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
+    from minion.session.v1.blob_service_pb2_grpc import BlobServiceAsyncStub
     from minion.session.v1.session_service_pb2_grpc import SessionServiceAsyncStub
 
 DEFAULT_PORTS: Final[Mapping[str, int]] = {
@@ -119,6 +121,11 @@ class Services:
     def sessions(self) -> "SessionServiceAsyncStub":
         """Sessions."""
         return SessionServiceStub(self.channel("session"))
+
+    @cached_property
+    def blobs(self) -> "BlobServiceAsyncStub":
+        """What is too large for a message, kept by the session service."""
+        return BlobServiceStub(self.channel("session"))
 
     @cached_property
     def memories(self) -> "MemoryServiceAsyncStub":

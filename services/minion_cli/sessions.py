@@ -12,6 +12,8 @@ from minion_cli.application import group
 from minion_cli.connection import Services, call
 from minion_cli.output import Column, Format, FormatOption, LimitOption
 from minion_cli.paging import take
+from minion_cli.session_contexts import part_text, summary_lines
+from minion_cli.session_contexts import register as register_contexts
 
 app = group("Sessions: what was said.")
 
@@ -62,10 +64,14 @@ def get(session: SessionArgument, form: FormatOption = Format.TABLE) -> None:
 def show(session: SessionArgument, limit: LimitOption = 200, form: FormatOption = Format.TABLE) -> None:
     """Show what was said in a session, oldest first."""
     request = session_service_pb2.ListMessagesRequest(session_id=session)
-    messages = call(
-        lambda services: take(services.sessions.ListMessages, request, "messages", message_pb2.Message, limit)
-    )
-    output.show_list(messages, _MESSAGE_COLUMNS, form)
+
+    async def work(services: Services) -> list[message_pb2.Message]:
+        if form is Format.TABLE:
+            for line in await summary_lines(services, session):
+                print(line)
+        return await take(services.sessions.ListMessages, request, "messages", message_pb2.Message, limit)
+
+    output.show_list(call(work), _MESSAGE_COLUMNS, form)
 
 
 @app.command()
@@ -92,9 +98,9 @@ def _part_text(part: message_pb2.Part) -> str:
             return f"→ {part.tool_call.name}({output.as_json(part.tool_call.arguments)})"
         case "tool_result":
             mark = "✗" if part.tool_result.is_error else "←"
-            return f"{mark} {part.tool_result.name}: {output.as_json(part.tool_result.output)}"
+            return f"{mark} {part.tool_result.name}: {output.as_json(part.tool_result.output)}{part_text(part)}"
         case _:
-            return ""
+            return part_text(part)
 
 
 _MESSAGE_COLUMNS = (
@@ -103,3 +109,5 @@ _MESSAGE_COLUMNS = (
     Column("TIME (UTC)", lambda message: output.time_text(message.create_time)),
     Column("TEXT", message_text, wide=True),
 )
+
+register_contexts(app, message_text)

@@ -11,6 +11,7 @@ _READS = ("Get", "List", "Search", "Resolve", "Watch", "Verify", "Validate")
 # Mutations that take no request_id, and why they are safe to retry without one.
 _KEYED_OTHERWISE = {
     "RecordActivities": "each activity_id is its own key",
+    "PutBlob": "the same bytes in the same session are stored once",
     "BeginTurn": "its source (run and step) is its key, for ever",
     "EndTurn": "releasing what isn't held changes nothing",
     "Complete": "stores nothing; a retry asks and pays again, as its comment says",

@@ -140,6 +140,39 @@ def test_a_conversation_and_all_that_is_left_of_it(
     assert shown("sessions", "close", session_id)["status"] == "SESSION_STATUS_CLOSED"
 
 
+def test_what_a_model_is_shown_of_a_session(
+    shown: Show, talk: Callable[..., list[str]], capsys: pytest.CaptureFixture[str], place: Path
+) -> None:
+    session_id = talk("What is 6 * 7?\n", "demo", "--user", "alan")[-1].split()[-1]
+    context = shown("sessions", "context", session_id, "--messages", "20")
+    assert context["messages"][0]["parts"][0]["text"] == "What is 6 * 7?"
+    assert context["token_count"] > 0
+    assert run(["sessions", "context", session_id, "--messages", "2"]) == 0
+    assert "older messages are left out" in capsys.readouterr().out
+    assert shown("sessions", "summaries", session_id) == []
+    assert run(["sessions", "show", session_id]) == 0
+    assert "What is 6 * 7?" in capsys.readouterr().out
+
+    given = place / "numbers.json"
+    given.write_bytes(b"[" + b"6, " * 200_000 + b"7]")
+    blob = shown("sessions", "put-blob", session_id, str(given))
+    assert (blob["media_type"], blob["name"], int(blob["size_bytes"])) == (
+        "application/json",
+        "numbers.json",
+        given.stat().st_size,
+    )
+    got = place / "got.json"
+    assert run(["sessions", "get-blob", blob["blob_id"], "--to", str(got)]) == 0
+    assert got.read_bytes() == given.read_bytes()
+    assert run(["sessions", "get-blob", blob["blob_id"], "--to", str(got), "--offset", "1", "--length", "4"]) == 0
+    assert got.read_bytes() == b"6, 6"
+
+    fork = shown("sessions", "fork", session_id, "--at", "1", "--name", "Another way")
+    assert (fork["parent_session_id"], fork["fork_sequence"], fork["last_sequence"]) == (session_id, "1", "1")
+    assert fork["display_name"] == "Another way"
+    shown("sessions", "close", session_id)
+
+
 async def test_a_conversation_in_a_terminal(stack: RunningStack, plain_environ: dict[str, str]) -> None:
     terminal, inside = pty.openpty()
     try:

@@ -8,6 +8,8 @@ from uuid import UUID
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hypothesis import given
 from hypothesis import strategies as st
 from minion.session.v1 import blob_service_pb2
@@ -77,6 +79,18 @@ async def test_twelve_megabytes_are_stored_once_and_read_by_range(
     again = (await blobs.PutBlob(sent([header(session_id, name="other"), *chunked(data, 777_777)]))).blob
     assert again == blob
     assert await _rows(owner, tenant_id) == (1, 1, -(-len(data) // PIECE_BYTES))
+
+
+async def test_health_and_reflection_know_the_service(replica: Served) -> None:
+    async with grpc.aio.insecure_channel(replica.address) as channel:
+        asked = health_pb2.HealthCheckRequest(service="minion.session.v1.BlobService")
+        answer = await health_pb2_grpc.HealthStub(channel).Check(asked)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        listing = reflection_pb2.ServerReflectionRequest(list_services="")
+        call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([listing]))
+        names = {one.name for one in (await call.read()).list_services_response.service}
+        assert {"minion.session.v1.BlobService", "minion.session.v1.SessionService"} <= names
+        call.cancel()
 
 
 async def test_another_session_has_a_blob_of_its_own(session: Stub, blobs: Blobs) -> None:

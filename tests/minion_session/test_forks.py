@@ -1,7 +1,8 @@
 """Forks: another one's messages, shared and not copied, up to a place; and what becomes of them when that one goes."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from importlib import resources
 from typing import Any
 from uuid import UUID
 
@@ -14,9 +15,11 @@ from minion.session.v1 import session_pb2
 from minion.session.v1 import session_service_pb2 as pb
 from minion_grpc import wire
 from minion_postgres import Database
+from minion_postgres.migrations import Migrations
 from minion_session.forks.domain import Said, last_whole
 from minion_session.messages.domain import Role
 from minion_testing.errors import refused
+from minion_testing.postgres import ClonedDatabase
 
 from tests.minion_session.made import (
     ASSISTANT,
@@ -40,7 +43,10 @@ from tests.minion_session.made import (
     turn,
     words,
 )
-from tests.minion_session.stage import Blobs, Stub
+from tests.minion_session.stage import Blobs, Stub, gateway, serving
+
+MakeDatabase = Callable[..., Awaitable[ClonedDatabase]]
+MIGRATIONS = resources.files("minion_session") / "migrations"
 
 
 async def _delete(owner: Database, tenant_id: UUID, session_id: str) -> int:
@@ -369,6 +375,28 @@ async def test_forks_made_while_their_parent_goes_are_whole(session: Stub, owner
             if isinstance(one, str) and place is not None:
                 assert words(await listed(session, one)) == ["one", "two", "three", "four"][:place]
         assert isinstance(made[1], str)
+
+
+async def test_the_way_down_gives_forks_what_they_share(database_factory: MakeDatabase, tenant_id: UUID) -> None:
+    database = await database_factory()
+    async with serving(database) as replica, gateway(replica, tenant_id) as session:
+        parent = await _said(session, "one", "two", "three")
+        child = (await fork(session, parent, 2)).session_id
+        await session.AppendMessages(append(child, "child three", source=source()))
+        grandchild = (await fork(session, child, 3)).session_id
+        empty = (await fork(session, grandchild, 1)).session_id
+    migrations, dsn = Migrations("session", MIGRATIONS), database.dsn("session", "owner")
+    behind = len(migrations.steps) - next(
+        place for place, step in enumerate(migrations.steps) if step.name.endswith("_contexts")
+    )
+    await migrations.down(dsn, steps=behind)
+    async with await database.connect("session", "owner") as owner:
+        assert await _own(owner, child) == await _own(owner, grandchild) == [1, 2, 3]
+        assert (await _own(owner, parent), await _own(owner, empty)) == ([1, 2, 3], [1])
+    await migrations.up(dsn)
+    async with serving(database) as replica, gateway(replica, tenant_id) as session:
+        for one in (child, grandchild):
+            assert words(await listed(session, one)) == ["one", "two", "child three"]
 
 
 # What happens next to a family of sessions: somebody appends, forks at a place, or is deleted.

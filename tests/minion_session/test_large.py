@@ -5,7 +5,7 @@ from typing import Any
 from minion.session.v1 import session_service_pb2 as pb
 from minion_testing.stalls import longest_stall
 
-from tests.minion_session.made import append, open_session, result
+from tests.minion_session.made import append, call, open_session, result
 from tests.minion_session.stage import Stub
 
 # 240 KB on the wire, of which each value is four bytes: nothing costs more to convert.
@@ -28,3 +28,18 @@ async def test_a_large_workspace_is_converted_off_the_loop(session: Stub) -> Non
             change.value.list_value.values.add().list_value.SetInParent()
     assert await longest_stall(lambda: session.SetWorkspaceEntries(changes)) < 0.4
     assert await longest_stall(lambda: session.GetWorkspace(pb.GetWorkspaceRequest(session_id=session_id))) < 0.4
+
+
+async def test_a_large_context_is_built_off_the_loop(session: Stub) -> None:
+    session_id = await open_session(session)
+    for number in range(2):
+        exchange = [call(f"c{number}{place}") for place in range(4)]
+        answers = [result(f"c{number}{place}", _DENSE) for place in range(4)]
+        batch = [one for both in zip(exchange, answers, strict=True) for one in both]
+        await session.AppendMessages(append(session_id, "Look.", *batch))
+    await session.AppendMessages(append(session_id, "Well?"))
+    whole = pb.GetContextRequest(session_id=session_id, token_budget=1_000_000)
+    assert len((await session.GetContext(whole)).messages) == 19
+    assert await longest_stall(lambda: session.GetContext(whole)) < 0.4
+    cut = pb.GetContextRequest(session_id=session_id, token_budget=40_000)
+    assert await longest_stall(lambda: session.GetContext(cut)) < 0.4

@@ -164,12 +164,12 @@ def _opened(units: Sequence[Unit], taken: Sequence[Unit], last: Message | None, 
     if first is None:
         return nothing
     try:
-        rest = _newest(units, last, Limits(limits.token_budget - _tokens(first), limits.max_messages - 1))
+        rest = _newest(units[place + 1 :], last, Limits(limits.token_budget - _tokens(first), limits.max_messages - 1))
     except InvalidArgument:
         return nothing
     if not rest:
         return nothing
-    adjoins = place + 1 == len(units) - len(rest)
+    adjoins = len(rest) == len(units) - place - 1
     return _Chosen((first, *rest), (first if adjoins else rest[0])[0].sequence)
 
 

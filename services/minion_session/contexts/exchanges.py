@@ -75,6 +75,8 @@ def _pair(messages: Sequence[Message]) -> list[list[_Call]]:
     calls: list[list[_Call]] = [[] for _ in messages]
     unanswered: dict[str, _Call] = {}
     for message, own in zip(messages, calls, strict=True):
+        if message.role is not Role.ASSISTANT and message.role is not Role.TOOL:
+            continue
         for part in message.parts:
             if isinstance(part, ToolCallPart) and message.role is Role.ASSISTANT:
                 call = unanswered[part.tool_call_id] = _Call(part)
@@ -86,6 +88,8 @@ def _pair(messages: Sequence[Message]) -> list[list[_Call]]:
     taken: set[str] = set()
     # The newest call of an id keeps it: that one may still be answered by its caller.
     for message, own in zip(reversed(messages), reversed(calls), strict=True):
+        if not own:
+            continue
         for place, call in reversed(list(enumerate(own))):
             call.shown_id = call.part.tool_call_id
             if call.shown_id in taken or not _ID.fullmatch(call.shown_id):
@@ -98,6 +102,9 @@ def _pair(messages: Sequence[Message]) -> list[list[_Call]]:
 def _unit(message: Message, calls: list[_Call]) -> Unit:
     if message.role is Role.TOOL:
         return ()
+    if len(message.parts) == 1 and isinstance(message.parts[0], TextPart):
+        # Most messages are no more than this.
+        return (message,) if message.parts[0].text.strip() else ()
     own = iter(calls)
     parts = [shown for part in message.parts if (shown := _shown(part, message.role, own)) is not None]
     if not parts:

@@ -6,13 +6,14 @@
 -- half of the budget at most, since a larger one is shown cut. When they begin amid a turn, the user's message that
 -- opened it follows, from no more than a thousand further back: a context begins with a user's message. The sequence
 -- has no gaps, so all of it is a range of the primary key, however long the session is. `shared` is the session's
--- shared_sequence: messages up to it are read from their holders.
+-- shared_sequence: messages up to it are read from their holders. Planning it takes ten times as long as running it, so
+-- it is planned once a connection.
 CREATE OR REPLACE FUNCTION session.read_window(
     tenant uuid, target uuid, shared bigint, upto bigint, token_budget bigint, most integer, most_bytes bigint
 ) RETURNS TABLE (
     sequence bigint, role text, author text, parts jsonb, token_count integer, run_id uuid, metadata jsonb,
     create_time timestamptz
-) LANGUAGE plpgsql ROWS 50 AS $$
+) LANGUAGE plpgsql ROWS 50 SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     RETURN QUERY
     WITH counted AS (

@@ -67,6 +67,8 @@ class BlobServiceServicer:
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived, and no run holds it.
         - RESOURCE_EXHAUSTED / BLOB_TOO_LARGE: more bytes came than a blob may have.
+        - DEADLINE_EXCEEDED / DEADLINE_EXCEEDED: the stream stood still for longer than unfinished blobs are kept
+        (`MINION_SESSION_UPLOAD_KEPT_SECONDS`), or took longer than its deadline (10 min unless the caller sets one).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

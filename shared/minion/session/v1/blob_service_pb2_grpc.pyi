@@ -48,6 +48,8 @@ class BlobServiceStub:
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived, and no run holds it.
     - RESOURCE_EXHAUSTED / BLOB_TOO_LARGE: more bytes came than a blob may have.
+    - DEADLINE_EXCEEDED / DEADLINE_EXCEEDED: the stream stood still for longer than unfinished blobs are kept
+      (`MINION_SESSION_UPLOAD_KEPT_SECONDS`), or took longer than its deadline (10 min unless the caller sets one).
     """
     GetBlob: _grpc.UnaryStreamMultiCallable[_blob_service_pb2.GetBlobRequest, _blob_service_pb2.GetBlobResponse]
     """Streams a blob, or a range of it: what it is, then its bytes.
@@ -77,6 +79,8 @@ class BlobServiceAsyncStub(BlobServiceStub):
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived, and no run holds it.
     - RESOURCE_EXHAUSTED / BLOB_TOO_LARGE: more bytes came than a blob may have.
+    - DEADLINE_EXCEEDED / DEADLINE_EXCEEDED: the stream stood still for longer than unfinished blobs are kept
+      (`MINION_SESSION_UPLOAD_KEPT_SECONDS`), or took longer than its deadline (10 min unless the caller sets one).
     """
     GetBlob: _aio.UnaryStreamMultiCallable[_blob_service_pb2.GetBlobRequest, _blob_service_pb2.GetBlobResponse]  # type: ignore[assignment]
     """Streams a blob, or a range of it: what it is, then its bytes.
@@ -109,6 +113,8 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived, and no run holds it.
         - RESOURCE_EXHAUSTED / BLOB_TOO_LARGE: more bytes came than a blob may have.
+        - DEADLINE_EXCEEDED / DEADLINE_EXCEEDED: the stream stood still for longer than unfinished blobs are kept
+          (`MINION_SESSION_UPLOAD_KEPT_SECONDS`), or took longer than its deadline (10 min unless the caller sets one).
         """
 
     @_abc_1.abstractmethod

@@ -75,7 +75,7 @@ class Message(_message.Message):
     """Who exactly: an agent's or a person's name, at most 200 characters."""
     token_count: _builtins.int
     """How many tokens the message takes, 0 to 10,000,000; 0 means that the service estimates it: a token for four bytes
-    of its parts (texts as they are, calls and results as JSON), and four for its frame.
+    of its parts (texts as they are, calls, results and media as JSON, thinking not at all), and four for its frame.
     """
     run_id: _builtins.str
     """The run that appended the message; empty when a client did. Given by the service."""

@@ -287,6 +287,7 @@ class SessionServiceServicer:
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        - NOT_FOUND / BLOB_NOT_FOUND: a message names a blob that the session hasn't.
         - ABORTED / SEQUENCE_MOVED: `expected_sequence` is not the session's last.
         - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and `source` names no run that
         holds it.
@@ -340,12 +341,13 @@ class SessionServiceServicer:
         """Returns what a model is to be shown of a session: its newest summary and as many of the newest messages as fit.
 
         What it returns is always a transcript that OpenAI, Anthropic and Gemini accept: it begins with a user's message (or
-        is empty), a tool call always comes with its result right after it, and nothing is empty. Its cost doesn't grow with
-        the session's length.
+        is empty), a tool call always comes with its result right after it, and nothing is empty. What comes before the first
+        user's message is left out, and so is thinking. Its cost doesn't grow with the session's length.
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
-        - INVALID_ARGUMENT / CONTEXT_BUDGET_TOO_SMALL: the last message alone takes more than `token_budget`.
+        - INVALID_ARGUMENT / CONTEXT_BUDGET_TOO_SMALL: the last message alone (with the call that it answers, or what is
+        given for the results that it waits for) takes more than `token_budget`.
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -362,6 +364,8 @@ class SessionServiceServicer:
         - INVALID_ARGUMENT / SEQUENCE_OUT_OF_RANGE: the session has no such message.
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         - FAILED_PRECONDITION / SESSION_STATUS_FORBIDS: the session is archived.
+        - ALREADY_EXISTS / REQUEST_ID_REUSED: the `request_id` came with another request, or the step of `source` has saved
+        the summary of another session.
         - PERMISSION_DENIED / PERMISSION_MISSING: the caller gives a `source` and is no service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -390,6 +394,7 @@ class SessionServiceServicer:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
         - INVALID_ARGUMENT / CONTEXT_BUDGET_TOO_SMALL: the message alone takes more than `token_budget`.
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        - NOT_FOUND / BLOB_NOT_FOUND: the message names a blob that the session hasn't.
         - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired.
         - FAILED_PRECONDITION / SESSION_HELD: another run holds the session.
         - ALREADY_EXISTS / REQUEST_ID_REUSED: the step of `source` has appended something else.

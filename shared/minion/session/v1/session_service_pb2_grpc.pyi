@@ -127,6 +127,7 @@ class SessionServiceStub:
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    - NOT_FOUND / BLOB_NOT_FOUND: a message names a blob that the session hasn't.
     - ABORTED / SEQUENCE_MOVED: `expected_sequence` is not the session's last.
     - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and `source` names no run that
       holds it.
@@ -164,12 +165,13 @@ class SessionServiceStub:
     """Returns what a model is to be shown of a session: its newest summary and as many of the newest messages as fit.
 
     What it returns is always a transcript that OpenAI, Anthropic and Gemini accept: it begins with a user's message (or
-    is empty), a tool call always comes with its result right after it, and nothing is empty. Its cost doesn't grow with
-    the session's length.
+    is empty), a tool call always comes with its result right after it, and nothing is empty. What comes before the first
+    user's message is left out, and so is thinking. Its cost doesn't grow with the session's length.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
-    - INVALID_ARGUMENT / CONTEXT_BUDGET_TOO_SMALL: the last message alone takes more than `token_budget`.
+    - INVALID_ARGUMENT / CONTEXT_BUDGET_TOO_SMALL: the last message alone (with the call that it answers, or what is
+      given for the results that it waits for) takes more than `token_budget`.
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     """
     SaveSummary: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.SaveSummaryRequest, _session_service_pb2.SaveSummaryResponse]
@@ -182,6 +184,8 @@ class SessionServiceStub:
     - INVALID_ARGUMENT / SEQUENCE_OUT_OF_RANGE: the session has no such message.
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - FAILED_PRECONDITION / SESSION_STATUS_FORBIDS: the session is archived.
+    - ALREADY_EXISTS / REQUEST_ID_REUSED: the `request_id` came with another request, or the step of `source` has saved
+      the summary of another session.
     - PERMISSION_DENIED / PERMISSION_MISSING: the caller gives a `source` and is no service.
     """
     ListSummaries: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListSummariesRequest, _session_service_pb2.ListSummariesResponse]
@@ -202,6 +206,7 @@ class SessionServiceStub:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
     - INVALID_ARGUMENT / CONTEXT_BUDGET_TOO_SMALL: the message alone takes more than `token_budget`.
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    - NOT_FOUND / BLOB_NOT_FOUND: the message names a blob that the session hasn't.
     - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired.
     - FAILED_PRECONDITION / SESSION_HELD: another run holds the session.
     - ALREADY_EXISTS / REQUEST_ID_REUSED: the step of `source` has appended something else.
@@ -358,6 +363,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    - NOT_FOUND / BLOB_NOT_FOUND: a message names a blob that the session hasn't.
     - ABORTED / SEQUENCE_MOVED: `expected_sequence` is not the session's last.
     - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and `source` names no run that
       holds it.
@@ -395,12 +401,13 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Returns what a model is to be shown of a session: its newest summary and as many of the newest messages as fit.
 
     What it returns is always a transcript that OpenAI, Anthropic and Gemini accept: it begins with a user's message (or
-    is empty), a tool call always comes with its result right after it, and nothing is empty. Its cost doesn't grow with
-    the session's length.
+    is empty), a tool call always comes with its result right after it, and nothing is empty. What comes before the first
+    user's message is left out, and so is thinking. Its cost doesn't grow with the session's length.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
-    - INVALID_ARGUMENT / CONTEXT_BUDGET_TOO_SMALL: the last message alone takes more than `token_budget`.
+    - INVALID_ARGUMENT / CONTEXT_BUDGET_TOO_SMALL: the last message alone (with the call that it answers, or what is
+      given for the results that it waits for) takes more than `token_budget`.
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     """
     SaveSummary: _aio.UnaryUnaryMultiCallable[_session_service_pb2.SaveSummaryRequest, _session_service_pb2.SaveSummaryResponse]  # type: ignore[assignment]
@@ -413,6 +420,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     - INVALID_ARGUMENT / SEQUENCE_OUT_OF_RANGE: the session has no such message.
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - FAILED_PRECONDITION / SESSION_STATUS_FORBIDS: the session is archived.
+    - ALREADY_EXISTS / REQUEST_ID_REUSED: the `request_id` came with another request, or the step of `source` has saved
+      the summary of another session.
     - PERMISSION_DENIED / PERMISSION_MISSING: the caller gives a `source` and is no service.
     """
     ListSummaries: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListSummariesRequest, _session_service_pb2.ListSummariesResponse]  # type: ignore[assignment]
@@ -433,6 +442,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
     - INVALID_ARGUMENT / CONTEXT_BUDGET_TOO_SMALL: the message alone takes more than `token_budget`.
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+    - NOT_FOUND / BLOB_NOT_FOUND: the message names a blob that the session hasn't.
     - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired.
     - FAILED_PRECONDITION / SESSION_HELD: another run holds the session.
     - ALREADY_EXISTS / REQUEST_ID_REUSED: the step of `source` has appended something else.
@@ -646,6 +656,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        - NOT_FOUND / BLOB_NOT_FOUND: a message names a blob that the session hasn't.
         - ABORTED / SEQUENCE_MOVED: `expected_sequence` is not the session's last.
         - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and `source` names no run that
           holds it.
@@ -707,12 +718,13 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns what a model is to be shown of a session: its newest summary and as many of the newest messages as fit.
 
         What it returns is always a transcript that OpenAI, Anthropic and Gemini accept: it begins with a user's message (or
-        is empty), a tool call always comes with its result right after it, and nothing is empty. Its cost doesn't grow with
-        the session's length.
+        is empty), a tool call always comes with its result right after it, and nothing is empty. What comes before the first
+        user's message is left out, and so is thinking. Its cost doesn't grow with the session's length.
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
-        - INVALID_ARGUMENT / CONTEXT_BUDGET_TOO_SMALL: the last message alone takes more than `token_budget`.
+        - INVALID_ARGUMENT / CONTEXT_BUDGET_TOO_SMALL: the last message alone (with the call that it answers, or what is
+          given for the results that it waits for) takes more than `token_budget`.
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         """
 
@@ -731,6 +743,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_ARGUMENT / SEQUENCE_OUT_OF_RANGE: the session has no such message.
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         - FAILED_PRECONDITION / SESSION_STATUS_FORBIDS: the session is archived.
+        - ALREADY_EXISTS / REQUEST_ID_REUSED: the `request_id` came with another request, or the step of `source` has saved
+          the summary of another session.
         - PERMISSION_DENIED / PERMISSION_MISSING: the caller gives a `source` and is no service.
         """
 
@@ -763,6 +777,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
         - INVALID_ARGUMENT / CONTEXT_BUDGET_TOO_SMALL: the message alone takes more than `token_budget`.
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        - NOT_FOUND / BLOB_NOT_FOUND: the message names a blob that the session hasn't.
         - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired.
         - FAILED_PRECONDITION / SESSION_HELD: another run holds the session.
         - ALREADY_EXISTS / REQUEST_ID_REUSED: the step of `source` has appended something else.
