@@ -323,7 +323,7 @@ def test_the_doctor_sees_the_running_stack(shown: Show, capsys: pytest.CaptureFi
     out = capsys.readouterr().out
     assert "a stack is running here" in out
     assert "with pgvector" in out
-    assert "gateway 0001_" in out
+    assert "gateway 0002_" in out
 
 
 def test_many_rows_come_page_by_page(shown: Show) -> None:

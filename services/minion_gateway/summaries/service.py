@@ -28,6 +28,7 @@ from minion_gateway.inference.service import Inference
 from minion_gateway.runs.changes import AttemptBegin, AttemptEnd, AttemptState, Charge
 from minion_gateway.runs.cleaning import clean
 from minion_gateway.runs.domain import StepState, TokenUsage
+from minion_gateway.runs.events import UNCERTAIN
 from minion_gateway.runs.points import point
 from minion_gateway.runs.prompt import attempt_name
 from minion_gateway.summaries import audits
@@ -40,6 +41,9 @@ _log = structlog.get_logger()
 _LONGEST_TEXT = 100_000
 # What an earlier summary may take of a question.
 _LONGEST_BEFORE = 20_000
+# How long a commit is tried: less than a lease.
+_PATIENCE = 3.0
+_FIRST_PAUSE = 0.05
 # The peer is away for now: what was committed stands, and the job is tried again.
 AWAY = (Unavailable, DeadlineExceeded, Aborted, ResourceExhausted)
 
@@ -192,9 +196,41 @@ class Summarizer:
         return Outcome.FAILED
 
     async def _advance(self, job: Job, change: SummaryChange) -> None:
-        """Commits a change. One whose acknowledgement was lost is not tried again: the job is read anew."""
-        if not await self._store.advance(job, change):
+        """Commits a change, once. An acknowledgement that was lost is not retried blindly: the job tells what stands.
+
+        Raises LostError, or what kept the database away for longer: then the job is put off, and goes on from there.
+        """
+        clock = asyncio.get_running_loop().time
+        give_up, pause, uncertain = clock() + _PATIENCE, _FIRST_PAUSE, False
+        while True:
+            try:
+                if uncertain and await self._stands(job, change):
+                    return
+                if not await self._store.advance(job, change):
+                    raise LostError
+                return
+            except UNCERTAIN as fault:
+                _log.warning("a change was not acknowledged", error=fault.message, reason=fault.reason)
+                uncertain = True
+                if clock() + pause > give_up:
+                    raise
+            await asyncio.sleep(pause)
+            pause *= 2
+
+    async def _stands(self, job: Job, change: SummaryChange) -> bool:
+        """Whether a change was committed, by what the job is now."""
+        now = await self._store.load(job.tenant_id, job.session_id)
+        if now is None and change.is_over:
+            return True
+        if now is None or now.epoch != job.epoch:
             raise LostError
+        if change.is_over:
+            return False
+        if change.goes_on:
+            return now.step > job.step
+        if change.result is not None:
+            return now.result == change.result
+        return now.asked and now.attempt == change.attempts_begun[0].attempt
 
 
 def _result(plan: Plan, completion: Completion) -> SummaryResult:

@@ -224,19 +224,6 @@ async def test_the_next_turn_does_not_wait_for_a_summary(
     assert [each.last_sequence for each in await summaries(client, session_id)] == [2]
 
 
-async def test_a_job_waits_for_a_session_service_that_is_away(
-    client: Client, provider: FakeProvider, stage: Stage, owner: Database
-) -> None:
-    scripted(provider)
-    session_id = await client.conversation(behavior=policy())
-    await say(client, session_id, LONG, "Indeed.")
-    # Whoever picks the job first may be one that reaches nobody: it puts it off, for the other.
-    async with stage.second_gateway(session_address="127.0.0.1:1", summary_poll_seconds=0.01):
-        run = await client.create(session_id, "And you?")
-        await settled(owner, session_id)
-    assert [each.run_id for each in await summaries(client, session_id)] == [run.run_id]
-
-
 async def test_a_long_stretch_takes_several_summaries(stage: Stage, provider: FakeProvider, owner: Database) -> None:
     scripted(provider)
     async with stage.second_gateway(summary_input_tokens=1_000) as narrow, Client(stage, narrow) as client:
