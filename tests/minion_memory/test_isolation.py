@@ -22,6 +22,8 @@ _TENANT_TABLES = (
     "memory_revisions",
     "memory_access",
     "unembedded_memories",
+    "tenant_models",
+    "reembeddings",
 )
 
 

@@ -34,6 +34,8 @@ BEGIN
             RETURN results;
         END IF;
     END IF;
+    PERFORM memory.admit_vectors(tenant, array_agg(given.model_id))
+       FROM jsonb_to_recordset(batch) AS given (model_id smallint);
 
     -- What is there, and what is to be: unset times go on from a memory that says the same, or begin now.
     WITH given AS MATERIALIZED (
@@ -196,6 +198,7 @@ BEGIN
         RAISE EXCEPTION 'ETAG_MISMATCH' USING ERRCODE = 'MN410', DETAIL = 'The memory changed since it was read.',
             HINT = jsonb_build_object('memory_id', memory, 'etag', known.revision::text)::text;
     END IF;
+    PERFORM memory.admit_vectors(tenant, ARRAY[model]);
     changed := jsonb_populate_record(NULL::memory.store_item, to_jsonb(known) || changes);
     IF changed.valid_until < changed.valid_from THEN
         RAISE EXCEPTION 'INVALID_FIELDS' USING ERRCODE = 'MN400', DETAIL = 'The memory would end before it begins.',
