@@ -181,10 +181,17 @@ class LateEmbedder:
         """Embeds what is due, of every tenant; gives how many were picked, and whether models answered."""
         picked = await self._store.pick(_PICKED_A_LOOK)
         served = True
-        for tenant_id, ids in picked.items():
-            for start in range(0, len(ids), _TEXTS_A_CALL):
-                # One tenant's model may be away while another's answers.
-                served = await self._serve(tenant_id, ids[start : start + _TEXTS_A_CALL]) and served
+        try:
+            for tenant_id, ids in picked.items():
+                for start in range(0, len(ids), _TEXTS_A_CALL):
+                    # One tenant's model may be away while another's answers.
+                    served = await self._serve(tenant_id, ids[start : start + _TEXTS_A_CALL]) and served
+        except asyncio.CancelledError:
+            # Another replica may go on at once; what has its vector by now is not in the list any more.
+            with suppress(MinionError):
+                for tenant_id, ids in picked.items():
+                    await self._store.give_back(tenant_id, ids, _AT_ONCE)
+            raise
         return sum(len(ids) for ids in picked.values()), served
 
     async def _serve(self, tenant_id: UUID, ids: Sequence[UUID]) -> bool:
