@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from time import monotonic
 from typing import TypeVar
 from uuid import UUID
 
 from minion_auth import caller, tenant
 from minion_auth.bounded import BoundedCache
-from minion_errors import Aborted
+from minion_errors import Aborted, Unavailable
 from minion_postgres import pages
 
 from minion_memory.embedding_models.domain import (
@@ -26,6 +27,7 @@ _T = TypeVar("_T")
 _FILTERS = {"list": "embedding_models"}
 _REMEMBERED_TENANTS = 10_000
 _CHOICE_SECONDS = 5.0
+_MOVES = frozenset({"EMBEDDING_MODEL_MOVED", "EMBEDDING_MODEL_MOVING"})
 # A tenant that is moved more often than this during one call is nobody's.
 _MOST_MOVES = 2
 # Writers wait for the end of a move, which takes some hundredths of a second; one that dies lets go after five seconds.
@@ -78,7 +80,7 @@ class EmbeddingModels:
     async def settled(self, tenant_id: UUID, work: Callable[[Chosen], Awaitable[_T]]) -> _T:
         """Does what needs the tenant's model; again, when the memories were moved to another one meanwhile.
 
-        Writers wait while a move ends. Raises Aborted when that takes too long.
+        Writers wait while a move ends. Raises Unavailable (EMBEDDING_UNAVAILABLE) when that takes too long.
         """
         until = monotonic() + _LONGEST_WAIT_SECONDS
         moves = 0
@@ -90,6 +92,13 @@ class EmbeddingModels:
                     moves += 1
                 elif fault.reason == "EMBEDDING_MODEL_MOVING" and monotonic() < until:
                     await asyncio.sleep(_LOOK_SECONDS)
+                elif fault.reason in _MOVES:
+                    raise Unavailable(
+                        fault.message,
+                        reason="EMBEDDING_UNAVAILABLE",
+                        metadata={"cause": fault.reason},
+                        retry_after=timedelta(seconds=1),
+                    ) from fault
                 else:
                     raise
                 self.forget(tenant_id)

@@ -114,6 +114,8 @@ DECLARE
     batch uuid[];
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
+    -- Before the row, as whoever changes the choice does.
+    PERFORM pg_advisory_xact_lock_shared(memory.model_lock(tenant));
     UPDATE memory.tenant_models SET due_time = clock_timestamp() + hold
      WHERE tenant_id = tenant AND epoch = choice AND NOT swept
     RETURNING model_id INTO model;

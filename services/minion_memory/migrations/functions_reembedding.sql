@@ -187,10 +187,14 @@ CREATE OR REPLACE FUNCTION memory.close_reembedding(tenant uuid, job uuid, held 
 RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true), set_config('lock_timeout', '3s', true);
-    PERFORM pg_advisory_xact_lock(memory.model_lock(tenant));
     UPDATE memory.reembeddings SET closing_until = clock_timestamp() + span
      WHERE tenant_id = tenant AND reembedding_id = job AND epoch = held AND state = 'running';
-    RETURN FOUND;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    -- Those who write now are waited for; who comes after them sees that it is closed.
+    PERFORM pg_advisory_xact_lock(memory.model_lock(tenant));
+    RETURN true;
 END $$;
 
 -- Ends a pass. Where no memory lacks the new vector, the new model is the tenant's from this moment: checked while nobody
@@ -217,9 +221,11 @@ BEGIN
         RETURN 'again';
     END IF;
     PERFORM memory.choose_model(tenant, target);
+    -- As many vectors as memories: counting them would keep writers waiting.
     UPDATE memory.reembeddings
        SET state = 'completed', error = '', progress_time = now(), lease_until = '-infinity',
-           memory_count = memory.count_memories(tenant), done_count = memory.count_vectors(tenant, target)
+           memory_count = counted.memories, done_count = counted.memories
+      FROM (SELECT memory.count_memories(tenant) AS memories) counted
      WHERE tenant_id = tenant AND reembedding_id = job;
     RETURN 'moved';
 END $$;
