@@ -21,14 +21,22 @@ from minion_memory.memories.peer import RETRYABLE, Gateway
 from minion_memory.memories.service import Memories
 from minion_memory.memories.store import MemoryStore, SearchLimits, prepare
 from minion_memory.memories.worker import purge_requests
+from minion_memory.portability.service import Portability
+from minion_memory.portability.store import ExportStore
 from minion_memory.reembedding.service import Reembeddings
 from minion_memory.reembedding.store import ReembeddingStore, UnembeddedStore
 from minion_memory.reembedding.worker import Embedding, LateEmbedder, Reembedder
+from minion_memory.revisions.service import Revisions
+from minion_memory.revisions.store import RevisionStore
 from minion_memory.servicer import MemoryServicer
 from minion_memory.settings import MemorySettings
+from minion_memory.subjects.service import Pruning, Subjects
+from minion_memory.subjects.store import SubjectStore
+from minion_memory.subjects.worker import prune_memories
 
 # Making room for a model takes milliseconds; a statement of the owner's may wait for others'.
 _MAINTENANCE_SECONDS = 60.0
+_EMBEDDING_SECONDS = 60.0
 
 
 @asynccontextmanager
@@ -50,15 +58,26 @@ async def compose(settings: MemorySettings, telemetry: Telemetry) -> AsyncIterat
         )
         model_store = EmbeddingModelStore(database)
         models = EmbeddingModels(model_store, default_model=settings.default_embedding_model)
-        memories = Memories(MemoryStore(database, limits), models, Gateway(gateway))
-        server = Server("memory", settings, telemetry, authenticator)
+        memory_store = MemoryStore(database, limits)
+        memories = Memories(memory_store, models, Gateway(gateway, seconds=settings.embed_seconds))
+        revisions = Revisions(RevisionStore(database), memory_store, memories, models)
+        portability = Portability(ExportStore(database), memories)
+        subject_store = SubjectStore(database)
+        # A long stream, or a large erasure, takes as long as it takes.
+        unbounded = [f"/minion.memory.v1.MemoryService/{method}" for method in ("ImportMemories", "EraseSubject")]
+        server = Server("memory", settings, telemetry, authenticator, deadlines=dict.fromkeys(unbounded))
         server.add(
             add_MemoryServiceServicer_to_server,
-            MemoryServicer(memories),
+            MemoryServicer(memories, revisions, portability, Subjects(subject_store)),
             memory_service_pb2.DESCRIPTOR.services_by_name["MemoryService"],
         )
         server.background(partial(purge_requests, database), name="purge_requests")
-        _add_models(server, settings, telemetry, database, model_store, models, Gateway(gateway))
+        if settings.retention.kept:
+            pruning = Pruning(subject_store, settings.retention)
+            server.background(partial(prune_memories, pruning, seconds=settings.prune_seconds), name="prune_memories")
+        # Nobody waits for what is embedded beside the calls.
+        patient = Gateway(gateway, seconds=_EMBEDDING_SECONDS)
+        _add_models(server, settings, telemetry, database, model_store, models, patient)
         yield server
 
 

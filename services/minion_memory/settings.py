@@ -1,10 +1,14 @@
 """What a deployment decides about the memory service."""
 
+from datetime import timedelta
 from typing import ClassVar
 
 from minion_grpc.settings import ServerSettings
 from minion_postgres import DatabaseSettings
 from pydantic import Field
+
+from minion_memory.memories.domain import MemoryType
+from minion_memory.subjects.domain import Retention
 
 
 class MemorySettings(ServerSettings, DatabaseSettings):
@@ -23,6 +27,11 @@ class MemorySettings(ServerSettings, DatabaseSettings):
         default="local/all-minilm-l6-v2",
         min_length=1,
         description="The embedding model used when none is named, as provider/model.",
+    )
+    embed_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        description="Seconds that embedding may take; then texts are stored without, to be embedded later.",
     )
     exact_search_limit: int = Field(
         default=20_000,
@@ -59,3 +68,20 @@ class MemorySettings(ServerSettings, DatabaseSettings):
         le=3_600,
         description="Seconds after which another replica goes on with the re-embedding of one that died.",
     )
+    fact_kept: float | None = Field(default=None, gt=0, description="Days that a FACT is kept after its last change.")
+    preference_kept: float | None = Field(
+        default=None, gt=0, description="Days that a PREFERENCE is kept after its last change."
+    )
+    context_kept: float | None = Field(
+        default=None, gt=0, description="Days that a CONTEXT is kept after its last change; unset means for ever."
+    )
+    skill_kept: float | None = Field(default=None, gt=0, description="Days that a SKILL is kept after its last change.")
+    prune_seconds: float = Field(
+        default=3_600.0, gt=0, description="Seconds between two looks for memories that were kept for long enough."
+    )
+
+    @property
+    def retention(self) -> Retention:
+        """For how long memories of each type are kept."""
+        days = {kind: getattr(self, f"{kind.value}_kept") for kind in MemoryType}
+        return Retention({kind: timedelta(days=kept) for kind, kept in days.items() if kept is not None})

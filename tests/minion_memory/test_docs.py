@@ -42,6 +42,12 @@ async def test_every_rpc_has_an_example_that_works(memories: Stub) -> None:
     for body, name in examples:
         filled = re.sub(r"\$[A-Z]+", lambda variable: values[variable.group()], body)
         request = json_format.Parse(filled, getattr(pb, f"{name}Request")())
-        answers[name] = await getattr(memories, name)(request)
+        method = service.methods_by_name[name]
+        if method.client_streaming:
+            answers[name] = await getattr(memories, name)(iter([request]))
+        elif method.server_streaming:
+            answers[name] = [part async for part in getattr(memories, name)(request)]
+        else:
+            answers[name] = await getattr(memories, name)(request)
     assert [hit.memory.memory_id for hit in answers["SearchMemories"].hits] == [values["$MEMORY"]]
     assert [memory.memory_id for memory in answers["ListMemories"].memories] == [values["$MEMORY"]]

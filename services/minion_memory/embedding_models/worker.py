@@ -68,13 +68,13 @@ class Sweeper:
     async def run(self) -> None:
         """Sweeps, for ever."""
         while True:
+            # Replicas in step would leave all the work to the one that is a moment ahead.
+            await asyncio.sleep(self._poll_seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
             try:
                 for sweep in await self._store.claim_sweeps(_SWEEPS_A_LOOK, _HOLD):
                     await self.sweep(sweep)
             except MinionError as fault:
                 _log.warning("old vectors can't be removed now", reason=fault.reason, error=fault.message)
-            # Replicas in step would leave all the work to the one that is a moment ahead.
-            await asyncio.sleep(self._poll_seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
 
     async def sweep(self, sweep: Sweep) -> None:
         """Sweeps one tenant."""

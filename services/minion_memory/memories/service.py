@@ -25,6 +25,7 @@ from minion_memory.memories.domain import (
     Remembered,
     Search,
     Stored,
+    Update,
     vector_fault,
 )
 from minion_memory.memories.peer import Gateway
@@ -43,11 +44,12 @@ class Memories:
         self._models = models
         self._gateway = gateway
 
-    async def store(self, batch: Sequence[NewMemory], key: Key | None) -> tuple[Stored, ...]:
+    async def store(self, batch: Sequence[NewMemory], key: Key | None, *, first: int = 0) -> tuple[Stored, ...]:
         """Stores memories, all or none; those that come without a vector are embedded first, with nothing locked.
 
         While they can't be embedded they are stored without, to be embedded later. In a tenant with a model of its own
-        a vector of another one is left aside, and the content embedded.
+        a vector of another one is left aside, and the content embedded. `first` is what the caller counts the first of
+        them as.
 
         Raises:
             InvalidArgument: a vector has not its model's shape (`VECTOR_INVALID`).
@@ -56,16 +58,16 @@ class Memories:
             AlreadyExists: a proposed id is another memory's (`MEMORY_ID_TAKEN`).
         """
         tenant_id = tenant()
-        return await self._models.settled(tenant_id, lambda chosen: self._stored(tenant_id, batch, key, chosen))
+        return await self._models.settled(tenant_id, lambda chosen: self._stored(tenant_id, batch, key, first, chosen))
 
     async def _stored(
-        self, tenant_id: UUID, batch: Sequence[NewMemory], key: Key | None, chosen: Chosen
+        self, tenant_id: UUID, batch: Sequence[NewMemory], key: Key | None, first: int, chosen: Chosen
     ) -> tuple[Stored, ...]:
         given = {index: memory.embedding for index, memory in enumerate(batch) if memory.embedding}
         models = {name: await self._models.named(name) for name in sorted({one.model for one in given.values()})}
         _check(
             {
-                f"memories[{index}].embedding.values": (embedding, models[embedding.model])
+                f"memories[{first + index}].embedding.values": (embedding, models[embedding.model])
                 for index, embedding in given.items()
             }
         )
@@ -87,7 +89,7 @@ class Memories:
             }
         change = Change(Cause.STORED, caller().origin)
         items = [placed[index] for index in range(len(batch))]
-        return _stored(batch, await self._store.store(tenant_id, items, change, key))
+        return _stored(batch, await self._store.store(tenant_id, items, change, key, first=first))
 
     async def get(self, memory_id: UUID) -> Memory:
         """Gives a memory.
@@ -97,8 +99,58 @@ class Memories:
         """
         memory = await self._store.get(tenant(), memory_id)
         if memory is None:
-            raise _not_found(memory_id)
+            raise not_found(memory_id)
         return memory
+
+    async def get_by_key(self, agent_id: UUID, user_id: str, key: str) -> Memory:
+        """Gives a memory by what it is filed under.
+
+        Raises:
+            NotFound: there is none (`MEMORY_NOT_FOUND`).
+        """
+        memory = await self._store.get_by_key(tenant(), agent_id, user_id, key)
+        if memory is None:
+            raise NotFound("There is no such memory.", reason="MEMORY_NOT_FOUND", metadata={"agent_id": str(agent_id)})
+        return memory
+
+    async def update(self, update: Update, key: Key | None) -> Memory:
+        """Changes a memory; a new content is embedded first, or stored without a vector while it can't be.
+
+        Raises:
+            InvalidArgument: the vector has not its model's shape (`VECTOR_INVALID`), or the memory would end before it
+                begins.
+            NotFound: there is none (`MEMORY_NOT_FOUND`), or the vector's model isn't known
+                (`EMBEDDING_MODEL_NOT_FOUND`).
+            FailedPrecondition: the vector's model can't be used yet (`EMBEDDING_MODEL_NOT_READY`).
+            Aborted: it changed since it was read (`ETAG_MISMATCH`).
+        """
+        tenant_id = tenant()
+        return await self._models.settled(tenant_id, lambda chosen: self._updated(tenant_id, update, key, chosen))
+
+    async def _updated(self, tenant_id: UUID, update: Update, key: Key | None, chosen: Chosen) -> Memory:
+        model, vector = None, None
+        if update.embedding:
+            given = await self._models.named(update.embedding.model)
+            _check({"embedding.values": (update.embedding, given)})
+            if chosen.takes(given.name):
+                model, vector = given, update.embedding.values
+        if vector is None and "content" in update.values:
+            if key and (done := await self._store.recall_change(tenant_id, key)):
+                return done
+            known = await self.get(update.memory_id)
+            if known.content != update.values["content"]:
+                model, vector = await self.embedded(update.values["content"], chosen)
+        change = Change(Cause.UPDATED, caller().origin, update.reason)
+        memory = await self._store.update(tenant_id, update, model, vector, change, key)
+        if memory is None:
+            raise not_found(update.memory_id)
+        return memory
+
+    async def embedded(self, content: str, chosen: Chosen) -> "tuple[EmbeddingModel | None, array[float] | None]":
+        """Makes the vector of a content by the tenant's model; neither while it can't be made."""
+        model = await self._models.named(chosen.name)
+        made = await self._embedded([content], model)
+        return (model, made[0]) if made else (None, None)
 
     async def list(self, filters: Filters, *, page_size: int, page_token: str) -> tuple[Page, str]:
         """Lists memories, newest first, with the token of the next page (empty on the last).
@@ -106,11 +158,14 @@ class Memories:
         Raises:
             InvalidArgument: the token is not of this list (`PAGE_TOKEN_INVALID`).
         """
-        bound = {
+        bound: dict[str, object] = {
             "agent_id": str(filters.agent_id) if filters.agent_id else None,
             "user_id": filters.user_id,
             "type": filters.type.value if filters.type else None,
         }
+        # Filters that came later are named where they are set alone, so that tokens of the release before still hold.
+        if filters.session_id or filters.labels or filters.include_ended:
+            bound["later"] = [str(filters.session_id), sorted(filters.labels.items()), filters.include_ended]
         after = None
         if page_token:
             create_time, memory_id = pages.decode(page_token, bound, (datetime, UUID))
@@ -130,7 +185,7 @@ class Memories:
             NotFound: there is none (`MEMORY_NOT_FOUND`).
         """
         if not await self._store.delete(tenant(), memory_id, key):
-            raise _not_found(memory_id)
+            raise not_found(memory_id)
 
     async def search(self, search: Search) -> Found:
         """Finds the memories of an agent and user that are nearest in meaning.
@@ -199,5 +254,6 @@ def _stored(batch: Sequence[NewMemory], receipts: Sequence[Receipt]) -> tuple[St
     )
 
 
-def _not_found(memory_id: UUID) -> NotFound:
+def not_found(memory_id: UUID) -> NotFound:
+    """Builds the error for a memory that isn't there."""
     return NotFound("There is no such memory.", reason="MEMORY_NOT_FOUND", metadata={"memory_id": str(memory_id)})

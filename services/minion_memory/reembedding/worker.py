@@ -80,15 +80,12 @@ class Reembedder:
     async def run(self) -> None:
         """Works, for ever."""
         while True:
+            await _next_look(self._poll_seconds)
             try:
-                lease = await self._store.lease()
-                if lease is not None:
+                while (lease := await self._store.lease()) is not None:
                     await self.work(lease)
-                    continue
             except MinionError as fault:
                 _log.warning("a re-embedding can't go on now", reason=fault.reason, error=fault.message)
-            # Replicas in step would leave all the work to the one that is a moment ahead.
-            await asyncio.sleep(self._poll_seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
 
     async def work(self, lease: Lease) -> None:
         """Goes on with a move until it ends, is lost, or something is in the way."""
@@ -164,18 +161,21 @@ class LateEmbedder:
         """Embeds, for ever."""
         rest = _FIRST_REST_SECONDS
         while True:
+            await _next_look(self._poll_seconds)
             try:
-                picked, served = await self.embed()
+                served = True
+                while served:
+                    picked, served = await self.embed()
+                    if picked < _PICKED_A_LOOK:
+                        break
             except MinionError as fault:
                 _log.warning("memories wait for their vectors", reason=fault.reason, error=fault.message)
-                picked, served = 0, False
-            if not served:
-                await asyncio.sleep(rest * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+                served = False
+            if served:
+                rest = _FIRST_REST_SECONDS
+            else:
+                await _next_look(rest)
                 rest = min(rest * 2, _LONGEST_REST_SECONDS)
-                continue
-            rest = _FIRST_REST_SECONDS
-            if picked < _PICKED_A_LOOK:
-                await asyncio.sleep(self._poll_seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
 
     async def embed(self) -> tuple[int, bool]:
         """Embeds what is due, of every tenant; gives how many were picked, and whether models answered."""
@@ -222,3 +222,8 @@ class LateEmbedder:
             # One of them is at fault; the others shall not wait for it.
             for text in texts:
                 await self._give(tenant_id, [text])
+
+
+async def _next_look(seconds: float) -> None:
+    # Replicas in step would leave all the work to the one that is a moment ahead.
+    await asyncio.sleep(seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
