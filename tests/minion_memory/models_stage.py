@@ -138,6 +138,11 @@ async def until_vectors(maintainer: Database, tenant_id: UUID, expected: dict[st
     await until(there_are)
 
 
+def likeness(hit: memory_pb2.MemoryHit) -> float:
+    """The cosine similarity of a hit, which is its score where nothing else is weighed."""
+    return hit.similarity if hit.HasField("similarity") else hit.score
+
+
 async def contents(memories: Stub, agent_id: str, query: str, **fields: object) -> list[str]:
     found = await memories.SearchMemories(asking(agent_id, query, **fields))
     return [hit.memory.content for hit in found.hits]

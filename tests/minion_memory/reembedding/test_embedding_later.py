@@ -25,9 +25,9 @@ from tests.minion_memory.models_stage import (
     as_app,
     choosing,
     contents,
-    near,
     said,
     until_vectors,
+    vectors,
 )
 from tests.minion_memory.stage import MODEL, batch, calling, towards
 
@@ -105,7 +105,8 @@ async def test_memory_that_changed_while_it_was_embedded_later_gets_no_stale_vec
         [text] = await store.read(tenant_id, picked[tenant_id], 1_000)
         await stub.StoreMemories(batch(said(agent_id, "Ann drinks coffee.", key="drink")))
         assert await store.place(tenant_id, EmbeddingModel(1, MODEL, 384), [text], [array("f", towards(0))]) == 0
-        assert (await stub.SearchMemories(near(MODEL, towards(0), agent_id))).hits == []
+        async with await database.connect("memory", "owner") as maintainer:
+            assert await vectors(maintainer, tenant_id) == {}
         # The new content is due at once, whatever became of the old one.
         again = await store.pick(10)
         [text] = await store.read(tenant_id, again[tenant_id], 1_000)

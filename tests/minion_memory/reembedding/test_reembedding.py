@@ -31,6 +31,7 @@ from tests.minion_memory.models_stage import (
     choosing,
     contents,
     ended,
+    likeness,
     near,
     operating,
     registering,
@@ -258,7 +259,7 @@ async def test_vectors_made_before_a_failure_do_not_outlive_a_change(
     await memories.StoreMemories(batch(said(agent_id, "Ann drinks coffee.", key="drink")))
     assert (await moved(models)).state == COMPLETED
     found = await memories.SearchMemories(asking(agent_id, "Ann drinks coffee.", limit=1))
-    assert [(hit.memory.content, round(hit.score, 3)) for hit in found.hits] == [("Ann drinks coffee.", 1)]
+    assert [(hit.memory.content, round(likeness(hit), 2)) for hit in found.hits] == [("Ann drinks coffee.", 1)]
 
 
 async def test_memory_that_changed_meanwhile_gets_no_stale_vector(
