@@ -23,6 +23,8 @@ _TENANT_TABLES = (
     "memory_access",
     "unembedded_memories",
     "memory_labels",
+    "tenant_models",
+    "reembeddings",
 )
 
 
