@@ -14,8 +14,12 @@ from minion_telemetry import Telemetry
 
 from minion_memory.memories.peer import RETRYABLE, Gateway
 from minion_memory.memories.service import Memories
-from minion_memory.memories.store import EmbeddingModels, MemoryStore, SearchLimits, prepare
+from minion_memory.memories.store import EmbeddingModels, MemoryStore, prepare
 from minion_memory.memories.worker import purge_requests
+from minion_memory.retrieval.domain import AccessLog
+from minion_memory.retrieval.service import Retrieval
+from minion_memory.retrieval.store import RetrievalStore, SearchLimits
+from minion_memory.retrieval.worker import ACCESS_LIMIT, AccessWriter
 from minion_memory.servicer import MemoryServicer
 from minion_memory.settings import MemorySettings
 
@@ -37,20 +41,26 @@ async def compose(settings: MemorySettings, telemetry: Telemetry) -> AsyncIterat
             walk_candidates=settings.walk_candidates,
             walk_limit=settings.walk_limit,
         )
-        memories = Memories(
-            MemoryStore(database, limits),
-            EmbeddingModels(database),
-            Gateway(gateway),
-            default_model=settings.default_embedding_model,
-        )
+        models = EmbeddingModels(database)
+        embedder = Gateway(gateway)
+        memories = Memories(MemoryStore(database), models, embedder, default_model=settings.default_embedding_model)
+        searches = RetrievalStore(database, limits)
+        accesses = AccessLog(ACCESS_LIMIT)
+        writer = AccessWriter(searches, accesses, seconds=settings.access_write_seconds)
+        retrieval = Retrieval(searches, models, embedder, accesses, default_model=settings.default_embedding_model)
         server = Server("memory", settings, telemetry, authenticator)
         server.add(
             add_MemoryServiceServicer_to_server,
-            MemoryServicer(memories),
+            MemoryServicer(memories, retrieval),
             memory_service_pb2.DESCRIPTOR.services_by_name["MemoryService"],
         )
         server.background(partial(purge_requests, database), name="purge_requests")
-        yield server
+        server.background(writer.run, name="write_accesses")
+        try:
+            yield server
+        finally:
+            # The calls have ended by now, and nothing more is noted.
+            await writer.flush()
 
 
 def main() -> None:

@@ -4,10 +4,13 @@ from minion.memory.v1.memory_service_pb2_grpc import MemoryServiceServicer
 
 from minion_memory.memories.service import Memories
 from minion_memory.memories.servicer import MemoryRpcs
+from minion_memory.retrieval.service import Retrieval
+from minion_memory.retrieval.servicer import RetrievalRpcs
 
 
-class MemoryServicer(MemoryRpcs, MemoryServiceServicer):
+class MemoryServicer(MemoryRpcs, RetrievalRpcs, MemoryServiceServicer):
     """Serves minion.memory.v1.MemoryService."""
 
-    def __init__(self, memories: Memories) -> None:
+    def __init__(self, memories: Memories, retrieval: Retrieval) -> None:
         self._memories = memories
+        self._retrieval = retrieval

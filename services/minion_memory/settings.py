@@ -41,3 +41,9 @@ class MemorySettings(ServerSettings, DatabaseSettings):
         ge=1_000,
         description="Vectors that an index walk visits at most (hnsw.max_scan_tuples).",
     )
+    access_write_seconds: float = Field(
+        default=2.0,
+        gt=0,
+        le=3_600,
+        description="Seconds between two writes of which memories searches brought.",
+    )

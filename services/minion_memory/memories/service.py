@@ -17,12 +17,10 @@ from minion_memory.memories.domain import (
     Embedding,
     EmbeddingModel,
     Filters,
-    Found,
     Memory,
     NewMemory,
     Page,
     Remembered,
-    Search,
     Stored,
     vector_fault,
 )
@@ -122,24 +120,6 @@ class Memories:
         """
         if not await self._store.delete(tenant(), memory_id, key):
             raise _not_found(memory_id)
-
-    async def search(self, search: Search) -> Found:
-        """Finds the memories of an agent and user that are nearest in meaning.
-
-        Raises:
-            InvalidArgument: the vector has not its model's shape (`VECTOR_INVALID`).
-            NotFound: the vector's model isn't known (`EMBEDDING_MODEL_NOT_FOUND`).
-            Unavailable: the query can't be embedded now (`EMBEDDING_UNAVAILABLE`).
-        """
-        tenant_id = tenant()
-        given = search.embedding
-        model = await self._model(given.model if given else self._default_model)
-        if given:
-            _check({"vector.values": (given, model)})
-            vector = given.values
-        else:
-            vector = (await self._gateway.embed([search.query], model=model.name, dimension=model.dimension))[0]
-        return await self._store.search(tenant_id, search, model, vector)
 
     async def _embedded(self, texts: Sequence[str], model: EmbeddingModel) -> "Sequence[array[float]] | None":
         """Makes vectors of texts; None while that can't be done."""

@@ -18,32 +18,19 @@ from minion_memory.memories.domain import (
     Cursor,
     EmbeddingModel,
     Filters,
-    Found,
-    Hit,
     Memory,
     MemoryType,
     NewMemory,
     Outcome,
     Page,
-    Plan,
-    Search,
     Source,
     Trust,
     measurable,
 )
 
 _QUERIES = queries.load(__package__)
-# What a page or the hits of a search may weigh, so that a client's 4 MiB hold it.
+# What a page may weigh, so that a client's 4 MiB hold it.
 _REPLY_BYTES = 3 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class SearchLimits:
-    """How searches are planned; see the settings of these names."""
-
-    exact_search_limit: int
-    walk_candidates: int
-    walk_limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +76,8 @@ async def prepare(connection: Connection) -> None:
 class MemoryStore:
     """Reads and writes memories, each operation in one round trip."""
 
-    def __init__(self, database: Database, limits: SearchLimits) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._limits = limits
 
     async def store(
         self, tenant_id: UUID, batch: Sequence[Placed], change: Change, key: Key | None
@@ -131,7 +117,7 @@ class MemoryStore:
     async def get(self, tenant_id: UUID, memory_id: UUID) -> Memory | None:
         """Reads a memory."""
         row = await self._database.fetch_one(_QUERIES.get_memory, tenant_id, memory_id)
-        return None if row is None else _memory(row)
+        return None if row is None else memory_from_row(row)
 
     async def list(self, tenant_id: UUID, filters: Filters, after: Cursor | None, limit: int) -> Page:
         """Reads a page of at most `limit` memories and 3 MiB, newest first."""
@@ -146,32 +132,12 @@ class MemoryStore:
             limit + 1,
             _REPLY_BYTES,
         )
-        memories = tuple(_memory(row) for row in rows[:limit])
+        memories = tuple(memory_from_row(row) for row in rows[:limit])
         return Page(memories, more=bool(rows) and rows[0]["row_count"] > len(memories))
 
     async def delete(self, tenant_id: UUID, memory_id: UUID, key: Key | None) -> bool:
         """Deletes a memory; false when there is none."""
         return bool(await self._database.fetch_value(_QUERIES.delete_memory, tenant_id, *_request(key), memory_id))
-
-    async def search(self, tenant_id: UUID, search: Search, model: EmbeddingModel, vector: "array[float]") -> Found:
-        """Finds the memories of a scope nearest to a vector of the model, less than 3 MiB of them."""
-        rows = await self._database.fetch(
-            _QUERIES.search_memories,
-            tenant_id,
-            search.agent_id,
-            search.user_id,
-            model.model_id,
-            packed(vector),
-            sorted(kind.value for kind in search.types) or None,
-            search.min_score,
-            search.limit,
-            self._limits.exact_search_limit,
-            self._limits.walk_candidates,
-            self._limits.walk_limit,
-            _REPLY_BYTES,
-        )
-        hits = tuple(Hit(_memory(row), row["score"]) for row in rows if row["memory_id"] is not None)
-        return Found(hits, Plan(rows[0]["plan"]), rows[0]["scope_count"])
 
 
 class EmbeddingModels:
@@ -263,7 +229,8 @@ def _with_field(error: InvalidArgument) -> InvalidArgument:
     )
 
 
-def _memory(row: Record) -> Memory:
+def memory_from_row(row: Record) -> Memory:
+    """Reads a memory as the view `memory_details` shows it."""
     return Memory(
         memory_id=row["memory_id"],
         agent_id=row["agent_id"],

@@ -351,3 +351,22 @@ BEGIN
                             NULL::double precision[];
     END IF;
 END $$;
+
+-- Adds to how often memories were brought; `counts` runs in parallel to `ids`. Those that are being deleted are left
+-- out: nobody waits, and no lock is taken in another order than a deletion's.
+CREATE OR REPLACE FUNCTION memory.note_accesses(tenant uuid, ids uuid[], counts bigint[])
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM set_config('minion.tenant', tenant::text, true);
+    WITH there AS MATERIALIZED (
+        SELECT m.memory_id, noted.count
+          FROM unnest(ids, counts) AS noted (memory_id, count)
+          JOIN memory.memories m ON m.tenant_id = tenant AND m.memory_id = noted.memory_id
+         ORDER BY m.memory_id FOR KEY SHARE OF m SKIP LOCKED
+    )
+    INSERT INTO memory.memory_access AS known (tenant_id, memory_id, access_count, access_time)
+    SELECT tenant, memory_id, count, now() FROM there ORDER BY memory_id
+    ON CONFLICT (tenant_id, memory_id) DO UPDATE
+       SET access_count = known.access_count + excluded.access_count,
+           access_time = greatest(known.access_time, excluded.access_time);
+END $$;
