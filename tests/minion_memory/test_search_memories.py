@@ -57,7 +57,7 @@ async def test_small_scope_is_compared_whole_best_first(memories: Stub) -> None:
     )
     found = await memories.SearchMemories(search(agent_id, towards(0)))
     assert [hit.memory.key for hit in found.hits] == ["0", "45", "90", "180"]
-    assert [hit.score for hit in found.hits] == pytest.approx([1, math.sqrt(0.5), 0, -1], abs=1e-6)
+    assert [hit.similarity for hit in found.hits] == pytest.approx([1, math.sqrt(0.5), 0, -1], abs=1e-6)
     assert (found.plan, found.scope_count) == (EXACT, 4)
     assert found.hits[0].memory.embedding_model == MODEL
 
