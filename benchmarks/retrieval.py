@@ -13,31 +13,29 @@ along.
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from minion.memory.v1 import memory_pb2, memory_service_pb2
 from minion.memory.v1.memory_service_pb2_grpc import MemoryServiceStub
 from minion_auth import ServiceTokens
-from minion_testing.postgres import ClonedDatabase, cluster
-from minion_testing.serving import SERVICE_KEY, free_ports
+from minion_testing.postgres import cluster
+from minion_testing.serving import SERVICE_KEY
 from uuid_utils.compat import uuid7
+
+from benchmarks.serving import serving
 
 _USER = "reader"
 _RANKED = 20
 _BATCH = 100
-_START_SECONDS = 90.0
 _WHERE_FROM = """\
 bench-retrieval needs a data set: make bench-retrieval DATA=FILE OUT=run.jsonl
 
@@ -55,8 +53,8 @@ async def run(data: Path, out: Path) -> Sequence[float]:
     seconds: list[float] = []
     async with AsyncExitStack() as running:
         served = await running.enter_async_context(cluster(durable=True))
-        address = await running.enter_async_context(_services(await served.clone()))
-        channel = await running.enter_async_context(grpc.aio.insecure_channel(address))
+        services = await running.enter_async_context(serving(await served.clone(), "gateway", "memory"))
+        channel = await running.enter_async_context(grpc.aio.insecure_channel(services["memory"].address))
         memories = _Memories(channel, tenant_id)
         for conversation in conversations:
             agent_id = str(uuid7())
@@ -118,46 +116,6 @@ def _memory(agent_id: str, item: Item, session_id: str) -> memory_pb2.Memory:
     )
     memory.occur_time.FromDatetime(datetime.fromisoformat(item["time"]).replace(tzinfo=UTC))
     return memory
-
-
-@asynccontextmanager
-async def _services(database: ClonedDatabase) -> AsyncIterator[str]:
-    """Runs gateway and memory for a block; gives the address of the latter."""
-    names = ("gateway", "memory")
-    addresses = {name: f"127.0.0.1:{port}" for name, port in zip(names, free_ports(len(names)), strict=True)}
-    processes: list[asyncio.subprocess.Process] = []
-    with tempfile.TemporaryDirectory(prefix="minion-bench-") as place:
-        environ = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("MINION_", "OTEL_"))},
-            **{f"MINION_{name.upper()}_ADDRESS": address for name, address in addresses.items()},
-            **{f"MINION_{name.upper()}_DATABASE_URL": database.dsn(name) for name in names},
-            **{f"MINION_{name.upper()}_PORT": address.rpartition(":")[2] for name, address in addresses.items()},
-            **{f"MINION_{name.upper()}_OPERATIONS_PORT": "0" for name in names},
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "MINION_AUTH_MODE": "required",
-            "MINION_SERVICE_KEY": SERVICE_KEY,
-            "MINION_MODEL_CACHE": str(Path(place) / "models"),
-        }
-        try:
-            with (Path(place) / "log").open("wb") as sink:
-                for name in names:
-                    command = (sys.executable, "-m", f"minion_{name}")
-                    process = await asyncio.create_subprocess_exec(*command, env=environ, stdout=sink, stderr=sink)
-                    processes.append(process)
-            for address in addresses.values():
-                await _healthy(address)
-            yield addresses["memory"]
-        finally:
-            for process in processes:
-                if process.returncode is None:
-                    process.terminate()
-            await asyncio.gather(*(process.wait() for process in processes))
-
-
-async def _healthy(address: str) -> None:
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
-        await stub.Check(health_pb2.HealthCheckRequest(), timeout=_START_SECONDS, wait_for_ready=True)
 
 
 def main(arguments: Iterable[str]) -> int:

@@ -117,7 +117,7 @@ CREATE OR REPLACE FUNCTION memory.weigh(
     tenant uuid, wish memory.search_wish, model smallint, query vector, picked uuid[], matched uuid[],
     matches double precision[], named text[]
 ) RETURNS TABLE (memory_id uuid, similarity double precision, shares double precision[], byte_count integer)
-LANGUAGE plpgsql STABLE ROWS 10 SET enable_nestloop = off AS $$
+LANGUAGE plpgsql STABLE ROWS 10 SET enable_nestloop = off SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     agent constant uuid := wish.agent_id;
     subject constant text := wish.user_id;
@@ -251,7 +251,7 @@ CREATE OR REPLACE FUNCTION memory.search_memories(
     walk_candidates integer, walk_limit integer, most_bytes bigint
 ) RETURNS TABLE (plan text, scope_count bigint, place integer, memory_id uuid, similarity double precision,
                  shares double precision[])
-LANGUAGE plpgsql STABLE ROWS 10 AS $$
+LANGUAGE plpgsql STABLE ROWS 10 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     wish constant memory.search_wish := jsonb_populate_record(NULL::memory.search_wish, request);
     agent constant uuid := wish.agent_id;
