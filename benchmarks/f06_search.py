@@ -7,6 +7,7 @@ index, with as few candidates as find 99 of 100 of the nearest.
 """
 
 import itertools
+import math
 from array import array
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -34,7 +35,7 @@ ID = "F6"
 _METHOD = "/minion.memory.v1.MemoryService/SearchMemories"
 _MODEL, _DIMENSION = "local/all-minilm-l6-v2", 384
 _LARGE, _SMALL, _SHORT_LARGE, _SHORT_SMALL = 100_000, 10_000, 30_000, 2_000
-_CENTRES = 1_000
+_SUBJECTS = 16
 _QUERIES, _LIMIT = 200, 10
 _CONCURRENCY = 4
 _RATE_GOAL, _LATENCY_GOAL, _RECALL_GOAL = 0.5, 2.0, 0.99
@@ -43,8 +44,8 @@ _COLUMNS = (
     *("importance", "confidence", "trust", "model_id"),
 )
 _BARE_WALK = """
-SELECT memory_id, (embedding::vector(384)) <=> $3::vector(384) AS distance FROM memory.memory_vectors_1
- WHERE agent_id = $1 AND user_id = $2 ORDER BY (embedding::vector(384)) <=> $3::vector(384) LIMIT 10
+SELECT memory_id, (embedding::halfvec(384)) <=> $3::vector::halfvec(384) AS distance FROM memory.memory_vectors_1
+ WHERE agent_id = $1 AND user_id = $2 ORDER BY (embedding::halfvec(384)) <=> $3::vector::halfvec(384) LIMIT 10
 """
 _BARE_EXACT = """
 SELECT memory_id, embedding <=> $3 AS distance FROM memory.memory_vectors_1
@@ -53,23 +54,24 @@ SELECT memory_id, embedding <=> $3 AS distance FROM memory.memory_vectors_1
 
 
 class _Scope:
-    """Memories of one agent and user in clusters, and what is asked of them."""
+    """Memories of one agent and user, and what is asked of them: as texts do, they lie near a space of few dimensions."""
 
     def __init__(self, count: int, seed: int) -> None:
         source = np.random.default_rng(seed)
-        centres = source.normal(size=(_CENTRES, _DIMENSION))
+        subjects = source.normal(size=(_SUBJECTS, _DIMENSION))
         self.agent_id = uuid4()
         self.ids = [uuid7() for _ in range(count)]
-        self.vectors = _near(centres, count, source)
-        self.queries = _near(centres, _QUERIES, source)
+        self.vectors = _about(subjects, count, source)
+        self.queries = _about(subjects, _QUERIES, source)
         self.nearest = [
             {str(self.ids[int(place)]) for place in np.argpartition(-(self.vectors @ query), _LIMIT)[:_LIMIT]}
             for query in self.queries
         ]
 
 
-def _near(centres: "np.ndarray[Any, Any]", count: int, source: np.random.Generator) -> "np.ndarray[Any, Any]":
-    vectors = centres[source.integers(len(centres), size=count)] + source.normal(size=(count, _DIMENSION)) * 0.6
+def _about(subjects: "np.ndarray[Any, Any]", count: int, source: np.random.Generator) -> "np.ndarray[Any, Any]":
+    vectors = source.normal(size=(count, _SUBJECTS)) @ subjects
+    vectors += source.normal(size=vectors.shape) * 0.3 * math.sqrt(_SUBJECTS)
     unit: np.ndarray[Any, Any] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     return unit
 

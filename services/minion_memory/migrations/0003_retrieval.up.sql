@@ -37,3 +37,15 @@ CREATE TYPE memory.search_wish AS (
 CREATE TYPE memory.search_hit AS (
     memory_id uuid, similarity double precision, shares double precision[], byte_count integer
 );
+
+-- Indexes hold vectors in half precision (see memory.indexed_type); new models get theirs so from the start.
+DO $$
+DECLARE
+    model memory.embedding_models;
+BEGIN
+    FOR model IN SELECT * FROM memory.embedding_models WHERE install_time IS NOT NULL AND dimension <= 2000 LOOP
+        EXECUTE format('DROP INDEX memory.memory_vectors_%s_hnsw', model.model_id);
+        EXECUTE format('CREATE INDEX memory_vectors_%1$s_hnsw ON memory.memory_vectors_%1$s
+                         USING hnsw ((embedding::halfvec(%2$s)) halfvec_cosine_ops)', model.model_id, model.dimension);
+    END LOOP;
+END $$;

@@ -6,10 +6,9 @@ words (each by its rarity) that a memory says. Ranks would throw away by how muc
 """
 
 import enum
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -97,7 +96,16 @@ class Shares:
     @property
     def score(self) -> float:
         """Their sum."""
-        return math.fsum(astuple(self))
+        return (
+            self.semantic
+            + self.lexical
+            + self.neighborhood
+            + self.cues
+            + self.recency
+            + self.importance
+            + self.access
+            + self.trust
+        )
 
 
 @dataclass(frozen=True, slots=True)
