@@ -202,7 +202,8 @@ async def test_search_scans_the_index_of_its_plan(
         await connection.execute("SET LOCAL enable_seqscan = off")
         before = await scans()
         rows = await connection.fetch(
-            "SELECT plan FROM memory.search_memories($1, $2, 1::smallint, $3::float4[]::vector, 5, $4, 80, 20000, 1000)",
+            "SELECT plan FROM memory.search_memories("
+            "$1, $2, 1::smallint, $3::float4[]::vector, 5, $4, 80, 20000, 1000)",
             tenant_id,
             wish(scope),
             towards(0),
