@@ -31,10 +31,10 @@ class MemorySettings(ServerSettings, DatabaseSettings):
         "it may walk the HNSW index.",
     )
     walk_candidates: int = Field(
-        default=80,
+        default=60,
         ge=10,
         le=1_000,
-        description="Candidates that an index walk holds (hnsw.ef_search): more of them miss less, and cost time.",
+        description="Candidates of its own scope that an index walk holds (hnsw.ef_search): more miss less, and cost time.",
     )
     walk_limit: int = Field(
         default=20_000,

@@ -245,7 +245,7 @@ async def test_each_filter_is_held(memories: Stub) -> None:
     agent_id, session_id = str(uuid4()), str(uuid4())
     now = datetime.now(UTC).replace(microsecond=0)
     hostile = "'; DROP TABLE memory.memories; --"
-    marks = {
+    marks: dict[str, dict[str, Any]] = {
         "labelled": {"labels": {"team": "red", hostile: "$1"}},
         "noted": {"metadata": struct(**{hostile: {'a"b': [1, 2]}, "other": 1})},
         "drawn": {"source": memory_pb2.MemorySource(session_id=session_id, message_sequences=[4])},

@@ -7,6 +7,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 import pytest_asyncio
+from google.protobuf.timestamp_pb2 import Timestamp
 from minion.memory.v1 import memory_pb2
 from minion.memory.v1 import memory_service_pb2 as pb
 from minion_testing.postgres import ClonedDatabase
@@ -20,6 +21,8 @@ EXACT, HNSW, AGAIN = (
     memory_pb2.SEARCH_PLAN_HNSW_THEN_EXACT,
 )
 FACT, SKILL = memory_pb2.MEMORY_TYPE_FACT, memory_pb2.MEMORY_TYPE_SKILL
+# All at once, so that nothing but the vectors tells them apart.
+_THEN = Timestamp(seconds=1_700_000_000)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -33,7 +36,7 @@ async def large(postgres: ClonedDatabase) -> AsyncIterator[tuple[Stub, str, list
         calling(served, uuid4()) as stub,
     ):
         new = [
-            placed(vector, agent_id=agent_id, key=str(number), type=FACT if number % 50 else SKILL)
+            placed(vector, agent_id=agent_id, key=str(number), type=FACT if number % 50 else SKILL, occur_time=_THEN)
             for number, vector in enumerate(vectors)
         ]
         new += [placed(vector, agent_id=agent_id, user_id="bob", key=str(n)) for n, vector in enumerate(vectors[:300])]

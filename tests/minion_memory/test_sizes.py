@@ -55,7 +55,7 @@ def vectors(source: np.random.Generator, subjects: np.ndarray, count: int) -> np
 
 @asynccontextmanager
 async def tenants(
-    database: ClonedDatabase, sizes: tuple[int, ...], **settings: int
+    database: ClonedDatabase, sizes: tuple[int, ...], *, exact_search_limit: int = 20_000
 ) -> AsyncIterator[tuple[Served, list[Tenant], np.ndarray]]:
     """Loads tenants of these sizes from behind, with the index made at the end, and serves them."""
     source = np.random.default_rng(4)
@@ -76,7 +76,7 @@ async def tenants(
         await admin.execute("ANALYZE memory.memory_vectors")
     finally:
         await admin.close()
-    async with serve("memory", database, **settings) as served:
+    async with serve("memory", database, exact_search_limit=exact_search_limit) as served:
         yield served, made, vectors(source, subjects, 40)
 
 

@@ -93,7 +93,7 @@ END $$;
 -- The walk of a model's index: the nearest vectors of a scope, filtered on the way. The cast makes it match the index's
 -- expression. $1 tenant, $2 agent, $3 user, $4 types or NULL, $5 the query's vector, $6 the most rows.
 CREATE OR REPLACE FUNCTION memory.walk_query(model smallint, dimension integer) RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT format('SELECT memory_id FROM memory.memory_vectors
+    SELECT format('SELECT memory_id, embedding <=> $5 AS distance FROM memory.memory_vectors
                     WHERE model_id = %1$s AND tenant_id = $1 AND agent_id = $2 AND user_id = $3
                       AND ($4 IS NULL OR type = ANY ($4))
                     ORDER BY (embedding::%2$s) <=> $5::%2$s LIMIT $6', model, memory.indexed_type(dimension));
@@ -109,13 +109,14 @@ CREATE OR REPLACE FUNCTION memory.tells_time(words tsvector) RETURNS boolean LAN
 $$;
 
 -- Weighs memories and gives the best, with their shares in the order of memory.search_wish.weights: those in `picked`,
--- or the whole scope where that is NULL. `matched` and `matches` say how well words match; `named` who is named.
+-- or the whole scope where that is NULL. `nearest` and `distances` say what is known of the vectors already, `matched` and
+-- `matches` how well words match, `named` who is named.
 --
 -- Neighbours are the turns of a session: what was said before and after, whether or not it passes the filters. The access
 -- count is looked up for the best alone, as it decides between near equals only.
 CREATE OR REPLACE FUNCTION memory.weigh(
-    tenant uuid, wish memory.search_wish, model smallint, query vector, picked uuid[], matched uuid[],
-    matches double precision[], named text[]
+    tenant uuid, wish memory.search_wish, model smallint, query vector, picked uuid[], nearest uuid[],
+    distances double precision[], matched uuid[], matches double precision[], named text[]
 ) RETURNS TABLE (memory_id uuid, similarity double precision, shares double precision[], byte_count integer)
 LANGUAGE plpgsql STABLE ROWS 10 SET enable_nestloop = off SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
@@ -136,15 +137,18 @@ DECLARE
     dated constant boolean := cardinality(wish.months) > 0 OR cardinality(wish.years) > 0;
 BEGIN
     RETURN QUERY
-        WITH distances AS MATERIALIZED (
+        WITH placed AS MATERIALIZED (
             SELECT v.memory_id, v.embedding <=> query AS distance
               FROM memory.memory_vectors v
              WHERE picked IS NULL AND query IS NOT NULL AND v.model_id = model AND v.tenant_id = tenant
                AND v.agent_id = agent AND v.user_id = subject
              UNION ALL
-            SELECT one.id, (SELECT v.embedding <=> query FROM memory.memory_vectors v
-                             WHERE v.tenant_id = tenant AND v.memory_id = one.id AND v.model_id = model LIMIT 1)
-              FROM unnest(picked) AS one (id) WHERE query IS NOT NULL
+            SELECT one.id, coalesce(known.distance, (
+                       SELECT v.embedding <=> query FROM memory.memory_vectors v
+                        WHERE v.tenant_id = tenant AND v.memory_id = one.id AND v.model_id = model LIMIT 1))
+              FROM unnest(picked) AS one (id)
+              LEFT JOIN unnest(nearest, distances) AS known (id, distance) ON known.id = one.id
+             WHERE query IS NOT NULL
         ), stood AS MATERIALIZED (
             SELECT m.* FROM memory.memories m
              WHERE picked IS NULL AND m.tenant_id = tenant AND m.agent_id = agent AND m.user_id = subject
@@ -181,7 +185,7 @@ BEGIN
                    AND m.valid_from <= moment AND (m.valid_until IS NULL OR m.valid_until > moment)
                    AND (wish.as_of IS NOT NULL OR m.superseded_by IS NULL) AS passes
               FROM stood m
-              LEFT JOIN distances d USING (memory_id)
+              LEFT JOIN placed d USING (memory_id)
               LEFT JOIN unnest(matched, matches) AS w (memory_id, score) USING (memory_id)
         ), beside AS (
             SELECT *, CASE WHEN session IS NULL OR turn IS NULL THEN 0
@@ -259,8 +263,10 @@ DECLARE
     with_words constant boolean := wish.said <> '';
     counted bigint;
     matching bigint;
+    told bigint;
     indexed bigint;
     fetched integer;
+    candidates bigint;
     visited bigint;
     chosen text := CASE WHEN query IS NULL THEN 'lexical' ELSE 'exact' END;
     named text[];
@@ -268,6 +274,7 @@ DECLARE
     matched uuid[];
     matches double precision[];
     nearest uuid[];
+    distances double precision[];
     picked uuid[];
     hits memory.search_hit[];
 BEGIN
@@ -277,8 +284,9 @@ BEGIN
                 ELSE CASE WHEN 'fact' = ANY (wish.types) THEN scope.fact_count ELSE 0 END
                    + CASE WHEN 'preference' = ANY (wish.types) THEN scope.preference_count ELSE 0 END
                    + CASE WHEN 'context' = ANY (wish.types) THEN scope.context_count ELSE 0 END
-                   + CASE WHEN 'skill' = ANY (wish.types) THEN scope.skill_count ELSE 0 END END
-      INTO counted, matching
+                   + CASE WHEN 'skill' = ANY (wish.types) THEN scope.skill_count ELSE 0 END END,
+           scope.context_count
+      INTO counted, matching, told
       FROM memory.scope_counts scope
      WHERE scope.tenant_id = tenant AND scope.agent_id = agent AND scope.user_id = subject;
     IF coalesce(matching, 0) = 0 THEN
@@ -303,41 +311,53 @@ BEGIN
             indexed := greatest(matching, (SELECT reltuples::bigint FROM pg_class
                                             WHERE oid = format('memory.memory_vectors_%s', model)::regclass));
             fetched := wish.most * CASE WHEN matching * 3 >= indexed THEN 2 ELSE 4 END;
-            IF with_words THEN
+            IF with_words OR matching <= exact_limit THEN
+                -- More, since what else weighs may put another first; comparing costs the same however many are taken.
                 fetched := greatest(fetched, 50);
             END IF;
             visited := fetched * indexed / matching;
             -- A vector met on a walk costs about as much as ten compared in a row.
             IF matching > exact_limit AND visited * 10 <= matching THEN
+                -- As many candidates of its own as the setting says, whatever share of the index the scope is; but no more
+                -- than cost as much as comparing all.
+                candidates := greatest(walk_candidates, fetched,
+                                       least(walk_candidates * indexed / matching, matching / 10));
                 -- All of them end with the transaction. With sorting off the planner takes the index whatever it guesses.
                 PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true),
-                        set_config('hnsw.ef_search', least(greatest(walk_candidates, fetched), 1000)::text, true),
+                        set_config('hnsw.ef_search', least(candidates, 1000)::text, true),
                         set_config('hnsw.max_scan_tuples', least(greatest(4 * visited, 1000), walk_limit)::text, true),
                         set_config('enable_sort', 'off', true);
-                EXECUTE format('SELECT array_agg(memory_id) FROM (%s) nearest',
+                EXECUTE format('SELECT array_agg(memory_id), array_agg(distance) FROM (%s) nearest',
                                memory.walk_query(model, vector_dims(query)))
-                   INTO nearest USING tenant, agent, subject, wish.types, query, fetched;
+                   INTO nearest, distances USING tenant, agent, subject, wish.types, query, fetched;
                 PERFORM set_config('enable_sort', 'on', true);
                 chosen := 'hnsw';
             ELSE
-                SELECT array_agg(best.memory_id) INTO nearest
-                  FROM (SELECT v.memory_id
+                SELECT array_agg(best.memory_id), array_agg(best.distance) INTO nearest, distances
+                  FROM (SELECT v.memory_id, v.embedding <=> query AS distance
                           FROM memory.memory_vectors v
                          WHERE v.model_id = model AND v.tenant_id = tenant
                            AND v.agent_id = agent AND v.user_id = subject
                            AND (wish.types IS NULL OR v.type = ANY (wish.types))
-                         ORDER BY v.embedding <=> query LIMIT fetched) best;
+                         ORDER BY distance LIMIT fetched) best;
             END IF;
         END IF;
-        picked := memory.with_neighbors(tenant, agent, subject, nearest || coalesce((
-            SELECT array_agg(best.id) FROM (SELECT id FROM unnest(matched, matches) AS given (id, score)
-                                             ORDER BY score DESC, id LIMIT greatest(50, 2 * wish.most)) best), '{}'));
+        picked := nearest;
+        IF matched IS NOT NULL THEN
+            SELECT array_agg(DISTINCT id) INTO picked
+              FROM (SELECT unnest(nearest) AS id
+                     UNION ALL
+                    (SELECT id FROM unnest(matched, matches) AS given (id, score)
+                      ORDER BY score DESC, id LIMIT greatest(50, 2 * wish.most))) together;
+        END IF;
+        picked := coalesce(CASE WHEN told > 0 THEN memory.with_neighbors(tenant, agent, subject, picked) ELSE picked END,
+                           '{}');
     END IF;
     SELECT array_agg(ROW(w.memory_id, w.similarity, w.shares, w.byte_count)::memory.search_hit) INTO hits
-      FROM memory.weigh(tenant, wish, model, query, picked, matched, matches, named) w;
+      FROM memory.weigh(tenant, wish, model, query, picked, nearest, distances, matched, matches, named) w;
     IF counted > whole_limit AND coalesce(cardinality(hits), 0) < wish.most THEN
         SELECT array_agg(ROW(w.memory_id, w.similarity, w.shares, w.byte_count)::memory.search_hit) INTO hits
-          FROM memory.weigh(tenant, wish, model, query, NULL, matched, matches, named) w;
+          FROM memory.weigh(tenant, wish, model, query, NULL, NULL, NULL, matched, matches, named) w;
         chosen := CASE chosen WHEN 'hnsw' THEN 'hnsw_then_exact' ELSE chosen END;
     END IF;
     RETURN QUERY
