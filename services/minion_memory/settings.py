@@ -34,7 +34,7 @@ class MemorySettings(ServerSettings, DatabaseSettings):
         default=60,
         ge=10,
         le=1_000,
-        description="Candidates of its own scope that an index walk holds (hnsw.ef_search): more miss less, and cost time.",
+        description="Candidates of its scope that an index walk holds (hnsw.ef_search): more miss less, and cost time.",
     )
     walk_limit: int = Field(
         default=20_000,

@@ -353,7 +353,7 @@ async def test_hits_are_counted_in_batches_and_weigh(postgres: ClonedDatabase) -
         assert (read[0].revision, read[0].etag) == (before.revision, before.etag)
         found = await stub.SearchMemories(search(agent_id, towards(0)))
         shares = {hit.memory.key: hit.explanation.access for hit in found.hits}
-        assert shares["0"] == pytest.approx(0.02 * 3 / 13)
+        assert shares["0"] == pytest.approx(0.01 * 3 / 103)
         assert shares["90"] == 0
 
 

@@ -32,7 +32,7 @@ async def large(postgres: ClonedDatabase) -> AsyncIterator[tuple[Stub, str, list
     centres = [scattered(seed) for seed in range(20)]
     vectors = [scattered(1_000 + number, about=centres[number % 20], spread=0.5) for number in range(600)]
     async with (
-        serve("memory", postgres, exact_search_limit=200, walk_limit=1_000) as served,
+        serve("memory", postgres, exact_search_limit=200, walk_limit=1_000, access_write_seconds=3_600) as served,
         calling(served, uuid4()) as stub,
     ):
         new = [

@@ -76,7 +76,7 @@ async def tenants(
         await admin.execute("ANALYZE memory.memory_vectors")
     finally:
         await admin.close()
-    async with serve("memory", database, exact_search_limit=exact_search_limit) as served:
+    async with serve("memory", database, exact_search_limit=exact_search_limit, access_write_seconds=3_600) as served:
         yield served, made, vectors(source, subjects, 40)
 
 

@@ -113,7 +113,8 @@ $$;
 -- `matches` how well words match, `named` who is named.
 --
 -- Neighbours are the turns of a session: what was said before and after, whether or not it passes the filters. The access
--- count is looked up for the best alone, as it decides between near equals only.
+-- count is looked up for the best alone, as it decides between near equals only: a hundred times bring half its share, so
+-- that what is found often doesn't keep itself in front.
 CREATE OR REPLACE FUNCTION memory.weigh(
     tenant uuid, wish memory.search_wish, model smallint, query vector, picked uuid[], nearest uuid[],
     distances double precision[], matched uuid[], matches double precision[], named text[]
@@ -200,7 +201,7 @@ BEGIN
                     OR beside.similarity >= wish.least_similarity)
              ORDER BY score DESC, beside.similarity DESC NULLS LAST, memory_id LIMIT wish.most + 50
         ), used AS (
-            SELECT best.*, by_access * coalesce(a.access_count::double precision / (a.access_count + 10), 0) AS access
+            SELECT best.*, by_access * coalesce(a.access_count::double precision / (a.access_count + 100), 0) AS access
               FROM best
               LEFT JOIN LATERAL (SELECT access_count FROM memory.memory_access a
                                   WHERE a.tenant_id = tenant AND a.memory_id = best.memory_id LIMIT 1) a ON true

@@ -48,7 +48,7 @@ class Weights:
     # The rest decides between near equals, all of it together no more than a sign.
     recency: float = 0.05
     importance: float = 0.1
-    access: float = 0.02
+    access: float = 0.01
     trust: float = 0.05
 
 
