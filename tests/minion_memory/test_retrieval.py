@@ -1,6 +1,8 @@
 """SearchMemories: meaning and words, neighbours and signs, filters, and what was brought."""
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from importlib import resources
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -10,6 +12,7 @@ from google.protobuf import struct_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 from minion.memory.v1 import memory_pb2
 from minion.memory.v1 import memory_service_pb2 as pb
+from minion_postgres import Migrations
 from minion_testing.postgres import ClonedDatabase
 from minion_testing.serving import serve
 
@@ -364,3 +367,33 @@ async def test_model_of_the_hits_is_told(memories: Stub) -> None:
     )
     found = await memories.SearchMemories(search(agent_id, towards(0), query="xylophone"))
     assert [hit.memory.embedding_model for hit in found.hits] == [MODEL]
+
+
+async def test_memories_of_the_release_before_are_found(
+    database_factory: Callable[[], Awaitable[ClonedDatabase]],
+) -> None:
+    """The migration gives them words and indexes, whatever was stored."""
+    database = await database_factory()
+    agent_id, tenant_id = str(uuid4()), uuid4()
+    async with serve("memory", database) as served, calling(served, tenant_id) as stub:
+        await stub.StoreMemories(batch(placed(towards(0), agent_id=agent_id, content="A zeppelin.")))
+    migrations = Migrations("memory", resources.files("minion_memory") / "migrations")
+    names = [step.name for step in migrations.steps]
+    back = len(names) - next(place for place, name in enumerate(names) if name.endswith("_retrieval"))
+    dsn = database.dsn("memory", "owner")
+    await migrations.down(dsn, steps=back)
+    admin = await asyncpg.connect(database.admin_dsn)
+    index = "SELECT pg_get_indexdef('memory.memory_vectors_1_hnsw'::regclass)"
+    assert "vector_cosine_ops" in await admin.fetchval(index)
+    assert "halfvec" not in await admin.fetchval(index)
+    await migrations.up(dsn)
+    assert "halfvec_cosine_ops" in await admin.fetchval(index)
+    await admin.close()
+    async with (
+        serve("memory", database, exact_search_limit=0) as served,
+        calling(served, tenant_id) as stub,
+    ):
+        found = await stub.SearchMemories(search(agent_id, towards(10), query="zeppelins", limit=1))
+        assert found.plan == memory_pb2.SEARCH_PLAN_EXACT
+        assert found.hits[0].explanation.lexical > 0
+        assert found.hits[0].similarity > 0.98
