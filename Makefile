@@ -50,6 +50,10 @@ faults: $(STAMP) ## Kill, pause and cut things in the middle of turns
 bench: $(STAMP) ## Measure the figures; ONLY=F13 for one, JSON=FILE for a file
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(JSON)) $(if $(SHORT),--short)
 
+.PHONY: bench-retrieval
+bench-retrieval: $(STAMP) ## Rank the memories of a data set for its scorer: DATA=FILE OUT=run.jsonl
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m benchmarks.retrieval $(DATA) $(if $(DATA),$(or $(OUT),run.jsonl))
+
 .PHONY: lint
 lint: $(STAMP) ## Check format, lint, types, imports and the contract
 	$(BIN)/ruff format --check $(SOURCES)

@@ -10,6 +10,7 @@ from minion_cli import output
 from minion_cli.agents import find_agent
 from minion_cli.application import group
 from minion_cli.connection import Services, call
+from minion_cli.explanations import explained
 from minion_cli.memory_changes import MemoryArgument, register
 from minion_cli.output import Column, Format, FormatOption, LimitOption
 from minion_cli.paging import take
@@ -79,11 +80,12 @@ def search(
     user: Annotated[str, typer.Option(help="The user it is about.")],
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="The most memories to find.")] = 10,
     minimum: Annotated[float | None, typer.Option("--min-score", help="Least cosine similarity, -1 to 1.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show why each was found, and how.")] = False,
     form: FormatOption = Format.TABLE,
 ) -> None:
-    """Find memories by meaning, best first."""
+    """Find memories by meaning and by words, best first."""
 
-    async def work(services: Services) -> list[memory_pb2.MemoryHit]:
+    async def work(services: Services) -> memory_service_pb2.SearchMemoriesResponse:
         request = memory_service_pb2.SearchMemoriesRequest(
             agent_id=(await find_agent(services, agent)).agent_id,
             user_id=user,
@@ -91,9 +93,16 @@ def search(
             min_score=minimum,
             limit=limit,
         )
-        return list((await services.memories.SearchMemories(request)).hits)
+        return await services.memories.SearchMemories(request)
 
-    output.show_list(call(work), _HIT_COLUMNS, form)
+    found = call(work)
+    if not explain:
+        output.show_list(found.hits, _HIT_COLUMNS, form)
+    elif form is Format.TABLE:
+        for line in explained(found):
+            print(line)
+    else:
+        output.show_one(found, form)
 
 
 @app.command()

@@ -19,13 +19,17 @@ from minion_memory.embedding_models.store import EmbeddingModelStore, InstallSto
 from minion_memory.embedding_models.worker import Installer, Sweeper, warn_of_missing_owner
 from minion_memory.memories.peer import RETRYABLE, Gateway
 from minion_memory.memories.service import Memories
-from minion_memory.memories.store import MemoryStore, SearchLimits, prepare
+from minion_memory.memories.store import MemoryStore, prepare
 from minion_memory.memories.worker import purge_requests
 from minion_memory.portability.service import Portability
 from minion_memory.portability.store import ExportStore
 from minion_memory.reembedding.service import Reembeddings
 from minion_memory.reembedding.store import ReembeddingStore, UnembeddedStore
 from minion_memory.reembedding.worker import Embedding, LateEmbedder, Reembedder
+from minion_memory.retrieval.domain import AccessLog
+from minion_memory.retrieval.service import Retrieval
+from minion_memory.retrieval.store import RetrievalStore, SearchLimits
+from minion_memory.retrieval.worker import ACCESS_LIMIT, AccessWriter
 from minion_memory.revisions.service import Revisions
 from minion_memory.revisions.store import RevisionStore
 from minion_memory.servicer import MemoryServicer
@@ -58,8 +62,11 @@ async def compose(settings: MemorySettings, telemetry: Telemetry) -> AsyncIterat
         )
         model_store = EmbeddingModelStore(database)
         models = EmbeddingModels(model_store, default_model=settings.default_embedding_model)
-        memory_store = MemoryStore(database, limits)
-        memories = Memories(memory_store, models, Gateway(gateway, seconds=settings.embed_seconds))
+        memory_store = MemoryStore(database)
+        embedder = Gateway(gateway, seconds=settings.embed_seconds)
+        memories = Memories(memory_store, models, embedder)
+        searches, accesses = RetrievalStore(database, limits), AccessLog(ACCESS_LIMIT)
+        writer = AccessWriter(searches, accesses, seconds=settings.access_write_seconds)
         revisions = Revisions(RevisionStore(database), memory_store, memories, models)
         portability = Portability(ExportStore(database), memories)
         subject_store = SubjectStore(database)
@@ -68,7 +75,13 @@ async def compose(settings: MemorySettings, telemetry: Telemetry) -> AsyncIterat
         server = Server("memory", settings, telemetry, authenticator, deadlines=dict.fromkeys(unbounded))
         server.add(
             add_MemoryServiceServicer_to_server,
-            MemoryServicer(memories, revisions, portability, Subjects(subject_store)),
+            MemoryServicer(
+                memories=memories,
+                retrieval=Retrieval(searches, models, embedder, accesses),
+                revisions=revisions,
+                portability=portability,
+                subjects=Subjects(subject_store),
+            ),
             memory_service_pb2.DESCRIPTOR.services_by_name["MemoryService"],
         )
         server.background(partial(purge_requests, database), name="purge_requests")
@@ -78,7 +91,12 @@ async def compose(settings: MemorySettings, telemetry: Telemetry) -> AsyncIterat
         # Nobody waits for what is embedded beside the calls.
         patient = Gateway(gateway, seconds=_EMBEDDING_SECONDS)
         _add_models(server, settings, telemetry, database, model_store, models, patient)
-        yield server
+        server.background(writer.run, name="write_accesses")
+        try:
+            yield server
+        finally:
+            # The calls have ended by now, and nothing more is noted.
+            await writer.flush()
 
 
 def _add_models(

@@ -6,17 +6,28 @@ from minion_memory.memories.service import Memories
 from minion_memory.memories.servicer import MemoryRpcs
 from minion_memory.portability.service import Portability
 from minion_memory.portability.servicer import PortabilityRpcs
+from minion_memory.retrieval.service import Retrieval
+from minion_memory.retrieval.servicer import RetrievalRpcs
 from minion_memory.revisions.service import Revisions
 from minion_memory.revisions.servicer import RevisionRpcs
 from minion_memory.subjects.service import Subjects
 from minion_memory.subjects.servicer import SubjectRpcs
 
 
-class MemoryServicer(MemoryRpcs, RevisionRpcs, PortabilityRpcs, SubjectRpcs, MemoryServiceServicer):
+class MemoryServicer(MemoryRpcs, RetrievalRpcs, RevisionRpcs, PortabilityRpcs, SubjectRpcs, MemoryServiceServicer):
     """Serves minion.memory.v1.MemoryService."""
 
-    def __init__(self, memories: Memories, revisions: Revisions, portability: Portability, subjects: Subjects) -> None:
+    def __init__(
+        self,
+        *,
+        memories: Memories,
+        retrieval: Retrieval,
+        revisions: Revisions,
+        portability: Portability,
+        subjects: Subjects,
+    ) -> None:
         self._memories = memories
+        self._retrieval = retrieval
         self._revisions = revisions
         self._portability = portability
         self._subjects = subjects

@@ -40,15 +40,21 @@ class MemorySettings(ServerSettings, DatabaseSettings):
         "it may walk the HNSW index.",
     )
     walk_candidates: int = Field(
-        default=80,
+        default=60,
         ge=10,
         le=1_000,
-        description="Candidates that an index walk holds (hnsw.ef_search): more of them miss less, and cost time.",
+        description="Candidates of its scope that an index walk holds (hnsw.ef_search): more miss less, and cost time.",
     )
     walk_limit: int = Field(
         default=20_000,
         ge=1_000,
         description="Vectors that an index walk visits at most (hnsw.max_scan_tuples).",
+    )
+    access_write_seconds: float = Field(
+        default=2.0,
+        gt=0,
+        le=3_600,
+        description="Seconds between two writes of which memories searches brought.",
     )
     model_install_seconds: float = Field(
         default=5.0,

@@ -132,6 +132,9 @@ def test_a_conversation_and_all_that_is_left_of_it(
     assert "teal" in memory["content"]
     found = shown("memories", "search", "colour", "--agent", "demo", "--user", "grace")
     assert found[0]["memory"]["memory_id"] == memory["memory_id"]
+    why = shown("memories", "search", "colour", "--agent", "demo", "--user", "grace", "--explain")
+    assert why["plan"] == "SEARCH_PLAN_EXACT"
+    assert why["hits"][0]["explanation"]["semantic"] > 0
 
     rows = _audit(shown, session_id, len(runs) + 1)
     assert {row["kind"] for row in rows} >= {"ACTIVITY_KIND_RUN", "ACTIVITY_KIND_LLM_CALL", "ACTIVITY_KIND_TOOL_CALL"}

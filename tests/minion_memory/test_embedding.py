@@ -112,7 +112,7 @@ async def test_given_and_embedded_vectors_go_together(memories: Stub, gateway: G
         pb.SearchMemoriesRequest(agent_id=agent_id, user_id="ann", query="Ann drives a car.", limit=1)
     )
     assert [hit.memory.content for hit in by_text.hits] == ["Ann drives a car."]
-    assert by_text.hits[0].score == pytest.approx(1, abs=1e-5)
+    assert by_text.hits[0].similarity == pytest.approx(1, abs=1e-5)
 
 
 async def test_the_same_text_again_is_unchanged(memories: Stub) -> None:
@@ -131,7 +131,7 @@ async def test_new_text_under_a_key_is_found_by_its_new_meaning(memories: Stub) 
     found = await memories.SearchMemories(
         pb.SearchMemoriesRequest(agent_id=agent_id, user_id="ann", query="Ann rides a bicycle.")
     )
-    assert [hit.score for hit in found.hits] == [pytest.approx(1, abs=1e-5)]
+    assert [hit.similarity for hit in found.hits] == [pytest.approx(1, abs=1e-5)]
 
 
 async def test_replay_embeds_nothing(memories: Stub, gateway: Gateway) -> None:
@@ -149,7 +149,7 @@ async def test_a_remote_model_is_asked_through_the_gateway(by_openai: Stub, fake
     found = await by_openai.SearchMemories(
         pb.SearchMemoriesRequest(agent_id=agent_id, user_id="ann", query="Ann drinks tea.")
     )
-    assert found.hits[0].score == pytest.approx(1, abs=1e-5)
+    assert found.hits[0].similarity == pytest.approx(1, abs=1e-5)
     assert fake.ledger.asked[-1].body["input"] == ["Ann drinks tea."]
 
 
@@ -254,9 +254,10 @@ async def test_model_that_the_gateway_has_not_leaves_texts_without_a_vector(
     ):
         stored = await stub.StoreMemories(batch(unplaced()))
         assert stored.results[0].memory.embedding_model == ""
-        async with refused(UNAVAILABLE, "EMBEDDING_UNAVAILABLE") as refusal:
-            await stub.SearchMemories(pb.SearchMemoriesRequest(agent_id=str(uuid4()), user_id="ann", query="tea"))
-        assert refusal.metadata == {"cause": "MODEL_NOT_FOUND"}
+        agent_id = stored.results[0].memory.agent_id
+        found = await stub.SearchMemories(pb.SearchMemoriesRequest(agent_id=agent_id, user_id="ann", query="tea"))
+        assert found.plan == memory_pb2.SEARCH_PLAN_LEXICAL
+        assert len(found.hits) == 1
 
 
 async def test_default_model_that_nobody_registered_is_named(postgres: ClonedDatabase) -> None:

@@ -28,6 +28,13 @@ _TENANT_TABLES = (
 )
 
 
+def wish(agent_id: str) -> str:
+    """What asks for the one memory of a scope that fits best."""
+    return orjson.dumps(
+        {"agent_id": agent_id, "user_id": "ann", "said": "", "most": 1, "weights": [1] * 10, "half_life": "1 day"}
+    ).decode()
+
+
 def _count(table: str) -> str:
     return f"SELECT count(*) FROM memory.{table}"  # noqa: S608 - a name of ours
 
@@ -206,10 +213,10 @@ async def test_search_scans_the_index_of_its_plan(
         await connection.execute("SET LOCAL enable_seqscan = off")
         before = await scans()
         rows = await connection.fetch(
-            "SELECT plan FROM memory.search_memories($1, $2, 'ann', 1::smallint, $3::float4[]::vector, NULL, NULL,"
-            " 1, $4, 80, 20000, 1000)",
+            "SELECT plan FROM memory.search_memories("
+            "$1, $2, 1::smallint, $3::float4[]::vector, 5, $4, 80, 20000, 1000)",
             tenant_id,
-            UUID(scope),
+            wish(scope),
             towards(0),
             exact_limit,
         )
@@ -255,10 +262,9 @@ async def test_store_looks_up_by_key_and_reads_no_other_memory(
 
 async def test_settings_of_a_walk_end_with_it(connection: Connection, scope: str, tenant_id: UUID) -> None:
     walked = await connection.fetchval(
-        "SELECT plan FROM memory.search_memories($1, $2, 'ann', 1::smallint, $3::float4[]::vector, NULL, NULL,"
-        " 1, 10, 80, 20000, 1000)",
+        "SELECT plan FROM memory.search_memories($1, $2, 1::smallint, $3::float4[]::vector, 5, 10, 80, 20000, 1000)",
         tenant_id,
-        UUID(scope),
+        wish(scope),
         towards(0),
     )
     assert walked == "hnsw"

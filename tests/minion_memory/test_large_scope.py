@@ -63,7 +63,7 @@ async def scope(postgres: ClonedDatabase) -> AsyncIterator[Scope]:
     types = np.where(numbers % 3_000 == 1, "context", np.where(numbers % 100 == 0, "skill", "fact"))
     ids = [uuid7() for _ in range(_ROWS)]
     await _load(postgres, tenant_id, agent_id, ids, types, vectors)
-    async with serve("memory", postgres) as served, calling(served, tenant_id) as stub:
+    async with serve("memory", postgres, access_write_seconds=3_600) as served, calling(served, tenant_id) as stub:
         yield Scope(stub, str(agent_id), centres, vectors, types)
 
 

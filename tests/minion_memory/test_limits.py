@@ -6,6 +6,7 @@ from uuid import uuid4
 import grpc
 import pytest
 from google.protobuf import struct_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
 from minion.memory.v1 import memory_pb2
 from minion.memory.v1 import memory_service_pb2 as pb
 from minion_testing.errors import refused
@@ -164,6 +165,16 @@ async def test_filter_of_a_list_is_checked(memories: Stub, fields: dict[str, Any
         ({"min_score": float("nan")}, "min_score"),
         ({"limit": -1}, "limit"),
         ({"limit": 101}, "limit"),
+        ({"labels": {f"k{number}": "v" for number in range(9)}}, "labels"),
+        ({"labels": {"": "v"}}, "labels (key '')"),
+        ({"labels": {"k": "v" * 64}}, "labels['k']"),
+        ({"metadata": struct(text="x" * 4_096)}, "metadata"),
+        ({"metadata": struct(number=float("nan"))}, "metadata.number"),
+        ({"session_id": "x"}, "session_id"),
+        ({"trusts": [memory_pb2.MEMORY_TRUST_USER, 99]}, "trusts[1]"),
+        ({"occurred_after": Timestamp(seconds=1 << 50)}, "occurred_after"),
+        ({"occurred_before": Timestamp(seconds=1 << 50)}, "occurred_before"),
+        ({"as_of": Timestamp(seconds=1 << 50)}, "as_of"),
     ],
 )
 async def test_field_of_a_search_is_checked(memories: Stub, fields: dict[str, Any], field: str) -> None:

@@ -7,6 +7,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 import pytest_asyncio
+from google.protobuf.timestamp_pb2 import Timestamp
 from minion.memory.v1 import memory_pb2
 from minion.memory.v1 import memory_service_pb2 as pb
 from minion_testing.postgres import ClonedDatabase
@@ -20,6 +21,8 @@ EXACT, HNSW, AGAIN = (
     memory_pb2.SEARCH_PLAN_HNSW_THEN_EXACT,
 )
 FACT, SKILL = memory_pb2.MEMORY_TYPE_FACT, memory_pb2.MEMORY_TYPE_SKILL
+# All at once, so that nothing but the vectors tells them apart.
+_THEN = Timestamp(seconds=1_700_000_000)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -29,11 +32,11 @@ async def large(postgres: ClonedDatabase) -> AsyncIterator[tuple[Stub, str, list
     centres = [scattered(seed) for seed in range(20)]
     vectors = [scattered(1_000 + number, about=centres[number % 20], spread=0.5) for number in range(600)]
     async with (
-        serve("memory", postgres, exact_search_limit=200, walk_limit=1_000) as served,
+        serve("memory", postgres, exact_search_limit=200, walk_limit=1_000, access_write_seconds=3_600) as served,
         calling(served, uuid4()) as stub,
     ):
         new = [
-            placed(vector, agent_id=agent_id, key=str(number), type=FACT if number % 50 else SKILL)
+            placed(vector, agent_id=agent_id, key=str(number), type=FACT if number % 50 else SKILL, occur_time=_THEN)
             for number, vector in enumerate(vectors)
         ]
         new += [placed(vector, agent_id=agent_id, user_id="bob", key=str(n)) for n, vector in enumerate(vectors[:300])]
@@ -57,7 +60,7 @@ async def test_small_scope_is_compared_whole_best_first(memories: Stub) -> None:
     )
     found = await memories.SearchMemories(search(agent_id, towards(0)))
     assert [hit.memory.key for hit in found.hits] == ["0", "45", "90", "180"]
-    assert [hit.score for hit in found.hits] == pytest.approx([1, math.sqrt(0.5), 0, -1], abs=1e-6)
+    assert [hit.similarity for hit in found.hits] == pytest.approx([1, math.sqrt(0.5), 0, -1], abs=1e-6)
     assert (found.plan, found.scope_count) == (EXACT, 4)
     assert found.hits[0].memory.embedding_model == MODEL
 

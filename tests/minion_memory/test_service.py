@@ -111,7 +111,7 @@ async def test_a_model_that_comes_later_is_stored_and_walked(
         assert found.scope_count == 61
     assert [hit.memory.key for hit in found.hits] == ["30"]
     # Scores come from the vectors as they were stored, not from the index's halved ones.
-    assert found.hits[0].score == pytest.approx(1, abs=1e-6)
+    assert found.hits[0].similarity == pytest.approx(1, abs=1e-6)
     assert found.plan == memory_pb2.SEARCH_PLAN_HNSW
 
 

@@ -154,7 +154,7 @@ async def test_a_changed_vector_is_an_update_and_is_found(memories: Stub) -> Non
             agent_id=agent_id, user_id="ann", vector=memory_pb2.Embedding(model=MODEL, values=towards(60))
         )
     )
-    assert [hit.score for hit in found.hits] == pytest.approx([1.0], abs=1e-6)
+    assert [hit.similarity for hit in found.hits] == pytest.approx([1.0], abs=1e-6)
 
 
 async def test_a_vector_of_another_model_replaces_the_first(memories: Stub) -> None:
@@ -267,4 +267,4 @@ async def test_extreme_vectors_score_by_their_direction(memories: Stub, scale: f
             vector=memory_pb2.Embedding(model=MODEL, values=[scale * value for value in towards(60)]),
         )
     )
-    assert found.hits[0].score == pytest.approx(0.5, abs=1e-6)
+    assert found.hits[0].similarity == pytest.approx(0.5, abs=1e-6)

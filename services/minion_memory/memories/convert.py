@@ -15,13 +15,10 @@ from uuid_utils.compat import uuid7
 from minion_memory.memories.domain import (
     Embedding,
     Filters,
-    Found,
     Memory,
     MemoryType,
     NewMemory,
     Outcome,
-    Plan,
-    Search,
     Source,
     Stored,
     Trust,
@@ -32,7 +29,6 @@ from minion_memory.memories.domain import (
 _MOST_JSON_BYTES = 16 * 1024
 _MOST_BATCH_BYTES = 1024 * 1024
 _DEFAULT_PAGE, _LARGEST_PAGE = 50, 500
-_DEFAULT_LIMIT = 10
 _MOST_LABELS_ASKED = 8
 _DEFAULT_IMPORTANCE, _DEFAULT_CONFIDENCE = 0.5, 1.0
 
@@ -41,7 +37,6 @@ _TYPES_TO_PROTO = {kind: number for number, kind in _TYPES.items()}
 _TRUSTS = {getattr(memory_pb2, f"MEMORY_TRUST_{trust.name}"): trust for trust in Trust}
 _TRUSTS_TO_PROTO = {trust: number for number, trust in _TRUSTS.items()}
 _OUTCOMES_TO_PROTO = {outcome: getattr(memory_pb2, f"STORE_OUTCOME_{outcome.name}") for outcome in Outcome}
-_PLANS_TO_PROTO = {plan: getattr(memory_pb2, f"SEARCH_PLAN_{plan.name}") for plan in Plan}
 
 
 def store_from_proto(request: memory_service_pb2.StoreMemoriesRequest) -> tuple[tuple[NewMemory, ...], Key | None]:
@@ -136,30 +131,6 @@ def list_from_proto(request: memory_service_pb2.ListMemoriesRequest) -> tuple[Fi
     return filters, min(request.page_size or _DEFAULT_PAGE, _LARGEST_PAGE)
 
 
-def search_from_proto(request: memory_service_pb2.SearchMemoriesRequest) -> Search:
-    """Reads what to look for; whether the vector fits its model is the service's to say."""
-    violations = Violations()
-    embedding = _embedding(request.vector, "vector", violations) if request.HasField("vector") else None
-    if not request.query and embedding is None:
-        violations.add("query", "is required where no vector is given")
-    min_score = request.min_score if request.HasField("min_score") else None
-    if min_score is not None:
-        violations.between("min_score", min_score, minimum=-1, maximum=1)
-    if request.limit:
-        violations.between("limit", request.limit, minimum=1, maximum=100)
-    search = Search(
-        agent_id=violations.identifier("agent_id", request.agent_id),
-        user_id=violations.length("user_id", request.user_id, minimum=1, maximum=200),
-        query=violations.length("query", request.query, maximum=8_192),
-        embedding=embedding,
-        types=_types(request.types, violations),
-        min_score=min_score,
-        limit=request.limit or _DEFAULT_LIMIT,
-    )
-    violations.raise_if_any()
-    return search
-
-
 def stored_to_proto(stored: tuple[Stored, ...]) -> memory_service_pb2.StoreMemoriesResponse:
     """Writes what became of a batch."""
     return memory_service_pb2.StoreMemoriesResponse(
@@ -173,15 +144,6 @@ def stored_to_proto(stored: tuple[Stored, ...]) -> memory_service_pb2.StoreMemor
 def memories_to_proto(memories: Sequence[Memory]) -> list[memory_pb2.Memory]:
     """Writes memories."""
     return [memory_to_proto(memory) for memory in memories]
-
-
-def found_to_proto(found: Found) -> memory_service_pb2.SearchMemoriesResponse:
-    """Writes what a search found."""
-    return memory_service_pb2.SearchMemoriesResponse(
-        hits=[memory_pb2.MemoryHit(memory=memory_to_proto(hit.memory), score=hit.score) for hit in found.hits],
-        plan=_PLANS_TO_PROTO[found.plan],
-        scope_count=found.scope_count,
-    )
 
 
 def memory_to_proto(memory: Memory) -> memory_pb2.Memory:
@@ -272,13 +234,6 @@ def _type(number: int, field: str, violations: Violations) -> MemoryType:
         violations.add(field, "must be FACT, PREFERENCE, CONTEXT or SKILL")
         return MemoryType.FACT
     return kind
-
-
-def _types(numbers: Sequence[int], violations: Violations) -> frozenset[MemoryType]:
-    given = frozenset(numbers)
-    for unknown in given - _TYPES.keys():
-        _type(unknown, f"types[{list(numbers).index(unknown)}]", violations)
-    return frozenset(_TYPES[number] for number in given & _TYPES.keys())
 
 
 def _trust(number: int, field: str, violations: Violations) -> Trust:

@@ -42,14 +42,6 @@ class Outcome(enum.Enum):
     UNCHANGED = "unchanged"
 
 
-class Plan(enum.Enum):
-    """How a search was carried out."""
-
-    EXACT = "exact"
-    HNSW = "hnsw"
-    HNSW_THEN_EXACT = "hnsw_then_exact"
-
-
 @dataclass(frozen=True, slots=True)
 class Embedding:
     """A text's place in a model's space."""
@@ -188,36 +180,6 @@ class Page:
 
     memories: tuple[Memory, ...]
     more: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """What to look for; `embedding` is used where it is given, else `query` is embedded."""
-
-    agent_id: UUID
-    user_id: str
-    query: str
-    embedding: Embedding | None
-    types: frozenset[MemoryType]
-    min_score: float | None
-    limit: int
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A memory found, with its cosine similarity (-1 to 1)."""
-
-    memory: Memory
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a search found, best first; `scope_count` is how many memories the agent has of the user."""
-
-    hits: tuple[Hit, ...]
-    plan: Plan
-    scope_count: int
 
 
 def revision_of(etag: str) -> int | None:

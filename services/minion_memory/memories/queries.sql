@@ -29,8 +29,3 @@ SELECT row_count, (memory).* FROM memory.list_memories($1, $2, $3, $4, $5, $6, $
 -- name: delete_memory
 -- Deletes a memory; says whether there was one.
 SELECT memory.delete_memory($1, $2, $3, $4);
-
--- name: search_memories
--- The memories of a scope nearest to a vector, best first; one row with no memory when there is none.
-SELECT plan, scope_count, score, (memory).*
-  FROM memory.search_memories($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12);

@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from minion_auth import caller, tenant
-from minion_errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable, Violation
+from minion_errors import InvalidArgument, NotFound, Unavailable, Violation
 from minion_postgres import Key, pages
 
 from minion_memory.embedding_models.domain import Chosen, EmbeddingModel
@@ -18,12 +18,10 @@ from minion_memory.memories.domain import (
     Cursor,
     Embedding,
     Filters,
-    Found,
     Memory,
     NewMemory,
     Page,
     Remembered,
-    Search,
     Stored,
     Update,
     vector_fault,
@@ -186,38 +184,6 @@ class Memories:
         """
         if not await self._store.delete(tenant(), memory_id, key):
             raise not_found(memory_id)
-
-    async def search(self, search: Search) -> Found:
-        """Finds the memories of an agent and user that are nearest in meaning.
-
-        A vector of another model than the tenant's own is left aside where there is a text, which is embedded instead.
-
-        Raises:
-            InvalidArgument: the vector has not its model's shape (`VECTOR_INVALID`).
-            NotFound: the vector's model isn't known (`EMBEDDING_MODEL_NOT_FOUND`).
-            FailedPrecondition: the vector's model can't be used yet (`EMBEDDING_MODEL_NOT_READY`), or the memories have
-                no vectors of it, and there is no text (`REEMBEDDING_NEEDED`).
-            Unavailable: the query can't be embedded now (`EMBEDDING_UNAVAILABLE`).
-        """
-        tenant_id = tenant()
-        return await self._models.settled(tenant_id, lambda chosen: self._found(tenant_id, search, chosen))
-
-    async def _found(self, tenant_id: UUID, search: Search, chosen: Chosen) -> Found:
-        given = search.embedding
-        if given:
-            model = await self._models.named(given.model)
-            _check({"vector.values": (given, model)})
-            if chosen.takes(model.name):
-                return await self._store.search(tenant_id, search, model, given.values)
-            if not search.query:
-                raise FailedPrecondition(
-                    f"The memories are embedded with {chosen.name!r}: give a text, or a vector of that model.",
-                    reason="REEMBEDDING_NEEDED",
-                    metadata={"embedding_model": model.name, "default_model": chosen.name},
-                )
-        model = await self._models.named(chosen.name)
-        vector = (await self._gateway.embed([search.query], model=model.name, dimension=model.dimension))[0]
-        return await self._store.search(tenant_id, search, model, vector)
 
     async def _embedded(self, texts: Sequence[str], model: EmbeddingModel) -> "Sequence[array[float]] | None":
         """Makes vectors of texts; None while that can't be done."""

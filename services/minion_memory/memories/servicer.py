@@ -15,7 +15,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class MemoryRpcs:
-    """The part of minion.memory.v1.MemoryService that is about memories, and their search."""
+    """The part of minion.memory.v1.MemoryService that is about memories."""
 
     _memories: Memories
 
@@ -53,11 +53,6 @@ class MemoryRpcs:
         memory_id, key = convert.delete_from_proto(request)
         await self._memories.delete(memory_id, key)
         return pb.DeleteMemoryResponse()
-
-    async def SearchMemories(self, request: pb.SearchMemoriesRequest, context: Context) -> pb.SearchMemoriesResponse:
-        """Finds the memories of an agent and user that are nearest in meaning."""
-        found = await self._memories.search(convert.search_from_proto(request))
-        return await wire.off_loop(convert.found_to_proto, found, _json_bytes(hit.memory for hit in found.hits))
 
 
 def _json_bytes(memories: Iterable[Memory]) -> int:

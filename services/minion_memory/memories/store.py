@@ -19,15 +19,11 @@ from minion_memory.memories.domain import (
     Change,
     Cursor,
     Filters,
-    Found,
-    Hit,
     Memory,
     MemoryType,
     NewMemory,
     Outcome,
     Page,
-    Plan,
-    Search,
     Source,
     Trust,
     Update,
@@ -36,17 +32,8 @@ from minion_memory.memories.domain import (
 )
 
 _QUERIES = queries.load(__package__)
-# What a page or the hits of a search may weigh, so that a client's 4 MiB hold it.
+# What a page, or the hits of a search, may weigh, so that a client's 4 MiB hold it.
 REPLY_BYTES = 3 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class SearchLimits:
-    """How searches are planned; see the settings of these names."""
-
-    exact_search_limit: int
-    walk_candidates: int
-    walk_limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +79,8 @@ async def prepare(connection: Connection) -> None:
 class MemoryStore:
     """Reads and writes memories, each operation in one round trip."""
 
-    def __init__(self, database: Database, limits: SearchLimits) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._limits = limits
 
     async def store(
         self, tenant_id: UUID, batch: Sequence[Placed], change: Change, key: Key | None, *, first: int = 0
@@ -200,26 +186,6 @@ class MemoryStore:
     async def delete(self, tenant_id: UUID, memory_id: UUID, key: Key | None) -> bool:
         """Deletes a memory; false when there is none."""
         return bool(await self._database.fetch_value(_QUERIES.delete_memory, tenant_id, *request_of(key), memory_id))
-
-    async def search(self, tenant_id: UUID, search: Search, model: EmbeddingModel, vector: "array[float]") -> Found:
-        """Finds the memories of a scope nearest to a vector of the model, less than 3 MiB of them."""
-        rows = await self._database.fetch(
-            _QUERIES.search_memories,
-            tenant_id,
-            search.agent_id,
-            search.user_id,
-            model.model_id,
-            packed(vector),
-            sorted(kind.value for kind in search.types) or None,
-            search.min_score,
-            search.limit,
-            self._limits.exact_search_limit,
-            self._limits.walk_candidates,
-            self._limits.walk_limit,
-            REPLY_BYTES,
-        )
-        hits = tuple(Hit(memory_of(row), row["score"]) for row in rows if row["memory_id"] is not None)
-        return Found(hits, Plan(rows[0]["plan"]), rows[0]["scope_count"])
 
 
 def packed(vector: "array[float]") -> Vector:

@@ -1,10 +1,11 @@
 -- The functions of the memory service. Those that the service calls set the tenant themselves and run as the caller, so
 -- that row-level security stands behind every predicate written here.
 
--- How the index of a model of so many dimensions holds its vectors: HNSW takes `vector` up to 2,000 dimensions and
--- `halfvec` up to 4,000. The table itself always keeps full precision.
+-- How the index of a model of so many dimensions holds its vectors: in half precision, which finds the same neighbours in
+-- half the memory, and faster, and goes to 4,000 dimensions (`vector` to 2,000). The table keeps full precision, and the
+-- candidates of a walk are compared by it.
 CREATE OR REPLACE FUNCTION memory.indexed_type(dimension integer) RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE WHEN dimension <= 2000 THEN format('vector(%s)', dimension) ELSE format('halfvec(%s)', dimension) END;
+    SELECT format('halfvec(%s)', dimension);
 $$;
 
 -- Makes partition, policies and HNSW index of every model that has none yet; returns the models. For the owner, since it
@@ -31,6 +32,10 @@ BEGIN
         EXECUTE format('CREATE POLICY owner ON %s TO minion_memory_owner USING (true)', partition);
         EXECUTE format('CREATE INDEX memory_vectors_%s_hnsw ON %s USING hnsw ((embedding::%s) %s)',
                        model.model_id, partition, indexed, split_part(indexed, '(', 1) || '_cosine_ops');
+        -- At the first installation the function is yet to come, and makes the walks of all models then.
+        IF to_regprocedure('memory.make_walk(smallint, integer)') IS NOT NULL THEN
+            PERFORM memory.make_walk(model.model_id, model.dimension);
+        END IF;
         UPDATE memory.embedding_models SET install_time = now() WHERE model_id = model.model_id;
         RETURN NEXT model.model_id;
     END LOOP;
@@ -101,96 +106,6 @@ BEGIN
              VALUES (tenant, request, 'DeleteMemory', delete_memory.digest, subject, '{}');
     END IF;
     RETURN deleted;
-END $$;
-
--- The walk of a model's index: the nearest vectors of a scope, filtered on the way. The cast makes it match the index's
--- expression. $1 tenant, $2 agent, $3 user, $4 types or NULL, $5 the query's vector, $6 the most rows.
-CREATE OR REPLACE FUNCTION memory.walk_query(model smallint, dimension integer) RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT format('SELECT memory_id, embedding <=> $5 AS distance FROM memory.memory_vectors
-                    WHERE model_id = %1$s AND tenant_id = $1 AND agent_id = $2 AND user_id = $3
-                      AND ($4 IS NULL OR type = ANY ($4))
-                    ORDER BY (embedding::%2$s) <=> $5::%2$s LIMIT $6', model, memory.indexed_type(dimension));
-$$;
-
--- The memories of a scope that are nearest to a vector, best first, with how they were found and how many the scope
--- has; one row with no memory when nothing was found.
---
--- The counts say how many match scope and types. At most `exact_limit` are compared all; so are more where the walk of
--- the index, which holds every tenant's vectors, would meet so many others that comparing is cheaper. All else is walked,
--- and compared after all when that brings fewer than `most` (of at least `least_score`). The best come that `most_bytes`
--- hold, one in any case. Stable, so that all of it sees one snapshot.
-CREATE OR REPLACE FUNCTION memory.search_memories(
-    tenant uuid, agent uuid, subject text, model smallint, query vector, types text[], least_score double precision,
-    most integer, exact_limit bigint, walk_candidates integer, walk_limit integer, most_bytes bigint
-) RETURNS TABLE (plan text, scope_count bigint, score double precision, memory memory.memory_details)
-LANGUAGE plpgsql STABLE AS $$
-DECLARE
-    counted bigint;
-    matching bigint;
-    indexed bigint;
-    fetched integer;
-    visited bigint;
-    chosen text := 'exact';
-    ids uuid[];
-    distances double precision[];
-BEGIN
-    PERFORM set_config('minion.tenant', tenant::text, true);
-    PERFORM memory.require_model(tenant, model);
-    SELECT scope.memory_count,
-           CASE WHEN types IS NULL THEN scope.memory_count
-                ELSE CASE WHEN 'fact' = ANY (types) THEN scope.fact_count ELSE 0 END
-                   + CASE WHEN 'preference' = ANY (types) THEN scope.preference_count ELSE 0 END
-                   + CASE WHEN 'context' = ANY (types) THEN scope.context_count ELSE 0 END
-                   + CASE WHEN 'skill' = ANY (types) THEN scope.skill_count ELSE 0 END END
-      INTO counted, matching
-      FROM memory.scope_counts scope
-     WHERE scope.tenant_id = tenant AND scope.agent_id = agent AND scope.user_id = subject;
-    IF matching > exact_limit THEN
-        indexed := greatest(matching, (SELECT reltuples::bigint FROM pg_class
-                                        WHERE oid = format('memory.memory_vectors_%s', model)::regclass));
-        -- Past its first batch of candidates a walk brings vectors in nearly the order of their distances, so the best
-        -- of several times as many are taken. Measured with one in thirty matching: 92 % of the nearest ten are among
-        -- the first ten, 99 % among the first forty.
-        fetched := most * CASE WHEN matching * 3 >= indexed THEN 2 ELSE 4 END;
-        visited := fetched * indexed / matching;
-        -- A vector met on a walk costs about as much as ten compared in a row.
-        IF visited * 10 <= matching THEN
-            -- All of them end with the transaction. With sorting off the planner takes the index whatever it guesses.
-            PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true),
-                    set_config('hnsw.ef_search', least(greatest(walk_candidates, 2 * most), 1000)::text, true),
-                    set_config('hnsw.max_scan_tuples', least(greatest(4 * visited, 1000), walk_limit)::text, true),
-                    set_config('enable_sort', 'off', true);
-            EXECUTE format('SELECT array_agg(memory_id), array_agg(distance) FROM (%s) nearest
-                             WHERE $7 IS NULL OR 1 - distance >= $7', memory.walk_query(model, vector_dims(query)))
-               INTO ids, distances USING tenant, agent, subject, types, query, fetched, least_score;
-            PERFORM set_config('enable_sort', 'on', true);
-            chosen := CASE WHEN cardinality(ids) >= most THEN 'hnsw' ELSE 'hnsw_then_exact' END;
-        END IF;
-    END IF;
-    IF matching > 0 AND chosen <> 'hnsw' THEN
-        SELECT array_agg(best.memory_id), array_agg(best.distance) INTO ids, distances
-          FROM (SELECT placed.memory_id, placed.embedding <=> query AS distance
-                  FROM memory.memory_vectors placed
-                 WHERE placed.model_id = model AND placed.tenant_id = tenant
-                   AND placed.agent_id = agent AND placed.user_id = subject
-                   AND (types IS NULL OR placed.type = ANY (types))
-                 ORDER BY distance LIMIT most) best
-         WHERE least_score IS NULL OR 1 - best.distance >= least_score;
-    END IF;
-    RETURN QUERY
-        SELECT chosen, counted, 1 - filled.distance, filled.details
-          FROM (SELECT hit.*, details::memory.memory_details AS details, details.byte_count,
-                       sum(details.byte_count) OVER (ORDER BY hit.distance, hit.memory_id) AS filling
-                  FROM (SELECT * FROM unnest(ids, distances) AS near (memory_id, distance)
-                         ORDER BY near.distance, near.memory_id LIMIT most) hit
-                 CROSS JOIN LATERAL (SELECT * FROM memory.memory_details d
-                                      WHERE d.tenant_id = tenant AND d.memory_id = hit.memory_id LIMIT 1) details
-               ) filled
-         WHERE filled.filling <= greatest(most_bytes, filled.byte_count)
-         ORDER BY filled.distance, filled.memory_id;
-    IF NOT FOUND THEN
-        RETURN QUERY SELECT chosen, coalesce(counted, 0), NULL::double precision, NULL::memory.memory_details;
-    END IF;
 END $$;
 
 -- What minion_postgres needs of every schema with idempotent writes.

@@ -1,0 +1,273 @@
+"""F6: a search with the vector given, against the bare statement on the same rows.
+
+Two scopes in one table: 100,000 memories, which are found by the index, and 10,000, which are compared. The memory
+service is a process of its own, with identity, row-level security, metrics and logs on. The yardstick is what one would
+write by hand: the nearest ids of the scope in the vectors' own table, with no row-level security; where it walks the
+index, with as few candidates as find 99 of 100 of the nearest.
+"""
+
+import itertools
+import math
+from array import array
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import grpc
+import numpy as np
+import psutil
+from minion.memory.v1 import memory_pb2
+from minion.memory.v1 import memory_service_pb2 as pb
+from minion_auth import ServiceTokens
+from minion_memory.memories.store import packed, prepare
+from minion_testing.postgres import ClonedDatabase, cluster
+from minion_testing.serving import SERVICE_KEY
+from pgvector import Vector
+from uuid_utils.compat import uuid7
+
+from benchmarks.figure import Comparison, Figure, Operation, Options, interleave, process_tree, run_slice
+from benchmarks.serving import serving
+
+ID = "F6"
+
+_METHOD = "/minion.memory.v1.MemoryService/SearchMemories"
+_MODEL, _DIMENSION = "local/all-minilm-l6-v2", 384
+_LARGE, _SMALL, _SHORT_LARGE, _SHORT_SMALL = 100_000, 10_000, 30_000, 2_000
+_SUBJECTS = 16
+_QUERIES, _LIMIT = 200, 10
+_CONCURRENCY = 4
+_RATE_GOAL, _LATENCY_GOAL, _RECALL_GOAL = 0.5, 2.0, 0.99
+_COLUMNS = (
+    *("tenant_id", "memory_id", "agent_id", "user_id", "key", "type", "content"),
+    *("importance", "confidence", "trust", "model_id"),
+)
+_BARE_WALK = """
+SELECT memory_id, (embedding::halfvec(384)) <=> $3::vector::halfvec(384) AS distance FROM memory.memory_vectors_1
+ WHERE agent_id = $1 AND user_id = $2 ORDER BY (embedding::halfvec(384)) <=> $3::vector::halfvec(384) LIMIT 10
+"""
+_BARE_EXACT = """
+SELECT memory_id, embedding <=> $3 AS distance FROM memory.memory_vectors_1
+ WHERE agent_id = $1 AND user_id = $2 AND tenant_id = $4 ORDER BY embedding <=> $3 LIMIT 10
+"""
+
+
+class _Scope:
+    """Memories of one scope and what is asked of them; as texts do, they lie near a space of few dimensions."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        source = np.random.default_rng(seed)
+        subjects = source.normal(size=(_SUBJECTS, _DIMENSION))
+        self.agent_id = uuid4()
+        self.ids = [uuid7() for _ in range(count)]
+        self.vectors = _about(subjects, count, source)
+        self.queries = _about(subjects, _QUERIES, source)
+        self.nearest = [
+            {str(self.ids[int(place)]) for place in np.argpartition(-(self.vectors @ query), _LIMIT)[:_LIMIT]}
+            for query in self.queries
+        ]
+
+
+def _about(subjects: "np.ndarray[Any, Any]", count: int, source: np.random.Generator) -> "np.ndarray[Any, Any]":
+    vectors = source.normal(size=(count, _SUBJECTS)) @ subjects
+    vectors += source.normal(size=vectors.shape) * 0.3 * math.sqrt(_SUBJECTS)
+    unit: np.ndarray[Any, Any] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return unit
+
+
+async def measure(options: Options) -> list[Figure]:
+    """Measures the rate at 4 callers in the large scope, and the latency of one in the small."""
+    tenant_id = uuid7()
+    large = _Scope(_SHORT_LARGE if options.short else _LARGE, 1)
+    small = _Scope(_SHORT_SMALL if options.short else _SMALL, 2)
+    async with AsyncExitStack() as running:
+        served = await running.enter_async_context(cluster(durable=True))
+        database = await served.clone()
+        await _load(database, tenant_id, (large, small))
+        pool = await asyncpg.create_pool(
+            database.admin_dsn,
+            min_size=_CONCURRENCY,
+            max_size=_CONCURRENCY,
+            init=prepare,
+            reset=_keep_as_it_is,
+            server_settings={"jit": "off"},
+        )
+        running.push_async_callback(pool.close)
+        services = await running.enter_async_context(serving(database, "memory", pool_min_size="4", pool_max_size="4"))
+        channel = await running.enter_async_context(grpc.aio.insecure_channel(services["memory"].address))
+        client = _Client(channel, tenant_id)
+        candidates, bare_recall = await _candidates(pool, large)
+        recall = await client.recall(large, memory_pb2.SEARCH_PLAN_HNSW)
+        await client.recall(small, memory_pb2.SEARCH_PLAN_EXACT)
+        async with pool.acquire() as connection:
+            postmaster = psutil.Process(await connection.fetchval("SELECT pg_backend_pid()")).ppid()
+
+        async def compared(ours: Operation, bare: Operation, concurrency: int) -> Comparison:
+            for warmed in (ours, bare):
+                await run_slice(warmed, seconds=2, concurrency=concurrency, pids=())
+            # Pools have grown by now, and all backends are there.
+            backends = process_tree(postmaster)
+            return await interleave(
+                ours,
+                bare,
+                rounds=options.rounds,
+                concurrency=concurrency,
+                pids=[services["memory"].pid, *backends],
+                yardstick_pids=backends,
+            )
+
+        rates = await compared(client.searching(large), _bare(pool, _BARE_WALK, large), _CONCURRENCY)
+        times = await compared(client.searching(small), _bare(pool, _BARE_EXACT, small, tenant_id), 1)
+    return [_rate(rates, recall, candidates, bare_recall), _latency(times, len(small.ids))]
+
+
+def _rate(compared: Comparison, recall: float, candidates: int, bare_recall: float) -> Figure:
+    value, yardstick, ratio = compared.value(lambda part: part.rate)
+    cpu, _, _ = compared.value(lambda part: part.cpu_per_operation)
+    return Figure(
+        id=ID,
+        name=f"search of a large scope, {_CONCURRENCY} callers, recall {recall:.3f}",
+        value=value,
+        unit="req/s",
+        yardstick=f"the bare walk of the index (ef_search {candidates}, recall {bare_recall:.3f})",
+        yardstick_value=yardstick,
+        ratio=ratio,
+        goal=f"ratio >= {_RATE_GOAL}",
+        ok=ratio >= _RATE_GOAL and recall >= _RECALL_GOAL,
+        cpu_us_per_op=cpu * 1e6,
+        runs=len(compared.ours),
+    )
+
+
+def _latency(compared: Comparison, count: int) -> Figure:
+    value, yardstick, ratio = compared.value(lambda part: part.p50 * 1e3)
+    cpu, _, _ = compared.value(lambda part: part.cpu_per_operation)
+    return Figure(
+        id=ID,
+        name=f"search that compares {count:,}, 1 caller: p50",
+        value=value,
+        unit="ms",
+        yardstick="the bare statement",
+        yardstick_value=yardstick,
+        ratio=ratio,
+        goal=f"ratio <= {_LATENCY_GOAL:g}",
+        ok=ratio <= _LATENCY_GOAL,
+        cpu_us_per_op=cpu * 1e6,
+        runs=len(compared.ours),
+    )
+
+
+class _Client:
+    """A caller that sends and takes bytes, so that what is measured is the service."""
+
+    def __init__(self, channel: grpc.aio.Channel, tenant_id: UUID) -> None:
+        self._call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_METHOD)
+        self._tokens = ServiceTokens(SERVICE_KEY, "gateway")
+        self._tenant_id = tenant_id
+
+    def searching(self, scope: _Scope) -> Operation:
+        """Gives the search of a scope, each time for another vector."""
+        requests = itertools.cycle(_requests(scope))
+
+        async def operation() -> object:
+            return await self._search(next(requests))
+
+        return operation
+
+    async def recall(self, scope: _Scope, plan: int) -> float:
+        """Gives the share of the nearest that searches find; makes sure that they go as planned."""
+        right = 0
+        for request, nearest in zip(_requests(scope), scope.nearest, strict=True):
+            found = pb.SearchMemoriesResponse.FromString(await self._search(request))
+            if found.plan != plan or len(found.hits) != _LIMIT:
+                raise RuntimeError(f"a search went otherwise than planned: {found.plan}, {len(found.hits)} hits")
+            right += len({hit.memory.memory_id for hit in found.hits} & nearest)
+        return right / (len(scope.queries) * _LIMIT)
+
+    async def _search(self, request: bytes) -> bytes:
+        metadata = (("authorization", f"Bearer {self._tokens.mint(self._tenant_id)}"),)
+        return await self._call(request, metadata=metadata)
+
+
+def _requests(scope: _Scope) -> Sequence[bytes]:
+    return [
+        pb.SearchMemoriesRequest(
+            agent_id=str(scope.agent_id),
+            user_id="ann",
+            vector=memory_pb2.Embedding(model=_MODEL, values=query.tolist()),
+            limit=_LIMIT,
+        ).SerializeToString()
+        for query in scope.queries
+    ]
+
+
+def _bare(pool: Any, statement: str, scope: _Scope, *more: UUID) -> Operation:
+    vectors = itertools.cycle([Vector(query) for query in scope.queries])
+
+    async def operation() -> object:
+        return await pool.fetch(statement, scope.agent_id, "ann", next(vectors), *more)
+
+    return operation
+
+
+async def _keep_as_it_is(connection: object) -> None:
+    """Leaves a connection's settings alone, at the cost of no round trip."""
+
+
+async def _candidates(pool: Any, scope: _Scope) -> tuple[int, float]:
+    """Sets the least `ef_search` with which the bare statement finds enough; gives it with its recall."""
+    connections = [await pool.acquire() for _ in range(_CONCURRENCY)]
+    try:
+        for candidates in (20, 40, 60, 80, 120, 200, 400):
+            for connection in connections:
+                await connection.execute(f"SET hnsw.ef_search = {candidates}")
+            right = 0
+            for query, nearest in zip(scope.queries, scope.nearest, strict=True):
+                rows = await connections[0].fetch(_BARE_WALK, scope.agent_id, "ann", Vector(query))
+                right += len({str(row["memory_id"]) for row in rows} & nearest)
+            recall = right / (len(scope.queries) * _LIMIT)
+            if recall >= _RECALL_GOAL:
+                return candidates, recall
+    finally:
+        for connection in connections:
+            await pool.release(connection)
+    raise RuntimeError("the bare walk finds too few of the nearest")
+
+
+async def _load(database: ClonedDatabase, tenant_id: UUID, scopes: Sequence[_Scope]) -> None:
+    """Loads memories from behind, with the index made at the end: one by one it would take ten times as long."""
+    admin = await asyncpg.connect(database.admin_dsn, server_settings={"maintenance_work_mem": "512MB"})
+    try:
+        await prepare(admin)
+        made = await admin.fetchval("SELECT pg_get_indexdef('memory.memory_vectors_1_hnsw'::regclass)")
+        await admin.execute("DROP INDEX memory.memory_vectors_1_hnsw")
+        await admin.execute("ALTER TABLE memory.memories DISABLE TRIGGER USER")
+        for scope in scopes:
+            await admin.copy_records_to_table(
+                "memories",
+                schema_name="memory",
+                columns=_COLUMNS,
+                records=[
+                    (tenant_id, id_, scope.agent_id, "ann", str(n), "fact", f"Fact {n}.", 0.5, 1.0, "user", 1)
+                    for n, id_ in enumerate(scope.ids)
+                ],
+            )
+            await admin.execute(
+                "INSERT INTO memory.scope_counts (tenant_id, agent_id, user_id, fact_count) VALUES ($1, $2, 'ann', $3)",
+                *(tenant_id, scope.agent_id, len(scope.ids)),
+            )
+            await admin.copy_records_to_table(
+                "memory_vectors",
+                schema_name="memory",
+                records=[
+                    (tenant_id, id_, 1, scope.agent_id, "ann", "fact", packed(array("f", vector.tobytes())))
+                    for id_, vector in zip(scope.ids, scope.vectors, strict=True)
+                ],
+            )
+        await admin.execute("ALTER TABLE memory.memories ENABLE TRIGGER USER")
+        await admin.execute(made)
+        await admin.execute("VACUUM ANALYZE memory.memories")
+        await admin.execute("VACUUM ANALYZE memory.memory_vectors")
+    finally:
+        await admin.close()

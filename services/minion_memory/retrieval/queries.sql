@@ -1,0 +1,15 @@
+-- name: search_memories
+-- The memories of a scope that fit best, in order; one row with no memory when there is none.
+SELECT found.plan, found.scope_count, found.similarity, found.shares, details.*
+  FROM memory.search_memories($1, $2, $3, $4, $5, $6, $7, $8, $9) found
+  LEFT JOIN LATERAL (SELECT * FROM memory.memory_details d
+                      WHERE d.tenant_id = $1 AND d.memory_id = found.memory_id LIMIT 1) details ON true
+ ORDER BY found.place;
+
+-- name: named_speakers
+-- The names by which a text calls speakers of a scope.
+SELECT form FROM memory.named_speakers($1, $2, $3, $4);
+
+-- name: note_accesses
+-- Adds to how often memories were brought.
+SELECT memory.note_accesses($1, $2, $3);
