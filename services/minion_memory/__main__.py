@@ -14,9 +14,9 @@ from minion_telemetry import Telemetry
 
 from minion_memory.memories.peer import RETRYABLE, Gateway
 from minion_memory.memories.service import Memories
-from minion_memory.memories.servicer import MemoryServicer
 from minion_memory.memories.store import EmbeddingModels, MemoryStore, SearchLimits, prepare
 from minion_memory.memories.worker import purge_requests
+from minion_memory.servicer import MemoryServicer
 from minion_memory.settings import MemorySettings
 
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
+import asyncpg
 import grpc
 import pytest
 import pytest_asyncio
@@ -55,6 +56,18 @@ async def by_openai(postgres: ClonedDatabase, gateway: Gateway, tenant_id: UUID)
 
 def unplaced(**fields: object) -> pb.NewMemory:
     return pb.NewMemory(memory=memory(**fields))
+
+
+async def waiting(database: ClonedDatabase, tenant_id: UUID) -> set[str]:
+    """The memories of a tenant that are listed as having no vector."""
+    connection = await asyncpg.connect(database.admin_dsn)
+    try:
+        rows = await connection.fetch(
+            "SELECT memory_id FROM memory.unembedded_memories WHERE tenant_id = $1", tenant_id
+        )
+    finally:
+        await connection.close()
+    return {str(row["memory_id"]) for row in rows}
 
 
 async def test_what_was_said_is_found_by_other_words(memories: Stub, gateway: Gateway, tenant_id: UUID) -> None:
@@ -135,28 +148,28 @@ async def test_a_remote_model_is_asked_through_the_gateway(by_openai: Stub, fake
 
 
 @pytest.mark.parametrize(
-    ("fault", "cause"),
-    [
-        (Fault(FaultKind.SERVER_ERROR), "PROVIDER_UNAVAILABLE"),
-        (Fault(FaultKind.RATE_LIMITED, seconds=7), "PROVIDER_RATE_LIMITED"),
-        (Fault(FaultKind.KEY_REFUSED), "PROVIDER_CREDENTIAL_REFUSED"),
-    ],
-    ids=lambda value: value.kind.value if isinstance(value, Fault) else "",
+    "fault",
+    [Fault(FaultKind.SERVER_ERROR), Fault(FaultKind.RATE_LIMITED, seconds=7), Fault(FaultKind.KEY_REFUSED)],
+    ids=lambda fault: fault.kind.value,
 )
-async def test_failing_provider_stores_nothing(by_openai: Stub, fake: FakeProvider, fault: Fault, cause: str) -> None:
+async def test_failing_provider_leaves_texts_without_a_vector(
+    by_openai: Stub, fake: FakeProvider, postgres: ClonedDatabase, tenant_id: UUID, fault: Fault
+) -> None:
     agent_id = str(uuid4())
     # UNAVAILABLE from the gateway is tried again: the fault must last.
     fake.push(*[fault] * 4)
     try:
-        async with refused(UNAVAILABLE, "EMBEDDING_UNAVAILABLE") as refusal:
-            await by_openai.StoreMemories(
-                batch(placed(towards(0), agent_id=agent_id, key="given"), unplaced(agent_id=agent_id, content="Tea."))
-            )
+        stored = await by_openai.StoreMemories(
+            batch(placed(towards(0), agent_id=agent_id, key="given"), unplaced(agent_id=agent_id, content="Tea."))
+        )
     finally:
         fake.reset()
-    assert refusal.metadata == {"cause": cause}
-    assert refusal.retry_after_seconds == (7 if fault.seconds else 1)
-    assert len((await by_openai.ListMemories(pb.ListMemoriesRequest(agent_id=agent_id))).memories) == 0
+    assert [result.memory.embedding_model for result in stored.results] == [MODEL, ""]
+    listed = await by_openai.ListMemories(pb.ListMemoriesRequest(agent_id=agent_id))
+    assert {memory.memory_id: memory for memory in listed.memories} == {
+        result.memory.memory_id: result.memory for result in stored.results
+    }
+    assert await waiting(postgres, tenant_id) == {stored.results[1].memory.memory_id}
 
 
 async def test_text_too_long_for_the_model_is_the_callers_fault(by_openai: Stub, fake: FakeProvider) -> None:
@@ -165,23 +178,41 @@ async def test_text_too_long_for_the_model_is_the_callers_fault(by_openai: Stub,
         await by_openai.StoreMemories(batch(unplaced(content="Tea.")))
 
 
-async def test_absent_gateway_stores_nothing(postgres: ClonedDatabase) -> None:
-    agent_id = str(uuid4())
+async def test_absent_gateway_leaves_texts_without_a_vector(postgres: ClonedDatabase) -> None:
+    agent_id, tenant_id = str(uuid4()), uuid4()
     async with (
         serve("memory", postgres, gateway_address="127.0.0.1:1") as served,
-        calling(served, uuid4()) as stub,
+        calling(served, tenant_id) as stub,
     ):
-        async with refused(UNAVAILABLE, "EMBEDDING_UNAVAILABLE") as refusal:
-            await stub.StoreMemories(
-                batch(placed(towards(0), agent_id=agent_id, key="given"), unplaced(agent_id=agent_id, content="Tea."))
-            )
-        assert refusal.retry_after_seconds
-        async with refused(UNAVAILABLE, "EMBEDDING_UNAVAILABLE"):
-            await stub.SearchMemories(pb.SearchMemoriesRequest(agent_id=agent_id, user_id="ann", query="tea"))
-        assert len((await stub.ListMemories(pb.ListMemoriesRequest(agent_id=agent_id))).memories) == 0
+        request = batch(unplaced(agent_id=agent_id, content="Tea."), request_id=uuid7())
+        stored = (await stub.StoreMemories(request)).results[0]
+        assert (stored.outcome, stored.memory.embedding_model) == (memory_pb2.STORE_OUTCOME_CREATED, "")
+        assert (await stub.StoreMemories(request)).results[0] == stored
+        assert await waiting(postgres, tenant_id) == {stored.memory.memory_id}
+        # A vector that comes later is no other state.
+        given = batch(placed(towards(0), agent_id=agent_id, content="Tea."))
+        vectored = (await stub.StoreMemories(given)).results[0]
+        assert (vectored.memory.embedding_model, vectored.memory.revision) == (MODEL, 1)
+        assert await waiting(postgres, tenant_id) == set()
 
 
-async def test_model_that_the_gateway_has_not_is_unavailable(
+async def test_text_that_changes_while_nobody_embeds_loses_its_vector(postgres: ClonedDatabase) -> None:
+    agent_id, tenant_id = str(uuid4()), uuid4()
+    async with (
+        serve("memory", postgres, gateway_address="127.0.0.1:1") as served,
+        calling(served, tenant_id) as stub,
+    ):
+        await stub.StoreMemories(batch(placed(towards(0), agent_id=agent_id, key="k", content="Tea.")))
+        same = await stub.StoreMemories(batch(unplaced(agent_id=agent_id, key="k", content="Tea.")))
+        assert same.results[0].outcome == memory_pb2.STORE_OUTCOME_UNCHANGED
+        assert same.results[0].memory.embedding_model == MODEL
+        other = (await stub.StoreMemories(batch(unplaced(agent_id=agent_id, key="k", content="Coffee.")))).results[0]
+        assert (other.outcome, other.memory.embedding_model) == (memory_pb2.STORE_OUTCOME_UPDATED, "")
+        assert await waiting(postgres, tenant_id) == {other.memory.memory_id}
+        assert len((await stub.SearchMemories(search(agent_id, towards(0)))).hits) == 0
+
+
+async def test_model_that_the_gateway_has_not_leaves_texts_without_a_vector(
     postgres: ClonedDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """The gateway knows no OpenAI here: a fault of the deployment, not of the caller."""
@@ -190,8 +221,10 @@ async def test_model_that_the_gateway_has_not_is_unavailable(
         serve("memory", postgres, gateway_address=gateway.address, default_embedding_model=OPENAI) as served,
         calling(served, uuid4()) as stub,
     ):
+        stored = await stub.StoreMemories(batch(unplaced()))
+        assert stored.results[0].memory.embedding_model == ""
         async with refused(UNAVAILABLE, "EMBEDDING_UNAVAILABLE") as refusal:
-            await stub.StoreMemories(batch(unplaced()))
+            await stub.SearchMemories(pb.SearchMemoriesRequest(agent_id=str(uuid4()), user_id="ann", query="tea"))
         assert refusal.metadata == {"cause": "MODEL_NOT_FOUND"}
 
 

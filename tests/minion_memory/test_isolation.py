@@ -14,7 +14,15 @@ from minion_testing.postgres import ClonedDatabase
 
 from tests.minion_memory.stage import Stub, batch, placed, scattered, towards
 
-_TENANT_TABLES = ("memories", "memory_vectors", "scope_counts", "idempotency_keys")
+_TENANT_TABLES = (
+    "memories",
+    "memory_vectors",
+    "scope_counts",
+    "idempotency_keys",
+    "memory_revisions",
+    "memory_access",
+    "unembedded_memories",
+)
 
 
 def _count(table: str) -> str:
@@ -80,6 +88,8 @@ async def test_a_row_of_another_tenant_is_not_written(app: Database, tenant_id: 
         "INSERT INTO memory.embedding_models (name, provider, dimension) VALUES ('a/b', 'a', 3)",
         "SELECT memory.install_embedding_models()",
         "TRUNCATE memory.memories",
+        "UPDATE memory.memories SET revision = 1",
+        "UPDATE memory.memory_revisions SET content = 'other'",
         "CREATE TABLE memory.own (id int)",
         "CREATE TEMPORARY TABLE own (id int)",
     ],

@@ -8,6 +8,7 @@ import asyncpg
 import grpc
 import pytest
 from google.protobuf import json_format, struct_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
 from minion.memory.v1 import memory_pb2
 from minion.memory.v1 import memory_service_pb2 as pb
 from minion_testing.errors import refused
@@ -39,6 +40,9 @@ def full(agent_id: str) -> memory_pb2.Memory:
         labels={"topic": "drinks", "empty": ""},
         metadata=metadata,
         source=memory_pb2.MemorySource(session_id=str(uuid4()), message_sequences=[3, 4], quote="I like tea"),
+        valid_from=Timestamp(seconds=1_500_000_000, nanos=1_000),
+        valid_until=Timestamp(seconds=4_000_000_000),
+        occur_time=Timestamp(seconds=1_600_000_000),
     )
 
 
@@ -66,7 +70,8 @@ async def test_stored_memory_reads_back_whole(memories: Stub) -> None:
     assert UUID(read.memory_id).version == 7
     assert read.embedding_model == MODEL
     assert read.create_time == read.update_time
-    for given in ("memory_id", "embedding_model", "create_time", "update_time"):
+    assert (read.revision, read.etag, read.superseded_by, read.access_count) == (1, "1", "", 0)
+    for given in ("memory_id", "embedding_model", "create_time", "update_time", "revision", "etag"):
         read.ClearField(given)
     assert json_format.MessageToDict(read) == json_format.MessageToDict(wanted)
 
@@ -120,6 +125,9 @@ async def test_batch_reports_each_outcome_in_order(memories: Stub, postgres: Clo
         {"labels": {"a": "b"}},
         {"metadata": struct_pb2.Struct(fields={"a": struct_pb2.Value(number_value=1)})},
         {"source": memory_pb2.MemorySource(quote="so")},
+        {"valid_from": Timestamp(seconds=1_000)},
+        {"valid_until": Timestamp(seconds=4_000_000_000)},
+        {"occur_time": Timestamp(seconds=1_000)},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -130,6 +138,7 @@ async def test_any_changed_field_is_an_update(memories: Stub, change: dict[str, 
     assert changed.outcome == UPDATED
     assert changed.memory.memory_id == first.memory_id
     assert changed.memory.create_time == first.create_time
+    assert changed.memory.revision == 2
     assert changed.memory.update_time.ToNanoseconds() > first.update_time.ToNanoseconds()
     read = (await memories.GetMemory(pb.GetMemoryRequest(memory_id=first.memory_id))).memory
     assert read == changed.memory

@@ -2,7 +2,8 @@
 
 from array import array
 from collections.abc import Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 from uuid import UUID
 
 from minion.memory.v1 import memory_pb2, memory_service_pb2
@@ -162,6 +163,14 @@ def memory_to_proto(memory: Memory) -> memory_pb2.Memory:
         embedding_model=memory.embedding_model,
         create_time=wire.to_timestamp(memory.create_time),
         update_time=wire.to_timestamp(memory.update_time),
+        valid_from=wire.to_timestamp(memory.valid_from),
+        valid_until=wire.to_optional_timestamp(memory.valid_until),
+        occur_time=wire.to_timestamp(memory.occur_time),
+        superseded_by=wire.optional_text(memory.superseded_by),
+        access_count=memory.access_count,
+        access_time=wire.to_optional_timestamp(memory.access_time),
+        revision=memory.revision,
+        etag=memory.etag,
     )
 
 
@@ -170,6 +179,12 @@ def _new_memory(new: memory_service_pb2.NewMemory, field: str, violations: Viola
     at = f"{field}.memory"
     violations.length(f"{at}.key", memory.key, maximum=200)
     content = violations.length(f"{at}.content", memory.content, minimum=1, maximum=32_768)
+    valid_from = _moment(memory, "valid_from", at, violations)
+    valid_until = _moment(memory, "valid_until", at, violations)
+    occur_time = _moment(memory, "occur_time", at, violations)
+    begins = valid_from or occur_time
+    if begins and valid_until and valid_until < begins:
+        violations.add(f"{at}.valid_until", "must not be before valid_from")
     return NewMemory(
         memory_id=violations.optional_identifier(f"{at}.memory_id", memory.memory_id) or uuid7(),
         agent_id=violations.identifier(f"{at}.agent_id", memory.agent_id),
@@ -188,6 +203,9 @@ def _new_memory(new: memory_service_pb2.NewMemory, field: str, violations: Viola
         labels=_labels(memory, f"{at}.labels", violations),
         metadata=wire.from_bounded_struct(memory.metadata, f"{at}.metadata", violations, maximum=_MOST_JSON_BYTES),
         source=_source(memory.source, f"{at}.source", violations),
+        valid_from=valid_from,
+        valid_until=valid_until,
+        occur_time=occur_time,
         embedding=_embedding(new.embedding, f"{field}.embedding", violations) if new.HasField("embedding") else None,
     )
 
@@ -249,6 +267,15 @@ def _source(source: memory_pb2.MemorySource, field: str, violations: Violations)
         message_sequences=tuple(source.message_sequences),
         quote=violations.length(f"{field}.quote", source.quote, maximum=2_000),
     )
+
+
+def _moment(
+    memory: memory_pb2.Memory,
+    name: Literal["valid_from", "valid_until", "occur_time"],
+    at: str,
+    violations: Violations,
+) -> datetime | None:
+    return wire.from_timestamp(getattr(memory, name), f"{at}.{name}", violations) if memory.HasField(name) else None
 
 
 def _embedding(embedding: memory_pb2.Embedding, field: str, violations: Violations) -> Embedding:

@@ -92,22 +92,60 @@ class Remembered:
     labels: Mapping[str, str]
     metadata: Mapping[str, Any]
     source: Source
+    valid_until: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewMemory(Remembered):
-    """A memory to store; with no embedding, its content is to be embedded."""
+    """A memory to store; with no embedding, its content is to be embedded. Times that are None are the store's to say.
 
+    `create_time` and `superseded_by` are those of a memory that was elsewhere before.
+    """
+
+    valid_from: datetime | None
+    occur_time: datetime | None
     embedding: Embedding | None
+    create_time: datetime | None = None
+    superseded_by: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory(Remembered):
     """A memory that is stored; `embedding_model` is empty while it has no vector."""
 
+    valid_from: datetime
+    occur_time: datetime
     embedding_model: str
     create_time: datetime
     update_time: datetime
+    superseded_by: UUID | None
+    access_count: int
+    access_time: datetime | None
+    revision: int
+
+    @property
+    def etag(self) -> str:
+        """What a caller sends back to say which revision was read."""
+        return str(self.revision)
+
+
+class Cause(enum.Enum):
+    """What made a revision of a memory."""
+
+    STORED = "stored"
+    UPDATED = "updated"
+    EXTRACTED = "extracted"
+    CONSOLIDATED = "consolidated"
+    ROLLED_BACK = "rolled_back"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Why memories change: what makes the revision, why in a sentence, and who answers for it."""
+
+    cause: Cause
+    principal: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class Gateway:
 
 def _unavailable(cause: str, retry_after: timedelta | None) -> Unavailable:
     return Unavailable(
-        "The text can't be embedded now; nothing was stored.",
+        "The text can't be embedded now.",
         reason="EMBEDDING_UNAVAILABLE",
         metadata={"cause": cause},
         retry_after=retry_after or _RETRY_AFTER,

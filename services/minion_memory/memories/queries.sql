@@ -1,6 +1,6 @@
 -- name: store_memories
 -- Stores a batch of memories with their vectors, all or none; says what became of each.
-SELECT memory.store_memories($1, $2, $3, $4, $5);
+SELECT memory.store_memories($1, $2, $3, $4, $5, $6, $7, $8);
 
 -- name: recall_store
 -- The first result of a store, NULL when it is new.

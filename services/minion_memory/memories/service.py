@@ -6,11 +6,13 @@ from dataclasses import fields
 from datetime import datetime
 from uuid import UUID
 
-from minion_auth import tenant
-from minion_errors import InvalidArgument, NotFound, Violation
+from minion_auth import caller, tenant
+from minion_errors import InvalidArgument, NotFound, Unavailable, Violation
 from minion_postgres import Key, pages
 
 from minion_memory.memories.domain import (
+    Cause,
+    Change,
     Cursor,
     Embedding,
     EmbeddingModel,
@@ -27,7 +29,9 @@ from minion_memory.memories.domain import (
 from minion_memory.memories.peer import Gateway
 from minion_memory.memories.store import EmbeddingModels, MemoryStore, Placed, Receipt
 
-_SAID = tuple(field.name for field in fields(Remembered))
+# What the reply to a store takes from the request, and from the receipt.
+_SAID = tuple(field.name for field in fields(Remembered) if field.name != "memory_id")
+_GIVEN = tuple(field.name for field in fields(Receipt) if field.name != "outcome")
 
 
 class Memories:
@@ -42,11 +46,12 @@ class Memories:
     async def store(self, batch: Sequence[NewMemory], key: Key | None) -> tuple[Stored, ...]:
         """Stores memories, all or none; those that come without a vector are embedded first, with nothing locked.
 
+        While they can't be embedded they are stored without, to be embedded later.
+
         Raises:
             InvalidArgument: a vector has not its model's shape (`VECTOR_INVALID`).
             NotFound: a vector's model isn't known (`EMBEDDING_MODEL_NOT_FOUND`).
             AlreadyExists: a proposed id is another memory's (`MEMORY_ID_TAKEN`).
-            Unavailable: texts can't be embedded now (`EMBEDDING_UNAVAILABLE`).
         """
         tenant_id = tenant()
         named = [memory.embedding.model if memory.embedding else self._default_model for memory in batch]
@@ -63,19 +68,17 @@ class Memories:
         if silent:
             receipts = await self._store.recall_store(tenant_id, key) if key else None
             if receipts is not None:
-                return _stored(batch, named, receipts)
-            model = models[self._default_model]
-            made = await self._gateway.embed(
-                [batch[index].content for index in silent], model=model.name, dimension=model.dimension
-            )
-            vectors = dict(zip(silent, made, strict=True))
+                return _stored(batch, receipts)
+            made = await self._embedded([batch[index].content for index in silent], models[self._default_model])
+            vectors = dict(zip(silent, made, strict=True)) if made else {}
         placed = [
             Placed(memory, models[name], memory.embedding.values, given=True)
             if memory.embedding
-            else Placed(memory, models[name], vectors[index], given=False)
+            else Placed(memory, models[name] if index in vectors else None, vectors.get(index), given=False)
             for index, (memory, name) in enumerate(zip(batch, named, strict=True))
         ]
-        return _stored(batch, named, await self._store.store(tenant_id, placed, key))
+        change = Change(Cause.STORED, caller().origin)
+        return _stored(batch, await self._store.store(tenant_id, placed, change, key))
 
     async def get(self, memory_id: UUID) -> Memory:
         """Gives a memory.
@@ -138,6 +141,13 @@ class Memories:
             vector = (await self._gateway.embed([search.query], model=model.name, dimension=model.dimension))[0]
         return await self._store.search(tenant_id, search, model, vector)
 
+    async def _embedded(self, texts: Sequence[str], model: EmbeddingModel) -> "Sequence[array[float]] | None":
+        """Makes vectors of texts; None while that can't be done."""
+        try:
+            return await self._gateway.embed(texts, model=model.name, dimension=model.dimension)
+        except Unavailable:
+            return None
+
     async def _model(self, name: str) -> EmbeddingModel:
         model = await self._models.find(name)
         if model is None:
@@ -163,19 +173,16 @@ def _check(vectors: Mapping[str, tuple[Embedding, EmbeddingModel]]) -> None:
         )
 
 
-def _stored(batch: Sequence[NewMemory], models: Sequence[str], receipts: Sequence[Receipt]) -> tuple[Stored, ...]:
+def _stored(batch: Sequence[NewMemory], receipts: Sequence[Receipt]) -> tuple[Stored, ...]:
     return tuple(
         Stored(
             Memory(
-                **{name: getattr(memory, name) for name in _SAID if name != "memory_id"},
-                memory_id=receipt.memory_id,
-                embedding_model=model,
-                create_time=receipt.create_time,
-                update_time=receipt.update_time,
+                **{name: getattr(memory, name) for name in _SAID},
+                **{name: getattr(receipt, name) for name in _GIVEN},
             ),
             receipt.outcome,
         )
-        for memory, model, receipt in zip(batch, models, receipts, strict=True)
+        for memory, receipt in zip(batch, receipts, strict=True)
     )
 
 

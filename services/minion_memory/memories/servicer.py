@@ -1,11 +1,10 @@
-"""Serves minion.memory.v1.MemoryService."""
+"""The RPCs on memories."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import grpc
 from minion.memory.v1 import memory_service_pb2 as pb
-from minion.memory.v1 import memory_service_pb2_grpc
 from minion_grpc import wire
 
 from minion_memory.memories import convert
@@ -15,11 +14,10 @@ from minion_memory.memories.service import Memories
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class MemoryServicer(memory_service_pb2_grpc.MemoryServiceServicer):
-    """What agents remember, for clients and the gateway."""
+class MemoryRpcs:
+    """The part of minion.memory.v1.MemoryService that is about memories, and their search."""
 
-    def __init__(self, memories: Memories) -> None:
-        self._memories = memories
+    _memories: Memories
 
     async def StoreMemories(self, request: pb.StoreMemoriesRequest, context: Context) -> pb.StoreMemoriesResponse:
         """Stores memories, all or none."""

@@ -9,11 +9,12 @@ from uuid import UUID
 
 import asyncpg
 import numpy as np
-from minion_errors import AlreadyExists
+from minion_errors import AlreadyExists, InvalidArgument, Violation
 from minion_postgres import Connection, Database, Key, Record, queries
 from pgvector import Vector
 
 from minion_memory.memories.domain import (
+    Change,
     Cursor,
     EmbeddingModel,
     Filters,
@@ -47,11 +48,14 @@ class SearchLimits:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A memory to store, with its vector and its model; `given` says that the caller made the vector."""
+    """A memory to store, with its vector and its model, or with neither while it can't be embedded.
+
+    `given` says that the caller made the vector.
+    """
 
     memory: NewMemory
-    model: EmbeddingModel
-    vector: "array[float]"
+    model: EmbeddingModel | None
+    vector: "array[float] | None"
     given: bool
 
 
@@ -61,8 +65,15 @@ class Receipt:
 
     memory_id: UUID
     outcome: Outcome
+    embedding_model: str
     create_time: datetime
     update_time: datetime
+    valid_from: datetime
+    occur_time: datetime
+    superseded_by: UUID | None
+    access_count: int
+    access_time: datetime | None
+    revision: int
 
 
 async def prepare(connection: Connection) -> None:
@@ -82,17 +93,29 @@ class MemoryStore:
         self._database = database
         self._limits = limits
 
-    async def store(self, tenant_id: UUID, batch: Sequence[Placed], key: Key | None) -> tuple[Receipt, ...]:
+    async def store(
+        self, tenant_id: UUID, batch: Sequence[Placed], change: Change, key: Key | None
+    ) -> tuple[Receipt, ...]:
         """Stores a batch, all or none.
 
-        Raises AlreadyExists (MEMORY_ID_TAKEN) when another memory has a proposed id.
+        Raises AlreadyExists (MEMORY_ID_TAKEN) when another memory has a proposed id, and InvalidArgument when one would
+        end before it begins.
         """
         items = [_item(placed) for placed in batch]
-        vectors = [packed(placed.vector) for placed in batch]
+        vectors = [None if placed.vector is None else packed(placed.vector) for placed in batch]
         try:
             stored = await self._database.fetch_value(
-                _QUERIES.store_memories, tenant_id, *_request(key), items, vectors
+                _QUERIES.store_memories,
+                tenant_id,
+                *_request(key),
+                items,
+                vectors,
+                change.cause.value,
+                change.reason,
+                change.principal,
             )
+        except InvalidArgument as error:
+            raise _with_field(error) from error
         except asyncpg.UniqueViolationError as error:
             # The id is the key of both tables, and either may be written first.
             if not str(error.constraint_name).startswith(("memories_pkey", "memory_vectors_")):
@@ -193,20 +216,50 @@ def _item(placed: Placed) -> dict[str, Any]:
         "source_session": str(memory.source.session_id) if memory.source.session_id else None,
         "source_sequences": list(memory.source.message_sequences),
         "source_quote": memory.source.quote,
-        "model_id": placed.model.model_id,
+        "valid_from": memory.valid_from,
+        "valid_until": memory.valid_until,
+        "occur_time": memory.occur_time,
+        "create_time": memory.create_time,
+        "superseded_by": str(memory.superseded_by) if memory.superseded_by else None,
+        "model_id": placed.model.model_id if placed.model else None,
         "vector_given": placed.given,
     }
 
 
-def _receipts(stored: Sequence[Mapping[str, str]]) -> tuple[Receipt, ...]:
-    return tuple(
-        Receipt(
-            UUID(item["memory_id"]),
-            Outcome(item["outcome"]),
-            datetime.fromisoformat(item["create_time"]),
-            datetime.fromisoformat(item["update_time"]),
-        )
-        for item in stored
+def _receipts(stored: Sequence[Mapping[str, Any]]) -> tuple[Receipt, ...]:
+    return tuple(_receipt(item) for item in stored)
+
+
+def _receipt(item: Mapping[str, Any]) -> Receipt:
+    # Results are kept for a day: those of the release before hold id, outcome and the first two times alone.
+    create_time = datetime.fromisoformat(item["create_time"])
+    return Receipt(
+        memory_id=UUID(item["memory_id"]),
+        outcome=Outcome(item["outcome"]),
+        embedding_model=item.get("embedding_model", ""),
+        create_time=create_time,
+        update_time=datetime.fromisoformat(item["update_time"]),
+        valid_from=_moment(item.get("valid_from")) or create_time,
+        occur_time=_moment(item.get("occur_time")) or create_time,
+        superseded_by=UUID(item["superseded_by"]) if item.get("superseded_by") else None,
+        access_count=item.get("access_count", 0),
+        access_time=_moment(item.get("access_time")),
+        revision=item.get("revision", 1),
+    )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def _with_field(error: InvalidArgument) -> InvalidArgument:
+    """Puts the field that SQL found fault with where a caller looks for it."""
+    field = error.metadata.get("field")
+    if field is None:
+        return error
+    return InvalidArgument(
+        "The request is malformed: a memory would end before it begins.",
+        violations=[Violation(field, "must not be before valid_from")],
     )
 
 
@@ -228,4 +281,11 @@ def _memory(row: Record) -> Memory:
         embedding_model=row["embedding_model"],
         create_time=row["create_time"],
         update_time=row["update_time"],
+        valid_from=row["valid_from"],
+        valid_until=row["valid_until"],
+        occur_time=row["occur_time"],
+        superseded_by=row["superseded_by"],
+        access_count=row["access_count"],
+        access_time=row["access_time"],
+        revision=row["revision"],
     )

@@ -56,111 +56,6 @@ BEGIN
     END LOOP;
 END $$;
 
--- Stores a batch, all or none, and returns what became of each item, in their order; the first result when the request
--- was seen before.
---
--- `batch` is a JSON array of memory.store_item; `vectors` holds their vectors, in the same order. `vector_given` says that
--- the caller made an item's vector: one of the service's own making is not written again while content and model stay the
--- same, since providers round differently from call to call. The result holds ids, outcomes and times, no content: the
--- rest of a stored memory is what the request says.
---
--- Everything is looked up key by key (LATERAL with LIMIT, and a loop): joined freely, a batch is compared with all of the
--- tenant's memories by a plan that was made while they were few.
-CREATE OR REPLACE FUNCTION memory.store_memories(
-    tenant uuid, request uuid, digest bytea, batch jsonb, vectors vector[]
-) RETURNS jsonb LANGUAGE plpgsql AS $$
-DECLARE
-    results jsonb;
-    changes jsonb;
-    change record;
-    item memory.store_item;
-BEGIN
-    PERFORM set_config('minion.tenant', tenant::text, true);
-    PERFORM memory.lock_scopes(tenant, array_agg(given.agent_id), array_agg(given.user_id))
-       FROM jsonb_to_recordset(batch) AS given (agent_id uuid, user_id text);
-    IF request IS NOT NULL THEN
-        results := memory.recall_request(tenant, request, 'StoreMemories', digest);
-        IF results IS NOT NULL THEN
-            RETURN results;
-        END IF;
-    END IF;
-
-    WITH given AS MATERIALIZED (
-        SELECT given.*, row_number() OVER () AS position
-          FROM jsonb_populate_recordset(NULL::memory.store_item, batch) AS given
-    ), compared AS MATERIALIZED (
-        SELECT given.*, known.memory_id AS known_id, known.create_time AS known_create_time,
-               known.updated_at AS known_update_time,
-               (known.type, known.content, known.speaker, known.importance, known.confidence, known.trust,
-                known.labels, known.metadata, known.source_session, known.source_sequences, known.source_quote)
-               IS NOT DISTINCT FROM
-               (given.type, given.content, given.speaker, given.importance, given.confidence, given.trust,
-                given.labels, given.metadata, given.source_session, given.source_sequences, given.source_quote)
-                   AS says_the_same,
-               coalesce(placed.type = given.type
-                        AND CASE WHEN given.vector_given THEN placed.embedding = vectors[given.position]
-                                 ELSE known.content = given.content END, false) AS stays_in_place
-          FROM given
-          LEFT JOIN LATERAL (
-                   SELECT * FROM memory.memories m
-                    WHERE m.tenant_id = tenant AND m.agent_id = given.agent_id AND m.user_id = given.user_id
-                      AND m.key = given.key LIMIT 1) known ON true
-          LEFT JOIN LATERAL (
-                   SELECT v.type, v.embedding FROM memory.memory_vectors v
-                    WHERE v.tenant_id = tenant AND v.memory_id = known.memory_id AND v.model_id = known.model_id
-                      AND known.model_id = given.model_id LIMIT 1) placed ON true
-    ), judged AS MATERIALIZED (
-        SELECT *, CASE WHEN known_id IS NULL THEN 'created'
-                       WHEN says_the_same AND stays_in_place THEN 'unchanged'
-                       ELSE 'updated' END AS outcome
-          FROM compared
-    ), created AS (
-        INSERT INTO memory.memories (
-            tenant_id, memory_id, agent_id, user_id, key, type, content, speaker, importance, confidence, trust,
-            labels, metadata, source_session, source_sequences, source_quote, model_id)
-        SELECT tenant, memory_id, agent_id, user_id, key, type, content, speaker, importance, confidence, trust,
-               labels, metadata, source_session, source_sequences, source_quote, model_id
-          FROM judged WHERE outcome = 'created' ORDER BY position
-    ), placed AS (
-        INSERT INTO memory.memory_vectors (tenant_id, memory_id, model_id, agent_id, user_id, type, embedding)
-        SELECT tenant, memory_id, model_id, agent_id, user_id, type, vectors[position]
-          FROM judged WHERE outcome = 'created' ORDER BY position
-    )
-    SELECT jsonb_agg(jsonb_build_object(
-               'memory_id', coalesce(known_id, memory_id), 'outcome', outcome,
-               'create_time', coalesce(known_create_time, now()),
-               'update_time', CASE WHEN outcome = 'unchanged' THEN known_update_time ELSE now() END) ORDER BY position),
-           jsonb_agg(jsonb_build_object('position', position, 'known_id', known_id, 'stays_in_place', stays_in_place))
-               FILTER (WHERE outcome = 'updated')
-      INTO results, changes FROM judged;
-
-    FOR change IN SELECT * FROM jsonb_to_recordset(coalesce(changes, '[]'))
-                      AS made (position integer, known_id uuid, stays_in_place boolean) LOOP
-        item := jsonb_populate_record(NULL::memory.store_item, batch -> (change.position - 1));
-        UPDATE memory.memories known
-           SET type = item.type, content = item.content, speaker = item.speaker, importance = item.importance,
-               confidence = item.confidence, trust = item.trust, labels = item.labels, metadata = item.metadata,
-               source_session = item.source_session, source_sequences = item.source_sequences,
-               source_quote = item.source_quote, model_id = item.model_id
-         WHERE known.tenant_id = tenant AND known.memory_id = change.known_id;
-        IF NOT change.stays_in_place THEN
-            DELETE FROM memory.memory_vectors old
-             WHERE old.tenant_id = tenant AND old.memory_id = change.known_id AND old.model_id <> item.model_id;
-            INSERT INTO memory.memory_vectors (tenant_id, memory_id, model_id, agent_id, user_id, type, embedding)
-                 VALUES (tenant, change.known_id, item.model_id, item.agent_id, item.user_id, item.type,
-                         vectors[change.position])
-            ON CONFLICT (tenant_id, memory_id, model_id)
-            DO UPDATE SET type = excluded.type, embedding = excluded.embedding;
-        END IF;
-    END LOOP;
-
-    IF request IS NOT NULL THEN
-        INSERT INTO memory.idempotency_keys (tenant_id, request_id, method, digest, result)
-             VALUES (tenant, request, 'StoreMemories', store_memories.digest, results);
-    END IF;
-    RETURN results;
-END $$;
-
 -- The first result of a store; NULL when it is new. Asked before texts are embedded, so that a repeat pays nothing.
 CREATE OR REPLACE FUNCTION memory.recall_store(tenant uuid, request uuid, digest bytea)
 RETURNS jsonb LANGUAGE plpgsql AS $$
@@ -204,8 +99,8 @@ END $$;
 CREATE OR REPLACE FUNCTION memory.list_query(by_agent boolean, by_user boolean, by_type boolean)
 RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT 'WITH page AS (
-                SELECT *
-                  FROM memory.memory_details
+                SELECT details, details.create_time, details.memory_id, details.byte_count
+                  FROM memory.memory_details details
                  WHERE tenant_id = $1'
         || CASE WHEN by_agent THEN ' AND agent_id = $2' ELSE '' END
         || CASE WHEN by_user THEN ' AND user_id = $3' ELSE '' END
@@ -217,10 +112,7 @@ RETURNS text LANGUAGE sql IMMUTABLE AS $$
                        sum(byte_count) OVER (ORDER BY create_time DESC, memory_id DESC) AS filling
                   FROM page
             )
-            SELECT row_count,
-                   ROW(tenant_id, memory_id, agent_id, user_id, key, type, content, speaker, importance, confidence,
-                       trust, labels, metadata, source_session, source_sequences, source_quote, embedding_model,
-                       create_time, update_time, byte_count)::memory.memory_details
+            SELECT row_count, details
               FROM filled WHERE filling <= greatest($8, byte_count)
              ORDER BY create_time DESC, memory_id DESC';
 $$;
