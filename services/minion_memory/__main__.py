@@ -1,7 +1,7 @@
 """Runs the memory service: `python -m minion_memory`."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from minion.memory.v1 import memory_service_pb2
@@ -12,6 +12,9 @@ from minion_grpc.verification import authenticating
 from minion_postgres import Database
 from minion_telemetry import Telemetry
 
+from minion_memory.consolidation.service import Consolidation
+from minion_memory.consolidation.store import ConsolidationStore
+from minion_memory.extraction import composition as extraction
 from minion_memory.memories.peer import RETRYABLE, Gateway
 from minion_memory.memories.service import Memories
 from minion_memory.memories.store import EmbeddingModels, MemoryStore, SearchLimits, prepare
@@ -31,6 +34,7 @@ async def compose(settings: MemorySettings, telemetry: Telemetry) -> AsyncIterat
         await Database.connect(
             settings.app_dsn, schema="memory", settings=settings, telemetry=telemetry, on_connect=prepare
         ) as database,
+        AsyncExitStack() as held,
     ):
         limits = SearchLimits(
             exact_search_limit=settings.exact_search_limit,
@@ -43,13 +47,15 @@ async def compose(settings: MemorySettings, telemetry: Telemetry) -> AsyncIterat
             Gateway(gateway),
             default_model=settings.default_embedding_model,
         )
+        drawing = await extraction.build(settings, telemetry, database, gateway, tokens, held)
         server = Server("memory", settings, telemetry, authenticator)
         server.add(
             add_MemoryServiceServicer_to_server,
-            MemoryServicer(memories),
+            MemoryServicer(memories, drawing.service, Consolidation(ConsolidationStore(database))),
             memory_service_pb2.DESCRIPTOR.services_by_name["MemoryService"],
         )
         server.background(partial(purge_requests, database), name="purge_requests")
+        drawing.attach(server)
         yield server
 
 

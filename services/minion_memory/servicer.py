@@ -2,12 +2,18 @@
 
 from minion.memory.v1.memory_service_pb2_grpc import MemoryServiceServicer
 
+from minion_memory.consolidation.service import Consolidation
+from minion_memory.consolidation.servicer import ConsolidationRpcs
+from minion_memory.extraction.service import Extraction
+from minion_memory.extraction.servicer import ExtractionRpcs
 from minion_memory.memories.service import Memories
 from minion_memory.memories.servicer import MemoryRpcs
 
 
-class MemoryServicer(MemoryRpcs, MemoryServiceServicer):
+class MemoryServicer(MemoryRpcs, ExtractionRpcs, ConsolidationRpcs, MemoryServiceServicer):
     """Serves minion.memory.v1.MemoryService."""
 
-    def __init__(self, memories: Memories) -> None:
+    def __init__(self, memories: Memories, extraction: Extraction, consolidation: Consolidation) -> None:
         self._memories = memories
+        self._extraction = extraction
+        self._consolidation = consolidation

@@ -6,8 +6,10 @@ from minion_grpc.settings import ServerSettings
 from minion_postgres import DatabaseSettings
 from pydantic import Field
 
+from minion_memory.extraction.settings import ExtractionSettings
 
-class MemorySettings(ServerSettings, DatabaseSettings):
+
+class MemorySettings(ServerSettings, DatabaseSettings, ExtractionSettings):
     """The memory service."""
 
     service: ClassVar[str] = "memory"

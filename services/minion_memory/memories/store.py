@@ -289,3 +289,6 @@ def _memory(row: Record) -> Memory:
         access_time=row["access_time"],
         revision=row["revision"],
     )
+
+
+memory_of = _memory

@@ -89,7 +89,7 @@ def _same(one: str, other: str) -> bool:
 
 def _lines(prompt: str, block: str) -> Iterator[Mapping[str, Any]]:
     match = re.search(_BLOCK.format(block), prompt, re.S)
-    for line in match[1].splitlines() if match else ():
+    for line in match[1].split("\n") if match else ():
         try:
             item = orjson.loads(line)
         except ValueError:

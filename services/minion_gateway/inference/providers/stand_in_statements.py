@@ -83,7 +83,8 @@ def statements(clause: Clause) -> Iterator[Statement]:
 def slug(text: str) -> str:
     """Writes a value as a part of a key: small letters, digits and hyphens."""
     plain = unicodedata.normalize("NFKC", text).casefold().replace("'s ", " ")
-    return re.sub(r"[^\w]+", "-", plain).strip("-_")[:80]
+    # C++ and C# are two things.
+    return re.sub(r"[^\w+#.]+", "-", plain).strip("-_.")[:80]
 
 
 def _corrected(statement: Statement) -> Statement:
