@@ -84,7 +84,7 @@ def create(
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Create an agent as a draft."""
-    agent = _from_file(file) if file is not None else agent_pb2.Agent()
+    agent = from_file(file) if file is not None else agent_pb2.Agent()
     if file is None:
         agent.behavior.memory.recall = recall
     agent.name = name or agent.name
@@ -198,7 +198,8 @@ def _labels(pairs: list[str]) -> dict[str, str]:
     return labels
 
 
-def _from_file(path: Path) -> agent_pb2.Agent:
+def from_file(path: Path) -> agent_pb2.Agent:
+    """Reads an agent from YAML or JSON with the contract's field names; anything else is a usage error."""
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         agent = ParseDict(content, agent_pb2.Agent())

@@ -286,3 +286,32 @@ async def test_a_token_of_another_agents_revisions_is_refused(tenant: Caller) ->
             )
     async with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS"):
         await tenant.agents.ListAgentRevisions(pb.ListAgentRevisionsRequest(agent_id=one.agent_id, page_size=-1))
+
+
+async def test_each_revision_keeps_the_policies_that_it_had(tenant: Caller) -> None:
+    policies = agent_pb2.BehaviorSettings(
+        memory=agent_pb2.MemoryPolicy(episodes=True, extract=True, extractor="facts-1", extract_after_messages=2),
+        summary=agent_pb2.SummaryPolicy(enabled=True, trigger_tokens=256, keep_messages=0, model="local/stand-in"),
+    )
+    made = await tenant.create(behavior=policies)
+    await tenant.agents.UpdateAgent(change(made, behavior=agent_pb2.BehaviorSettings()))
+    now, before = await tenant.get(made.agent_id), await tenant.get(made.agent_id, revision=1)
+    assert not now.behavior.memory.episodes
+    assert not now.behavior.summary.enabled
+    assert before.behavior.memory == policies.memory
+    assert before.behavior.summary == policies.summary
+    resolved = await tenant.agents.ResolveAgent(pb.ResolveAgentRequest(agent_id=made.agent_id))
+    assert resolved.resolved_agent.agent.behavior == now.behavior
+
+
+async def test_an_agent_of_an_earlier_release_has_no_policies(tenant: Caller, postgres: ClonedDatabase) -> None:
+    made = await tenant.create()
+    async with await postgres.connect("registry", "owner") as database:
+        await database.execute(
+            "UPDATE registry.agents SET behavior = (behavior - 'summary') || "
+            "jsonb_build_object('memory', jsonb_build_object('recall', true)) WHERE agent_id = $1",
+            made.agent_id,
+        )
+    found = await tenant.get(made.agent_id)
+    assert found.behavior.memory == agent_pb2.MemoryPolicy(recall=True)
+    assert found.behavior.summary == agent_pb2.SummaryPolicy()

@@ -27,8 +27,19 @@ async def test_an_agent_is_created_as_a_draft_with_all_that_it_was_given(tenant:
         behavior=agent_pb2.BehaviorSettings(
             max_steps=3,
             max_duration=Duration(seconds=90, nanos=500_000_000),
-            memory=agent_pb2.MemoryPolicy(recall=True, max_memories=7, min_score=-0.5),
+            memory=agent_pb2.MemoryPolicy(
+                recall=True,
+                max_memories=7,
+                min_score=-0.5,
+                episodes=True,
+                extract=True,
+                extractor="facts-1",
+                extract_after_messages=12,
+            ),
             context=agent_pb2.ContextPolicy(token_budget=4_000, max_messages=20),
+            summary=agent_pb2.SummaryPolicy(
+                enabled=True, trigger_tokens=900, target_tokens=80, keep_messages=0, model="local/stand-in"
+            ),
         ),
         metadata=struct({"team": "blue", "size": 3, "nested": {"list": [1.5, None, True, "x"]}}),
         labels={"tier": "gold", "region": ""},
@@ -119,6 +130,14 @@ def behavior(**fields: object) -> dict[str, object]:
     return {"behavior": agent_pb2.BehaviorSettings(**fields)}  # type: ignore[arg-type]
 
 
+def memory(**fields: object) -> dict[str, object]:
+    return behavior(memory=agent_pb2.MemoryPolicy(**fields))  # type: ignore[arg-type]
+
+
+def summary(**fields: object) -> dict[str, object]:
+    return behavior(summary=agent_pb2.SummaryPolicy(**fields))  # type: ignore[arg-type]
+
+
 LIMITS = [
     ({"agent_id": "7"}, "agent.agent_id"),
     ({"name": ""}, "agent.name"),
@@ -146,8 +165,23 @@ LIMITS = [
     (behavior(max_duration=Duration(nanos=999_000_000)), "agent.behavior.max_duration"),
     (behavior(max_duration=Duration(seconds=3_601)), "agent.behavior.max_duration"),
     (behavior(max_duration=Duration(seconds=2**62)), "agent.behavior.max_duration"),
-    (behavior(memory=agent_pb2.MemoryPolicy(max_memories=51)), "agent.behavior.memory.max_memories"),
-    (behavior(memory=agent_pb2.MemoryPolicy(min_score=1.01)), "agent.behavior.memory.min_score"),
+    (memory(max_memories=51), "agent.behavior.memory.max_memories"),
+    (memory(min_score=1.01), "agent.behavior.memory.min_score"),
+    (memory(extractor="x" * 64), "agent.behavior.memory.extractor"),
+    (memory(extractor="\0"), "agent.behavior.memory.extractor"),
+    (memory(extract_after_messages=1), "agent.behavior.memory.extract_after_messages"),
+    (memory(extract_after_messages=-1), "agent.behavior.memory.extract_after_messages"),
+    (memory(extract_after_messages=1_001), "agent.behavior.memory.extract_after_messages"),
+    (summary(trigger_tokens=255), "agent.behavior.summary.trigger_tokens"),
+    (summary(trigger_tokens=-1), "agent.behavior.summary.trigger_tokens"),
+    (summary(trigger_tokens=1_000_001), "agent.behavior.summary.trigger_tokens"),
+    (summary(target_tokens=63), "agent.behavior.summary.target_tokens"),
+    (summary(target_tokens=-1), "agent.behavior.summary.target_tokens"),
+    (summary(target_tokens=16_001), "agent.behavior.summary.target_tokens"),
+    (summary(keep_messages=-1), "agent.behavior.summary.keep_messages"),
+    (summary(keep_messages=1_001), "agent.behavior.summary.keep_messages"),
+    (summary(model="x" * 201), "agent.behavior.summary.model"),
+    (summary(model="\0"), "agent.behavior.summary.model"),
     (behavior(context=agent_pb2.ContextPolicy(token_budget=255)), "agent.behavior.context.token_budget"),
     (behavior(context=agent_pb2.ContextPolicy(token_budget=1_000_001)), "agent.behavior.context.token_budget"),
     (behavior(context=agent_pb2.ContextPolicy(max_messages=1_001)), "agent.behavior.context.max_messages"),
@@ -184,8 +218,26 @@ async def test_limits_are_inclusive(tenant: Caller) -> None:
         behavior=agent_pb2.BehaviorSettings(
             max_steps=100,
             max_duration=Duration(seconds=3_600),
-            memory=agent_pb2.MemoryPolicy(max_memories=50, min_score=1.0),
+            memory=agent_pb2.MemoryPolicy(
+                max_memories=50, min_score=1.0, extractor="x" * 63, extract_after_messages=1_000
+            ),
             context=agent_pb2.ContextPolicy(token_budget=1_000_000, max_messages=1_000),
+            summary=agent_pb2.SummaryPolicy(
+                trigger_tokens=1_000_000, target_tokens=16_000, keep_messages=1_000, model="x" * 200
+            ),
         ),
         labels={f"{index:063}": "v" * 63 for index in range(32)},
     )
+    await tenant.create(
+        behavior=agent_pb2.BehaviorSettings(
+            memory=agent_pb2.MemoryPolicy(extract_after_messages=2),
+            summary=agent_pb2.SummaryPolicy(trigger_tokens=256, target_tokens=64, keep_messages=0),
+        ),
+    )
+
+
+async def test_no_messages_kept_is_another_wish_than_none_told(tenant: Caller) -> None:
+    kept = await tenant.create(**summary(enabled=True, keep_messages=0))
+    assert kept.behavior.summary.HasField("keep_messages")
+    left = await tenant.create(**summary(enabled=True))
+    assert not left.behavior.summary.HasField("keep_messages")

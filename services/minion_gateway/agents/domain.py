@@ -19,6 +19,9 @@ DEFAULT_MINIMUM_SCORE = 0.25
 DEFAULT_TOKEN_BUDGET = 8_000
 DEFAULT_MESSAGES = 50
 DEFAULT_TOOL_SECONDS = 30.0
+DEFAULT_TRIGGER_TOKENS = 6_000
+DEFAULT_TARGET_TOKENS = 500
+DEFAULT_KEPT_MESSAGES = 10
 
 
 class AgentStatus(enum.Enum):
@@ -59,8 +62,21 @@ class BoundTool:
 
 
 @dataclass(frozen=True, slots=True)
+class SummaryPolicy:
+    """When the agent's sessions are summarized, how far and by whom; `model` is empty for the agent's own."""
+
+    trigger_tokens: int = DEFAULT_TRIGGER_TOKENS
+    target_tokens: int = DEFAULT_TARGET_TOKENS
+    keep_messages: int = DEFAULT_KEPT_MESSAGES
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ResolvedAgent:
-    """What a run pins when it is accepted. It never changes; another revision or binding is another one."""
+    """What a run pins when it is accepted. It never changes; another revision or binding is another one.
+
+    `summary` is None where nothing is summarized; snapshots of earlier releases don't have it.
+    """
 
     agent_id: UUID
     name: str
@@ -78,6 +94,7 @@ class ResolvedAgent:
     token_budget: int
     max_messages: int
     tools: tuple[BoundTool, ...] = ()
+    summary: SummaryPolicy | None = None
 
     def tool(self, name: str) -> BoundTool | None:
         """Returns the tool of this name, if the agent may call it."""

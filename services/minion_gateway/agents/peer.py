@@ -15,7 +15,15 @@ from minion_grpc import peer_call
 from minion_grpc.wire import from_struct
 
 from minion_gateway.agents import domain
-from minion_gateway.agents.domain import AgentSnapshot, AgentStatus, BoundTool, Candidate, ResolvedAgent, ToolEffect
+from minion_gateway.agents.domain import (
+    AgentSnapshot,
+    AgentStatus,
+    BoundTool,
+    Candidate,
+    ResolvedAgent,
+    SummaryPolicy,
+    ToolEffect,
+)
 
 _CALL_SECONDS = 10.0
 RETRYABLE = ("/minion.registry.v1.AgentService/ResolveAgent",)
@@ -95,9 +103,21 @@ def _candidate(resolved: agent_pb2.ResolvedAgent) -> Candidate:
             # What was bound is what is called: a tool that changed since is blocked until it is bound again.
             if bound.tool.digest == bound.bound_digest
         ),
+        summary=_summary(behavior.summary),
     )
     status = AgentStatus[agent_pb2.AgentStatus.Name(agent.status).removeprefix("AGENT_STATUS_")]
     return Candidate(status, AgentSnapshot.of(snapshot))
+
+
+def _summary(policy: agent_pb2.SummaryPolicy) -> SummaryPolicy | None:
+    if not policy.enabled:
+        return None
+    return SummaryPolicy(
+        trigger_tokens=policy.trigger_tokens or domain.DEFAULT_TRIGGER_TOKENS,
+        target_tokens=policy.target_tokens or domain.DEFAULT_TARGET_TOKENS,
+        keep_messages=policy.keep_messages if policy.HasField("keep_messages") else domain.DEFAULT_KEPT_MESSAGES,
+        model=policy.model,
+    )
 
 
 def _tool(bound: agent_pb2.AgentTool) -> BoundTool:

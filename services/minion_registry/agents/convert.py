@@ -26,6 +26,7 @@ from minion_registry.agents.domain import (
     ContextPolicy,
     LlmConfig,
     MemoryPolicy,
+    SummaryPolicy,
 )
 
 _SHORTEST = timedelta(seconds=1)
@@ -164,9 +165,20 @@ def agent_to_proto(agent: Agent) -> agent_pb2.Agent:
                 recall=behavior.memory.recall,
                 max_memories=behavior.memory.max_memories,
                 min_score=behavior.memory.min_score,
+                episodes=behavior.memory.episodes,
+                extract=behavior.memory.extract,
+                extractor=behavior.memory.extractor,
+                extract_after_messages=behavior.memory.extract_after_messages,
             ),
             context=agent_pb2.ContextPolicy(
                 token_budget=behavior.context.token_budget, max_messages=behavior.context.max_messages
+            ),
+            summary=agent_pb2.SummaryPolicy(
+                enabled=behavior.summary.enabled,
+                trigger_tokens=behavior.summary.trigger_tokens,
+                target_tokens=behavior.summary.target_tokens,
+                keep_messages=behavior.summary.keep_messages,
+                model=behavior.summary.model,
             ),
         ),
         metadata=wire.to_struct(contents.metadata),
@@ -226,7 +238,7 @@ def _capabilities(violations: Violations, agent: agent_pb2.Agent) -> tuple[str, 
 
 
 def _behavior(violations: Violations, agent: agent_pb2.Agent) -> BehaviorSettings:
-    behavior, memory, context = agent.behavior, agent.behavior.memory, agent.behavior.context
+    behavior, context = agent.behavior, agent.behavior.context
     path = "agent.behavior"
     violations.between(f"{path}.max_steps", behavior.max_steps, minimum=0, maximum=100)
     max_duration = None
@@ -234,20 +246,50 @@ def _behavior(violations: Violations, agent: agent_pb2.Agent) -> BehaviorSetting
         max_duration = wire.from_duration(behavior.max_duration, f"{path}.max_duration", violations)
         if not _SHORTEST <= max_duration <= _LONGEST:
             violations.add(f"{path}.max_duration", "must be between 1 s and 1 h")
-    violations.between(f"{path}.memory.max_memories", memory.max_memories, minimum=0, maximum=50)
-    violations.between(f"{path}.memory.min_score", memory.min_score, minimum=-1, maximum=1)
+    memory = _memory(violations, f"{path}.memory", behavior.memory)
     if context.token_budget:
         violations.between(f"{path}.context.token_budget", context.token_budget, minimum=256, maximum=1_000_000)
     violations.between(f"{path}.context.max_messages", context.max_messages, minimum=0, maximum=1_000)
     return BehaviorSettings(
         max_steps=behavior.max_steps,
         max_duration=max_duration,
-        memory=MemoryPolicy(
-            recall=memory.recall,
-            max_memories=memory.max_memories,
-            min_score=memory.min_score if memory.HasField("min_score") else None,
-        ),
+        memory=memory,
         context=ContextPolicy(token_budget=context.token_budget, max_messages=context.max_messages),
+        summary=_summary(violations, f"{path}.summary", behavior.summary),
+    )
+
+
+def _memory(violations: Violations, path: str, memory: agent_pb2.MemoryPolicy) -> MemoryPolicy:
+    violations.between(f"{path}.max_memories", memory.max_memories, minimum=0, maximum=50)
+    violations.between(f"{path}.min_score", memory.min_score, minimum=-1, maximum=1)
+    violations.length(f"{path}.extractor", memory.extractor, maximum=63)
+    after = memory.extract_after_messages
+    if after:
+        violations.between(f"{path}.extract_after_messages", after, minimum=2, maximum=1_000)
+    return MemoryPolicy(
+        recall=memory.recall,
+        max_memories=memory.max_memories,
+        min_score=memory.min_score if memory.HasField("min_score") else None,
+        episodes=memory.episodes,
+        extract=memory.extract,
+        extractor=memory.extractor,
+        extract_after_messages=after,
+    )
+
+
+def _summary(violations: Violations, path: str, summary: agent_pb2.SummaryPolicy) -> SummaryPolicy:
+    if summary.trigger_tokens:
+        violations.between(f"{path}.trigger_tokens", summary.trigger_tokens, minimum=256, maximum=1_000_000)
+    if summary.target_tokens:
+        violations.between(f"{path}.target_tokens", summary.target_tokens, minimum=64, maximum=16_000)
+    violations.between(f"{path}.keep_messages", summary.keep_messages, minimum=0, maximum=1_000)
+    violations.length(f"{path}.model", summary.model, maximum=200)
+    return SummaryPolicy(
+        enabled=summary.enabled,
+        trigger_tokens=summary.trigger_tokens,
+        target_tokens=summary.target_tokens,
+        keep_messages=summary.keep_messages if summary.HasField("keep_messages") else None,
+        model=summary.model,
     )
 
 

@@ -49,11 +49,15 @@ class LlmConfig:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPolicy:
-    """What is recalled for a turn; 0 and None are the defaults."""
+    """What is recalled for a turn, and what is remembered of a session; 0, None and empty are the defaults."""
 
     recall: bool = False
     max_memories: int = 0
     min_score: float | None = None
+    episodes: bool = False
+    extract: bool = False
+    extractor: str = ""
+    extract_after_messages: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,17 @@ class ContextPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class SummaryPolicy:
+    """Whether long sessions are summarized; 0, None and empty are the defaults."""
+
+    enabled: bool = False
+    trigger_tokens: int = 0
+    target_tokens: int = 0
+    keep_messages: int | None = None
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class BehaviorSettings:
     """Limits and policies of an agent's turns; 0 and None are the defaults."""
 
@@ -72,6 +87,7 @@ class BehaviorSettings:
     max_duration: timedelta | None = None
     memory: MemoryPolicy = MemoryPolicy()
     context: ContextPolicy = ContextPolicy()
+    summary: SummaryPolicy = SummaryPolicy()
 
 
 @dataclass(frozen=True, slots=True)
