@@ -19,6 +19,8 @@ from minion_memory.memories.peer import RETRYABLE, Gateway
 from minion_memory.memories.service import Memories
 from minion_memory.memories.store import EmbeddingModels, MemoryStore, SearchLimits, prepare
 from minion_memory.memories.worker import purge_requests
+from minion_memory.revisions.service import Revisions
+from minion_memory.revisions.store import RevisionStore
 from minion_memory.servicer import MemoryServicer
 from minion_memory.settings import MemorySettings
 
@@ -41,17 +43,20 @@ async def compose(settings: MemorySettings, telemetry: Telemetry) -> AsyncIterat
             walk_candidates=settings.walk_candidates,
             walk_limit=settings.walk_limit,
         )
+        memory_store = MemoryStore(database, limits)
         memories = Memories(
-            MemoryStore(database, limits),
+            memory_store,
             EmbeddingModels(database),
             Gateway(gateway),
             default_model=settings.default_embedding_model,
         )
+        revisions = Revisions(RevisionStore(database), memory_store, memories)
         drawing = await extraction.build(settings, telemetry, database, gateway, tokens, held)
+        consolidation = Consolidation(ConsolidationStore(database))
         server = Server("memory", settings, telemetry, authenticator)
         server.add(
             add_MemoryServiceServicer_to_server,
-            MemoryServicer(memories, drawing.service, Consolidation(ConsolidationStore(database))),
+            MemoryServicer(memories, revisions, drawing.service, consolidation),
             memory_service_pb2.DESCRIPTOR.services_by_name["MemoryService"],
         )
         server.background(partial(purge_requests, database), name="purge_requests")

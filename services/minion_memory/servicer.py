@@ -8,12 +8,17 @@ from minion_memory.extraction.service import Extraction
 from minion_memory.extraction.servicer import ExtractionRpcs
 from minion_memory.memories.service import Memories
 from minion_memory.memories.servicer import MemoryRpcs
+from minion_memory.revisions.service import Revisions
+from minion_memory.revisions.servicer import RevisionRpcs
 
 
-class MemoryServicer(MemoryRpcs, ExtractionRpcs, ConsolidationRpcs, MemoryServiceServicer):
+class MemoryServicer(MemoryRpcs, RevisionRpcs, ExtractionRpcs, ConsolidationRpcs, MemoryServiceServicer):
     """Serves minion.memory.v1.MemoryService."""
 
-    def __init__(self, memories: Memories, extraction: Extraction, consolidation: Consolidation) -> None:
+    def __init__(
+        self, memories: Memories, revisions: Revisions, extraction: Extraction, consolidation: Consolidation
+    ) -> None:
         self._memories = memories
+        self._revisions = revisions
         self._extraction = extraction
         self._consolidation = consolidation

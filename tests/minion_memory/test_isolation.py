@@ -22,6 +22,7 @@ _TENANT_TABLES = (
     "memory_revisions",
     "memory_access",
     "unembedded_memories",
+    "memory_labels",
 )
 
 
@@ -124,26 +125,34 @@ async def test_every_tenant_table_is_guarded(postgres: ClonedDatabase) -> None:
 @pytest.mark.parametrize(
     ("filters", "index"),
     [
-        ((False, False, False), "memories_newest"),
-        ((True, False, False), "memories_newest_of_agent"),
-        ((False, True, False), "memories_newest_of_user"),
-        ((True, True, True), "memories_newest_of_scope"),
+        ((False, False, False, False, False, False, False), "memories_newest"),
+        ((True, False, False, False, False, False, False), "memories_newest_of_agent"),
+        ((False, True, False, False, False, False, True), "memories_newest_of_user"),
+        ((True, True, True, False, False, False, False), "memories_newest_of_scope"),
+        ((False, False, True, True, False, False, False), "memories_newest_of_session"),
+        ((True, True, True, False, True, False, False), "memories_newest_of_scope"),
+        ((True, True, True, True, True, True, False), "memory_labels_pkey"),
     ],
 )
 async def test_list_reads_by_an_index_of_its_own(
-    app: Database, scope: str, tenant_id: UUID, filters: tuple[bool, bool, bool], index: str
+    app: Database, scope: str, tenant_id: UUID, filters: tuple[bool, ...], index: str
 ) -> None:
     async with app.transaction(tenant_id) as transaction:
-        query = await transaction.fetch_value("SELECT memory.list_query($1, $2, $3)", *filters)
+        query = await transaction.fetch_value("SELECT memory.list_query($1, $2, $3, $4, $5, $6, $7)", *filters)
         values = {
-            "$1": f"'{tenant_id}'::uuid",
-            "$2": f"'{scope}'::uuid",
-            "$3": "'ann'",
-            "$4": "'fact'",
-            "$5": "'infinity'::timestamptz",
-            "$6": "'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid",
-            "$7": "10",
+            "$13": "now()",
+            "$12": "'chat'",
+            "$11": "'kind'",
+            "$10": "'{}'::jsonb",
+            "$9": f"'{scope}'::uuid",
             "$8": "1000000",
+            "$7": "10",
+            "$6": "'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid",
+            "$5": "'infinity'::timestamptz",
+            "$4": "'fact'",
+            "$3": "'ann'",
+            "$2": f"'{scope}'::uuid",
+            "$1": f"'{tenant_id}'::uuid",
         }
         for parameter, value in values.items():
             query = query.replace(parameter, value)

@@ -1,7 +1,7 @@
 """Between the contract's memories and the domain's; checks the shape of requests."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -25,6 +25,7 @@ from minion_memory.memories.domain import (
     Source,
     Stored,
     Trust,
+    Update,
     key_of,
 )
 
@@ -32,6 +33,7 @@ _MOST_JSON_BYTES = 16 * 1024
 _MOST_BATCH_BYTES = 1024 * 1024
 _DEFAULT_PAGE, _LARGEST_PAGE = 50, 500
 _DEFAULT_LIMIT = 10
+_MOST_LABELS_ASKED = 8
 _DEFAULT_IMPORTANCE, _DEFAULT_CONFIDENCE = 0.5, 1.0
 
 _TYPES = {getattr(memory_pb2, f"MEMORY_TYPE_{kind.name}"): kind for kind in MemoryType}
@@ -51,7 +53,7 @@ def store_from_proto(request: memory_service_pb2.StoreMemoriesRequest) -> tuple[
         violations.stop("memories", f"must have at most {_MOST_BATCH_BYTES} bytes of content together, have {size}")
     batch = tuple(_new_memory(new, f"memories[{index}]", violations) for index, new in enumerate(request.memories))
     _check_distinct(batch, violations)
-    key = _key(request, violations)
+    key = key_from_proto(request, violations)
     violations.raise_if_any()
     return batch, key
 
@@ -66,11 +68,51 @@ def memory_id_from_proto(
     return memory_id
 
 
+def by_key_from_proto(request: memory_service_pb2.GetMemoryByKeyRequest) -> tuple[UUID, str, str]:
+    """Reads agent, user and key of the memory that is meant."""
+    violations = Violations()
+    agent_id = violations.identifier("agent_id", request.agent_id)
+    user_id = violations.length("user_id", request.user_id, minimum=1, maximum=200)
+    key = violations.length("key", request.key, minimum=1, maximum=200)
+    violations.raise_if_any()
+    return agent_id, user_id, key
+
+
+def update_from_proto(request: memory_service_pb2.UpdateMemoryRequest) -> tuple[Update, Key | None]:
+    """Reads what is to change, with what makes it repeatable."""
+    violations = Violations()
+    memory_id = violations.identifier("memory.memory_id", request.memory.memory_id)
+    paths: Collection[str] = ()
+    if request.update_mask.paths:
+        paths = wire.mask_paths(request.update_mask, _CHANGEABLE, "update_mask", violations)
+    else:
+        violations.add("update_mask", "is required")
+    values = {
+        name: read(request.memory, f"memory.{name}", violations) for name, read in _CHANGEABLE.items() if name in paths
+    }
+    begins, ends = values.get("valid_from"), values.get("valid_until")
+    if begins and ends and ends < begins:
+        violations.add("memory.valid_until", "must not be before valid_from")
+    embedding = _embedding(request.embedding, "embedding", violations) if request.HasField("embedding") else None
+    if embedding and "content" not in paths:
+        violations.add("embedding", "is of a new content: update_mask must name content")
+    update = Update(
+        memory_id=memory_id,
+        values=values,
+        embedding=embedding,
+        etag=request.etag,
+        reason=violations.length("reason", request.reason, maximum=2_000),
+    )
+    key = key_from_proto(request, violations)
+    violations.raise_if_any()
+    return update, key
+
+
 def delete_from_proto(request: memory_service_pb2.DeleteMemoryRequest) -> tuple[UUID, Key | None]:
     """Reads which memory is to be deleted, with what makes it repeatable."""
     violations = Violations()
     memory_id = violations.identifier("memory_id", request.memory_id)
-    key = _key(request, violations)
+    key = key_from_proto(request, violations)
     violations.raise_if_any()
     return memory_id, key
 
@@ -82,6 +124,9 @@ def list_from_proto(request: memory_service_pb2.ListMemoriesRequest) -> tuple[Fi
         agent_id=violations.optional_identifier("agent_id", request.agent_id),
         user_id=violations.length("user_id", request.user_id, maximum=200) or None,
         type=_type(request.type, "type", violations) if request.type else None,
+        session_id=violations.optional_identifier("session_id", request.session_id),
+        labels=_labels(request.labels, "labels", violations, maximum=_MOST_LABELS_ASKED),
+        include_ended=request.include_ended,
     )
     if request.page_size < 0:
         violations.add("page_size", f"must not be negative, is {request.page_size}")
@@ -178,10 +223,10 @@ def _new_memory(new: memory_service_pb2.NewMemory, field: str, violations: Viola
     memory = new.memory
     at = f"{field}.memory"
     violations.length(f"{at}.key", memory.key, maximum=200)
-    content = violations.length(f"{at}.content", memory.content, minimum=1, maximum=32_768)
-    valid_from = _moment(memory, "valid_from", at, violations)
-    valid_until = _moment(memory, "valid_until", at, violations)
-    occur_time = _moment(memory, "occur_time", at, violations)
+    content = _content(memory, f"{at}.content", violations)
+    valid_from = _moment(memory, "valid_from", f"{at}.valid_from", violations)
+    valid_until = _moment(memory, "valid_until", f"{at}.valid_until", violations)
+    occur_time = _moment(memory, "occur_time", f"{at}.occur_time", violations)
     begins = valid_from or occur_time
     if begins and valid_until and valid_until < begins:
         violations.add(f"{at}.valid_until", "must not be before valid_from")
@@ -192,16 +237,12 @@ def _new_memory(new: memory_service_pb2.NewMemory, field: str, violations: Viola
         key=memory.key or key_of(content),
         type=_type(memory.type, f"{at}.type", violations),
         content=content,
-        speaker=violations.length(f"{at}.speaker", memory.speaker, maximum=200),
-        importance=_share(
-            memory.importance if memory.HasField("importance") else _DEFAULT_IMPORTANCE, f"{at}.importance", violations
-        ),
-        confidence=_share(
-            memory.confidence if memory.HasField("confidence") else _DEFAULT_CONFIDENCE, f"{at}.confidence", violations
-        ),
+        speaker=_speaker(memory, f"{at}.speaker", violations),
+        importance=_importance(memory, f"{at}.importance", violations),
+        confidence=_confidence(memory, f"{at}.confidence", violations),
         trust=_trust(memory.trust, f"{at}.trust", violations),
-        labels=_labels(memory, f"{at}.labels", violations),
-        metadata=wire.from_bounded_struct(memory.metadata, f"{at}.metadata", violations, maximum=_MOST_JSON_BYTES),
+        labels=_labels(memory.labels, f"{at}.labels", violations),
+        metadata=_metadata(memory, f"{at}.metadata", violations),
         source=_source(memory.source, f"{at}.source", violations),
         valid_from=valid_from,
         valid_until=valid_until,
@@ -247,17 +288,36 @@ def _trust(number: int, field: str, violations: Violations) -> Trust:
     return trust
 
 
-def _share(value: float, field: str, violations: Violations) -> float:
+def _content(memory: memory_pb2.Memory, field: str, violations: Violations) -> str:
+    return violations.length(field, memory.content, minimum=1, maximum=32_768)
+
+
+def _speaker(memory: memory_pb2.Memory, field: str, violations: Violations) -> str:
+    return violations.length(field, memory.speaker, maximum=200)
+
+
+def _importance(memory: memory_pb2.Memory, field: str, violations: Violations) -> float:
+    value = memory.importance if memory.HasField("importance") else _DEFAULT_IMPORTANCE
     violations.between(field, value, minimum=0, maximum=1)
     return value
 
 
-def _labels(memory: memory_pb2.Memory, field: str, violations: Violations) -> dict[str, str]:
-    violations.count(field, memory.labels, maximum=32)
-    for label, value in memory.labels.items():
+def _confidence(memory: memory_pb2.Memory, field: str, violations: Violations) -> float:
+    value = memory.confidence if memory.HasField("confidence") else _DEFAULT_CONFIDENCE
+    violations.between(field, value, minimum=0, maximum=1)
+    return value
+
+
+def _metadata(memory: memory_pb2.Memory, field: str, violations: Violations) -> dict[str, Any]:
+    return wire.from_bounded_struct(memory.metadata, field, violations, maximum=_MOST_JSON_BYTES)
+
+
+def _labels(labels: Mapping[str, str], field: str, violations: Violations, *, maximum: int = 32) -> dict[str, str]:
+    violations.count(field, labels, maximum=maximum)
+    for label, value in labels.items():
         violations.length(f"{field} (key {label[:63]!r})", label, minimum=1, maximum=63)
         violations.length(f"{field}[{label[:63]!r}]", value, maximum=63)
-    return dict(memory.labels)
+    return dict(labels)
 
 
 def _source(source: memory_pb2.MemorySource, field: str, violations: Violations) -> Source:
@@ -272,10 +332,18 @@ def _source(source: memory_pb2.MemorySource, field: str, violations: Violations)
 def _moment(
     memory: memory_pb2.Memory,
     name: Literal["valid_from", "valid_until", "occur_time"],
-    at: str,
+    field: str,
     violations: Violations,
 ) -> datetime | None:
-    return wire.from_timestamp(getattr(memory, name), f"{at}.{name}", violations) if memory.HasField(name) else None
+    return wire.from_timestamp(getattr(memory, name), field, violations) if memory.HasField(name) else None
+
+
+def _required_moment(
+    memory: memory_pb2.Memory, name: Literal["valid_from", "occur_time"], field: str, violations: Violations
+) -> datetime | None:
+    if not memory.HasField(name):
+        violations.add(field, "is required where the mask names it")
+    return _moment(memory, name, field, violations)
 
 
 def _embedding(embedding: memory_pb2.Embedding, field: str, violations: Violations) -> Embedding:
@@ -284,7 +352,24 @@ def _embedding(embedding: memory_pb2.Embedding, field: str, violations: Violatio
     return Embedding(embedding.model, array("f", embedding.values[:]))
 
 
-def _key(request: Any, violations: Violations) -> Key | None:
+# What UpdateMemory changes, and how each is read.
+_CHANGEABLE: Mapping[str, Callable[[memory_pb2.Memory, str, Violations], Any]] = {
+    "type": lambda memory, field, violations: _type(memory.type, field, violations),
+    "content": _content,
+    "speaker": _speaker,
+    "importance": _importance,
+    "confidence": _confidence,
+    "labels": lambda memory, field, violations: _labels(memory.labels, field, violations),
+    "metadata": _metadata,
+    "source": lambda memory, field, violations: _source(memory.source, field, violations),
+    "valid_from": lambda memory, field, violations: _required_moment(memory, "valid_from", field, violations),
+    "valid_until": lambda memory, field, violations: _moment(memory, "valid_until", field, violations),
+    "occur_time": lambda memory, field, violations: _required_moment(memory, "occur_time", field, violations),
+}
+
+
+def key_from_proto(request: Any, violations: Violations) -> Key | None:
+    """Reads what makes a request repeatable."""
     request_id = violations.optional_identifier("request_id", request.request_id)
     if request_id is None:
         return None

@@ -6,7 +6,7 @@ import math
 import unicodedata
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,7 @@ from uuid import UUID
 # The squares of a vector's numbers are summed in single precision (pgvector's cosine distance): lengths outside of
 # this range would come out as 0 or infinity.
 _SHORTEST, _LONGEST = 1e-15, 1e15
+_LONGEST_ETAG = 18
 
 
 class MemoryType(enum.Enum):
@@ -140,6 +141,20 @@ class Cause(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Update:
+    """What is to change of a memory: fields of Memory with their new values.
+
+    With an `etag`, only of the revision that has it. `embedding` is that of a new content; with none it is embedded.
+    """
+
+    memory_id: UUID
+    values: Mapping[str, Any]
+    embedding: Embedding | None
+    etag: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """Why memories change: what makes the revision, why in a sentence, and who answers for it."""
 
@@ -163,6 +178,9 @@ class Filters:
     agent_id: UUID | None
     user_id: str | None
     type: MemoryType | None
+    session_id: UUID | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    include_ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +227,13 @@ class Found:
     hits: tuple[Hit, ...]
     plan: Plan
     scope_count: int
+
+
+def revision_of(etag: str) -> int | None:
+    """Reads the revision that an etag stands for; None when there is no etag, 0 (which none is) when it is not one."""
+    if not etag:
+        return None
+    return int(etag) if etag.isascii() and etag.isdigit() and len(etag) <= _LONGEST_ETAG else 0
 
 
 def key_of(content: str) -> str:

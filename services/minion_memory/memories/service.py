@@ -24,6 +24,7 @@ from minion_memory.memories.domain import (
     Remembered,
     Search,
     Stored,
+    Update,
     vector_fault,
 )
 from minion_memory.memories.peer import Gateway
@@ -88,8 +89,53 @@ class Memories:
         """
         memory = await self._store.get(tenant(), memory_id)
         if memory is None:
-            raise _not_found(memory_id)
+            raise not_found(memory_id)
         return memory
+
+    async def get_by_key(self, agent_id: UUID, user_id: str, key: str) -> Memory:
+        """Gives a memory by what it is filed under.
+
+        Raises:
+            NotFound: there is none (`MEMORY_NOT_FOUND`).
+        """
+        memory = await self._store.get_by_key(tenant(), agent_id, user_id, key)
+        if memory is None:
+            raise NotFound("There is no such memory.", reason="MEMORY_NOT_FOUND", metadata={"agent_id": str(agent_id)})
+        return memory
+
+    async def update(self, update: Update, key: Key | None) -> Memory:
+        """Changes a memory; a new content is embedded first, or stored without a vector while it can't be.
+
+        Raises:
+            InvalidArgument: the vector has not its model's shape (`VECTOR_INVALID`), or the memory would end before it
+                begins.
+            NotFound: there is none (`MEMORY_NOT_FOUND`), or the vector's model isn't known
+                (`EMBEDDING_MODEL_NOT_FOUND`).
+            Aborted: it changed since it was read (`ETAG_MISMATCH`).
+        """
+        tenant_id = tenant()
+        model, vector = None, None
+        if update.embedding:
+            model = await self._model(update.embedding.model)
+            _check({"embedding.values": (update.embedding, model)})
+            vector = update.embedding.values
+        elif "content" in update.values:
+            if key and (done := await self._store.recall_change(tenant_id, key)):
+                return done
+            known = await self.get(update.memory_id)
+            if known.content != update.values["content"]:
+                model, vector = await self.embedded(update.values["content"])
+        change = Change(Cause.UPDATED, caller().origin, update.reason)
+        memory = await self._store.update(tenant_id, update, model, vector, change, key)
+        if memory is None:
+            raise not_found(update.memory_id)
+        return memory
+
+    async def embedded(self, content: str) -> "tuple[EmbeddingModel | None, array[float] | None]":
+        """Makes the vector of a content by the default model; neither while it can't be made."""
+        model = await self._model(self._default_model)
+        made = await self._embedded([content], model)
+        return (model, made[0]) if made else (None, None)
 
     async def list(self, filters: Filters, *, page_size: int, page_token: str) -> tuple[Page, str]:
         """Lists memories, newest first, with the token of the next page (empty on the last).
@@ -97,11 +143,14 @@ class Memories:
         Raises:
             InvalidArgument: the token is not of this list (`PAGE_TOKEN_INVALID`).
         """
-        bound = {
+        bound: dict[str, object] = {
             "agent_id": str(filters.agent_id) if filters.agent_id else None,
             "user_id": filters.user_id,
             "type": filters.type.value if filters.type else None,
         }
+        # Filters that came later are named where they are set alone, so that tokens of the release before still hold.
+        if filters.session_id or filters.labels or filters.include_ended:
+            bound["later"] = [str(filters.session_id), sorted(filters.labels.items()), filters.include_ended]
         after = None
         if page_token:
             create_time, memory_id = pages.decode(page_token, bound, (datetime, UUID))
@@ -121,7 +170,7 @@ class Memories:
             NotFound: there is none (`MEMORY_NOT_FOUND`).
         """
         if not await self._store.delete(tenant(), memory_id, key):
-            raise _not_found(memory_id)
+            raise not_found(memory_id)
 
     async def search(self, search: Search) -> Found:
         """Finds the memories of an agent and user that are nearest in meaning.
@@ -186,5 +235,6 @@ def _stored(batch: Sequence[NewMemory], receipts: Sequence[Receipt]) -> tuple[St
     )
 
 
-def _not_found(memory_id: UUID) -> NotFound:
+def not_found(memory_id: UUID) -> NotFound:
+    """Builds the error for a memory that isn't there."""
     return NotFound("There is no such memory.", reason="MEMORY_NOT_FOUND", metadata={"memory_id": str(memory_id)})

@@ -30,6 +30,17 @@ class MemoryRpcs:
         memory = await self._memories.get(convert.memory_id_from_proto(request))
         return pb.GetMemoryResponse(memory=convert.memory_to_proto(memory))
 
+    async def GetMemoryByKey(self, request: pb.GetMemoryByKeyRequest, context: Context) -> pb.GetMemoryByKeyResponse:
+        """Returns the memory that is filed under a key."""
+        memory = await self._memories.get_by_key(*convert.by_key_from_proto(request))
+        return pb.GetMemoryByKeyResponse(memory=convert.memory_to_proto(memory))
+
+    async def UpdateMemory(self, request: pb.UpdateMemoryRequest, context: Context) -> pb.UpdateMemoryResponse:
+        """Changes a memory."""
+        update, key = convert.update_from_proto(request)
+        memory = await self._memories.update(update, key)
+        return pb.UpdateMemoryResponse(memory=convert.memory_to_proto(memory))
+
     async def ListMemories(self, request: pb.ListMemoriesRequest, context: Context) -> pb.ListMemoriesResponse:
         """Lists memories, newest first."""
         filters, page_size = convert.list_from_proto(request)

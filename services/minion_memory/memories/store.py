@@ -1,5 +1,6 @@
 """Memories and their vectors in Postgres."""
 
+import enum
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,12 +30,14 @@ from minion_memory.memories.domain import (
     Search,
     Source,
     Trust,
+    Update,
     measurable,
+    revision_of,
 )
 
 _QUERIES = queries.load(__package__)
 # What a page or the hits of a search may weigh, so that a client's 4 MiB hold it.
-_REPLY_BYTES = 3 * 1024 * 1024
+REPLY_BYTES = 3 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ class MemoryStore:
             stored = await self._database.fetch_value(
                 _QUERIES.store_memories,
                 tenant_id,
-                *_request(key),
+                *request_of(key),
                 items,
                 vectors,
                 change.cause.value,
@@ -125,13 +128,55 @@ class MemoryStore:
 
     async def recall_store(self, tenant_id: UUID, key: Key) -> tuple[Receipt, ...] | None:
         """Gives the first result of a request that was stored before."""
-        stored = await self._database.fetch_value(_QUERIES.recall_store, tenant_id, *_request(key))
+        stored = await self._database.fetch_value(_QUERIES.recall_store, tenant_id, *request_of(key))
         return None if stored is None else _receipts(stored)
 
     async def get(self, tenant_id: UUID, memory_id: UUID) -> Memory | None:
         """Reads a memory."""
         row = await self._database.fetch_one(_QUERIES.get_memory, tenant_id, memory_id)
-        return None if row is None else _memory(row)
+        return None if row is None else memory_of(row)
+
+    async def get_by_key(self, tenant_id: UUID, agent_id: UUID, user_id: str, key: str) -> Memory | None:
+        """Reads a memory by what it is filed under."""
+        row = await self._database.fetch_one(_QUERIES.get_memory_by_key, tenant_id, agent_id, user_id, key)
+        return None if row is None else memory_of(row)
+
+    async def recall_change(self, tenant_id: UUID, key: Key) -> Memory | None:
+        """Gives the first result of a change that was made before under the same request."""
+        row = await self._database.fetch_one(_QUERIES.recall_change, tenant_id, key.request_id, key.method, key.digest)
+        return None if row is None else memory_of(row)
+
+    async def update(
+        self,
+        tenant_id: UUID,
+        update: Update,
+        model: EmbeddingModel | None,
+        vector: "array[float] | None",
+        change: Change,
+        key: Key | None,
+    ) -> Memory | None:
+        """Changes a memory, which makes its next revision; None when there is none.
+
+        Raises Aborted (ETAG_MISMATCH) when it is in another revision, and InvalidArgument when it would end before it
+        begins.
+        """
+        try:
+            row = await self._database.fetch_one(
+                _QUERIES.change_memory,
+                tenant_id,
+                *request_of(key),
+                update.memory_id,
+                revision_of(update.etag),
+                columns_of(update.values),
+                model.model_id if model else None,
+                None if vector is None else packed(vector),
+                change.cause.value,
+                change.reason,
+                change.principal,
+            )
+        except InvalidArgument as error:
+            raise _with_field(error) from error
+        return None if row is None else memory_of(row)
 
     async def list(self, tenant_id: UUID, filters: Filters, after: Cursor | None, limit: int) -> Page:
         """Reads a page of at most `limit` memories and 3 MiB, newest first."""
@@ -141,17 +186,20 @@ class MemoryStore:
             filters.agent_id,
             filters.user_id,
             filters.type.value if filters.type else None,
+            filters.session_id,
+            dict(filters.labels) or None,
+            filters.include_ended,
             after.create_time if after else None,
             after.memory_id if after else None,
             limit + 1,
-            _REPLY_BYTES,
+            REPLY_BYTES,
         )
-        memories = tuple(_memory(row) for row in rows[:limit])
+        memories = tuple(memory_of(row) for row in rows[:limit])
         return Page(memories, more=bool(rows) and rows[0]["row_count"] > len(memories))
 
     async def delete(self, tenant_id: UUID, memory_id: UUID, key: Key | None) -> bool:
         """Deletes a memory; false when there is none."""
-        return bool(await self._database.fetch_value(_QUERIES.delete_memory, tenant_id, *_request(key), memory_id))
+        return bool(await self._database.fetch_value(_QUERIES.delete_memory, tenant_id, *request_of(key), memory_id))
 
     async def search(self, tenant_id: UUID, search: Search, model: EmbeddingModel, vector: "array[float]") -> Found:
         """Finds the memories of a scope nearest to a vector of the model, less than 3 MiB of them."""
@@ -168,9 +216,9 @@ class MemoryStore:
             self._limits.exact_search_limit,
             self._limits.walk_candidates,
             self._limits.walk_limit,
-            _REPLY_BYTES,
+            REPLY_BYTES,
         )
-        hits = tuple(Hit(_memory(row), row["score"]) for row in rows if row["memory_id"] is not None)
+        hits = tuple(Hit(memory_of(row), row["score"]) for row in rows if row["memory_id"] is not None)
         return Found(hits, Plan(rows[0]["plan"]), rows[0]["scope_count"])
 
 
@@ -194,12 +242,32 @@ def packed(vector: "array[float]") -> Vector:
     return Vector(np.frombuffer(measurable(vector), dtype=np.float32))
 
 
-def _request(key: Key | None) -> tuple[UUID | None, bytes | None]:
+def request_of(key: Key | None) -> tuple[UUID | None, bytes | None]:
+    """Gives id and digest of a request as SQL takes them."""
     return (None, None) if key is None else (key.request_id, key.digest)
+
+
+def columns_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes fields of a memory as memory.store_item names them."""
+    columns: dict[str, Any] = {}
+    for name, value in values.items():
+        match value:
+            case Source():
+                columns["source_session"] = str(value.session_id) if value.session_id else None
+                columns["source_sequences"] = list(value.message_sequences)
+                columns["source_quote"] = value.quote
+            case enum.Enum():
+                columns[name] = value.value
+            case Mapping():
+                columns[name] = dict(value)
+            case _:
+                columns[name] = value
+    return columns
 
 
 def _item(placed: Placed) -> dict[str, Any]:
     memory = placed.memory
+    source = memory.source
     return {
         "memory_id": str(memory.memory_id),
         "agent_id": str(memory.agent_id),
@@ -213,9 +281,9 @@ def _item(placed: Placed) -> dict[str, Any]:
         "trust": memory.trust.value,
         "labels": dict(memory.labels),
         "metadata": dict(memory.metadata),
-        "source_session": str(memory.source.session_id) if memory.source.session_id else None,
-        "source_sequences": list(memory.source.message_sequences),
-        "source_quote": memory.source.quote,
+        "source_session": str(source.session_id) if source.session_id else None,
+        "source_sequences": list(source.message_sequences),
+        "source_quote": source.quote,
         "valid_from": memory.valid_from,
         "valid_until": memory.valid_until,
         "occur_time": memory.occur_time,
@@ -263,7 +331,8 @@ def _with_field(error: InvalidArgument) -> InvalidArgument:
     )
 
 
-def _memory(row: Record) -> Memory:
+def memory_of(row: Record) -> Memory:
+    """Reads a row of memory.memory_details, or of memory.revision_details."""
     return Memory(
         memory_id=row["memory_id"],
         agent_id=row["agent_id"],
@@ -289,6 +358,3 @@ def _memory(row: Record) -> Memory:
         access_time=row["access_time"],
         revision=row["revision"],
     )
-
-
-memory_of = _memory

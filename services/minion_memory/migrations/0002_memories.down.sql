@@ -1,4 +1,13 @@
--- Takes back times, revisions, access counts and the list of what has no vector; the memories stay as they are.
+-- Takes back times, revisions, access counts, labels' rows and the list of what has no vector; the memories stay.
+ALTER TABLE memory.memories
+    ALTER COLUMN key SET STATISTICS -1, ALTER COLUMN content SET STATISTICS -1, ALTER COLUMN speaker SET STATISTICS -1,
+    ALTER COLUMN labels SET STATISTICS -1, ALTER COLUMN metadata SET STATISTICS -1,
+    ALTER COLUMN source_quote SET STATISTICS -1;
+DROP TRIGGER keep_labels_inserted ON memory.memories;
+DROP TRIGGER keep_labels_updated ON memory.memories;
+DROP FUNCTION memory.keep_labels();
+DROP TABLE memory.memory_labels;
+DROP VIEW memory.revision_details;
 DROP VIEW memory.memory_details;
 ALTER TYPE memory.store_item
     DROP ATTRIBUTE valid_from, DROP ATTRIBUTE valid_until, DROP ATTRIBUTE occur_time, DROP ATTRIBUTE create_time,

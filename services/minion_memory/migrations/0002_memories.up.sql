@@ -167,3 +167,71 @@ SELECT m.tenant_id, m.memory_id, m.agent_id, m.user_id, m.key, m.type, m.content
   FROM memory.memories m
   LEFT JOIN memory.embedding_models e USING (model_id)
   LEFT JOIN memory.memory_access a ON a.tenant_id = m.tenant_id AND a.memory_id = m.memory_id;
+
+-- A state of a memory as the service reads it, the one that it is in included. When it was made stands in `update_time`.
+CREATE VIEW memory.revision_details WITH (security_invoker = true) AS
+SELECT d.tenant_id, d.memory_id, d.agent_id, d.user_id, d.key, d.type, d.content, d.speaker, d.importance,
+       d.confidence, d.trust, d.labels, d.metadata, d.source_session, d.source_sequences, d.source_quote,
+       d.embedding_model, d.create_time, d.update_time, d.byte_count, d.valid_from, d.valid_until, d.occur_time,
+       d.superseded_by, 0::bigint AS access_count, NULL::timestamptz AS access_time, d.revision,
+       m.cause, m.reason, m.principal
+  FROM memory.memory_details d JOIN memory.memories m USING (tenant_id, memory_id)
+UNION ALL
+SELECT r.tenant_id, r.memory_id, m.agent_id, m.user_id, m.key, r.type, r.content, r.speaker, r.importance,
+       r.confidence, r.trust, r.labels, r.metadata, r.source_session, r.source_sequences, r.source_quote,
+       coalesce(e.name, ''), m.create_time, r.create_time, r.byte_count, r.valid_from, r.valid_until, r.occur_time,
+       r.superseded_by, 0, NULL, r.revision,
+       r.cause, r.reason, r.principal
+  FROM memory.memory_revisions r
+  JOIN memory.memories m USING (tenant_id, memory_id)
+  LEFT JOIN memory.embedding_models e ON e.model_id = r.model_id;
+GRANT SELECT ON memory.revision_details TO minion_memory_app;
+
+-- The labels of memories, a row each: a list by label walks it, newest first.
+CREATE TABLE memory.memory_labels (
+    tenant_id   uuid        NOT NULL,
+    label       text        NOT NULL,
+    value       text        NOT NULL,
+    create_time timestamptz NOT NULL,
+    memory_id   uuid        NOT NULL,
+    PRIMARY KEY (tenant_id, label, value, create_time, memory_id),
+    FOREIGN KEY (tenant_id, memory_id) REFERENCES memory.memories ON DELETE CASCADE
+);
+-- For what follows a memory that goes.
+CREATE INDEX memory_labels_of_memory ON memory.memory_labels (tenant_id, memory_id);
+ALTER TABLE memory.memory_labels ENABLE ROW LEVEL SECURITY;
+ALTER TABLE memory.memory_labels FORCE ROW LEVEL SECURITY;
+CREATE POLICY owner ON memory.memory_labels TO minion_memory_owner USING (true);
+CREATE POLICY app ON memory.memory_labels TO minion_memory_app
+    USING (tenant_id = nullif(current_setting('minion.tenant', true), '')::uuid)
+    WITH CHECK (tenant_id = nullif(current_setting('minion.tenant', true), '')::uuid);
+GRANT SELECT, INSERT, DELETE ON memory.memory_labels TO minion_memory_app;
+INSERT INTO memory.memory_labels (tenant_id, label, value, create_time, memory_id)
+SELECT tenant_id, label, value, create_time, memory_id FROM memory.memories, jsonb_each_text(labels) AS each (label, value);
+
+-- Keeps the labels' rows, whoever writes.
+CREATE FUNCTION memory.keep_labels() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        DELETE FROM memory.memory_labels WHERE tenant_id = NEW.tenant_id AND memory_id = NEW.memory_id;
+    END IF;
+    INSERT INTO memory.memory_labels (tenant_id, label, value, create_time, memory_id)
+    SELECT NEW.tenant_id, label, value, NEW.create_time, NEW.memory_id
+      FROM jsonb_each_text(NEW.labels) AS each (label, value);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER keep_labels_inserted AFTER INSERT ON memory.memories
+    FOR EACH ROW WHEN (NEW.labels <> '{}') EXECUTE FUNCTION memory.keep_labels();
+CREATE TRIGGER keep_labels_updated AFTER UPDATE ON memory.memories
+    FOR EACH ROW WHEN (NEW.labels <> OLD.labels) EXECUTE FUNCTION memory.keep_labels();
+
+-- What people said, and their names, stay out of the planner's statistics, which outlive an erasure. Nothing is
+-- estimated by them.
+ALTER TABLE memory.memories
+    ALTER COLUMN key SET STATISTICS 0, ALTER COLUMN content SET STATISTICS 0, ALTER COLUMN speaker SET STATISTICS 0,
+    ALTER COLUMN labels SET STATISTICS 0, ALTER COLUMN metadata SET STATISTICS 0,
+    ALTER COLUMN source_quote SET STATISTICS 0, ALTER COLUMN reason SET STATISTICS 0;
+ALTER TABLE memory.memory_revisions
+    ALTER COLUMN content SET STATISTICS 0, ALTER COLUMN speaker SET STATISTICS 0, ALTER COLUMN labels SET STATISTICS 0,
+    ALTER COLUMN metadata SET STATISTICS 0, ALTER COLUMN source_quote SET STATISTICS 0,
+    ALTER COLUMN reason SET STATISTICS 0;

@@ -50,9 +50,15 @@ BEGIN
     ON CONFLICT DO NOTHING;
     FOR wanted IN SELECT DISTINCT given.agent_id, given.user_id
                     FROM unnest(agents, users) AS given (agent_id, user_id) ORDER BY 1, 2 LOOP
-        PERFORM FROM memory.scope_counts scope
-           WHERE scope.tenant_id = tenant AND scope.agent_id = wanted.agent_id AND scope.user_id = wanted.user_id
-             FOR UPDATE;
+        LOOP
+            PERFORM FROM memory.scope_counts scope
+               WHERE scope.tenant_id = tenant AND scope.agent_id = wanted.agent_id AND scope.user_id = wanted.user_id
+                 FOR UPDATE;
+            EXIT WHEN FOUND;
+            -- An erasure took the row while we waited for it.
+            INSERT INTO memory.scope_counts (tenant_id, agent_id, user_id)
+                 VALUES (tenant, wanted.agent_id, wanted.user_id) ON CONFLICT DO NOTHING;
+        END LOOP;
     END LOOP;
 END $$;
 
@@ -72,11 +78,12 @@ BEGIN
     RETURN QUERY SELECT * FROM memory.memory_details WHERE tenant_id = tenant AND memory_id = memory;
 END $$;
 
--- Deletes a memory, its vectors with it; false when there is none. A repeat of the request returns true.
+-- Deletes a memory, all that hangs on it with it; false when there is none. A repeat of the request returns true.
 CREATE OR REPLACE FUNCTION memory.delete_memory(tenant uuid, request uuid, digest bytea, memory uuid)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     deleted boolean;
+    subject text;
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
     PERFORM memory.lock_scopes(tenant, ARRAY[agent_id], ARRAY[user_id])
@@ -84,49 +91,13 @@ BEGIN
     IF request IS NOT NULL AND memory.recall_request(tenant, request, 'DeleteMemory', digest) IS NOT NULL THEN
         RETURN true;
     END IF;
-    DELETE FROM memory.memories WHERE tenant_id = tenant AND memory_id = memory;
+    DELETE FROM memory.memories WHERE tenant_id = tenant AND memory_id = memory RETURNING user_id INTO subject;
     deleted := FOUND;
     IF deleted AND request IS NOT NULL THEN
-        INSERT INTO memory.idempotency_keys (tenant_id, request_id, method, digest, result)
-             VALUES (tenant, request, 'DeleteMemory', delete_memory.digest, '{}');
+        INSERT INTO memory.idempotency_keys (tenant_id, request_id, method, digest, subject, result)
+             VALUES (tenant, request, 'DeleteMemory', delete_memory.digest, subject, '{}');
     END IF;
     RETURN deleted;
-END $$;
-
--- The query of a page of memories, newest first, for the filters that are set; a text, so that each combination is
--- planned for its own index. $1 tenant, $2 agent, $3 user, $4 type, $5 and $6 the time and id after which it goes on,
--- $7 the most rows, $8 the most bytes (one row comes in any case).
-CREATE OR REPLACE FUNCTION memory.list_query(by_agent boolean, by_user boolean, by_type boolean)
-RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT 'WITH page AS (
-                SELECT details, details.create_time, details.memory_id, details.byte_count
-                  FROM memory.memory_details details
-                 WHERE tenant_id = $1'
-        || CASE WHEN by_agent THEN ' AND agent_id = $2' ELSE '' END
-        || CASE WHEN by_user THEN ' AND user_id = $3' ELSE '' END
-        || CASE WHEN by_type THEN ' AND type = $4' ELSE '' END
-        || ' AND (create_time, memory_id) < ($5, $6)
-                 ORDER BY create_time DESC, memory_id DESC LIMIT $7
-            ), filled AS (
-                SELECT *, count(*) OVER () AS row_count,
-                       sum(byte_count) OVER (ORDER BY create_time DESC, memory_id DESC) AS filling
-                  FROM page
-            )
-            SELECT row_count, details
-              FROM filled WHERE filling <= greatest($8, byte_count)
-             ORDER BY create_time DESC, memory_id DESC';
-$$;
-
--- One page of memories; NULL filters match all. `row_count` is what it would hold but for the limit of bytes.
-CREATE OR REPLACE FUNCTION memory.list_memories(
-    tenant uuid, agent uuid, subject text, kind text, after_time timestamptz, after_id uuid,
-    most_rows integer, most_bytes bigint
-) RETURNS TABLE (row_count bigint, memory memory.memory_details) LANGUAGE plpgsql STABLE AS $$
-BEGIN
-    PERFORM set_config('minion.tenant', tenant::text, true);
-    RETURN QUERY EXECUTE memory.list_query(agent IS NOT NULL, subject IS NOT NULL, kind IS NOT NULL)
-        USING tenant, agent, subject, kind, coalesce(after_time, 'infinity'),
-              coalesce(after_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'), most_rows, most_bytes;
 END $$;
 
 -- The walk of a model's index: the nearest vectors of a scope, filtered on the way. The cast makes it match the index's

@@ -135,8 +135,11 @@ BEGIN
      CROSS JOIN LATERAL (SELECT * FROM memory.memory_details d
                           WHERE d.tenant_id = tenant AND d.memory_id = (element ->> 'memory_id')::uuid LIMIT 1) details;
     IF request IS NOT NULL THEN
-        INSERT INTO memory.idempotency_keys (tenant_id, request_id, method, digest, result)
-             VALUES (tenant, request, 'StoreMemories', store_memories.digest, results);
+        -- One user's batch is forgotten with the user; one of several holds ids alone.
+        INSERT INTO memory.idempotency_keys (tenant_id, request_id, method, digest, subject, result)
+        SELECT tenant, request, 'StoreMemories', store_memories.digest,
+               CASE WHEN min(given.user_id) = max(given.user_id) THEN min(given.user_id) END, results
+          FROM jsonb_to_recordset(batch) AS given (user_id text);
     END IF;
     RETURN results;
 END $$;
@@ -173,8 +176,8 @@ END $$;
 -- a memory that exists.
 --
 -- `changes` holds the fields that get another value, named as in memory.store_item: type, content, speaker, importance,
--- confidence, labels, metadata, source_session, source_sequences, source_quote, valid_from, valid_until, occur_time,
--- superseded_by (a JSON null empties). `placed` is the vector of a new content and `model` its model; with none, a memory
+-- confidence, trust, labels, metadata, source_session, source_sequences, source_quote, valid_from, valid_until,
+-- occur_time, superseded_by (a JSON null empties); what is so again has no successor. `placed` is the vector of a new content and `model` its model; with none, a memory
 -- of the same content keeps its vector, and one of another is listed as unembedded. With `expected`, raises MN410
 -- unless the memory is in that revision.
 CREATE OR REPLACE FUNCTION memory.revise_memory(
@@ -196,6 +199,9 @@ BEGIN
         RAISE EXCEPTION 'ETAG_MISMATCH' USING ERRCODE = 'MN410', DETAIL = 'The memory changed since it was read.',
             HINT = jsonb_build_object('memory_id', memory, 'etag', known.revision::text)::text;
     END IF;
+    IF changes -> 'valid_until' = 'null' AND NOT changes ? 'superseded_by' THEN
+        changes := changes || '{"superseded_by": null}';
+    END IF;
     changed := jsonb_populate_record(NULL::memory.store_item, to_jsonb(known) || changes);
     IF changed.valid_until < changed.valid_from THEN
         RAISE EXCEPTION 'INVALID_FIELDS' USING ERRCODE = 'MN400', DETAIL = 'The memory would end before it begins.',
@@ -203,7 +209,7 @@ BEGIN
     END IF;
     UPDATE memory.memories m
        SET type = changed.type, content = changed.content, speaker = changed.speaker, importance = changed.importance,
-           confidence = changed.confidence, labels = changed.labels, metadata = changed.metadata,
+           confidence = changed.confidence, trust = changed.trust, labels = changed.labels, metadata = changed.metadata,
            source_session = changed.source_session, source_sequences = changed.source_sequences,
            source_quote = changed.source_quote, valid_from = changed.valid_from, valid_until = changed.valid_until,
            occur_time = changed.occur_time, superseded_by = changed.superseded_by,
@@ -211,6 +217,53 @@ BEGIN
      WHERE m.tenant_id = tenant AND m.memory_id = memory;
     PERFORM memory.place_vector(tenant, memory, model, placed, known.content = changed.content);
     RETURN QUERY SELECT * FROM memory.memory_details d WHERE d.tenant_id = tenant AND d.memory_id = memory;
+END $$;
+
+-- The result of a change that was made under this request: the memory as it was then. No row when the request is new,
+-- or when the memory is gone.
+CREATE OR REPLACE FUNCTION memory.recall_change(tenant uuid, request uuid, request_method text, digest bytea)
+RETURNS SETOF memory.memory_details LANGUAGE plpgsql AS $$
+DECLARE
+    known jsonb;
+    details memory.memory_details;
+BEGIN
+    PERFORM set_config('minion.tenant', tenant::text, true);
+    known := memory.recall_request(tenant, request, request_method, digest);
+    SELECT * INTO details FROM memory.get_revision(tenant, (known ->> 'memory_id')::uuid, (known ->> 'revision')::bigint);
+    IF FOUND THEN
+        -- What is no part of a state is as the first reply had it.
+        RETURN NEXT jsonb_populate_record(details, known);
+    END IF;
+END $$;
+
+-- Changes a memory as revise_memory does, once for each request.
+CREATE OR REPLACE FUNCTION memory.change_memory(
+    tenant uuid, request uuid, request_method text, digest bytea, memory uuid, expected bigint, changes jsonb,
+    model smallint, placed vector, change_cause text, change_reason text, change_principal text
+) RETURNS SETOF memory.memory_details LANGUAGE plpgsql AS $$
+DECLARE
+    details memory.memory_details;
+BEGIN
+    PERFORM set_config('minion.tenant', tenant::text, true);
+    PERFORM memory.lock_scopes(tenant, ARRAY[agent_id], ARRAY[user_id])
+       FROM memory.memories WHERE tenant_id = tenant AND memory_id = memory;
+    IF request IS NOT NULL AND memory.recall_request(tenant, request, request_method, digest) IS NOT NULL THEN
+        RETURN QUERY SELECT * FROM memory.recall_change(tenant, request, request_method, digest);
+        RETURN;
+    END IF;
+    SELECT * INTO details FROM memory.revise_memory(
+        tenant, memory, expected, changes, model, placed, change_cause, change_reason, change_principal);
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF request IS NOT NULL THEN
+        INSERT INTO memory.idempotency_keys (tenant_id, request_id, method, digest, subject, result)
+             VALUES (tenant, request, request_method, change_memory.digest, details.user_id, jsonb_build_object(
+                 'memory_id', memory, 'revision', details.revision, 'embedding_model', details.embedding_model,
+                 'update_time', details.update_time,
+                 'access_count', details.access_count, 'access_time', details.access_time));
+    END IF;
+    RETURN NEXT details;
 END $$;
 
 -- Ends a memory: it was so until `ended`, then `successor` took its place (or nothing did). False when there is none. One
