@@ -24,14 +24,10 @@ from minion.session.v1.session_service_pb2_grpc import SessionServiceStub, add_S
 from minion_auth import CallerKind, Identity, ServiceTokens
 from minion_auth.identity import enter
 from minion_postgres import Database
-from minion_session.messages.service import Messages
-from minion_session.messages.store import MessageStore
 from minion_session.servicer import SessionServicer
 from minion_session.sessions.service import Sessions
 from minion_session.sessions.store import SessionStore
 from minion_session.settings import SessionSettings
-from minion_session.workspace.service import Workspace
-from minion_session.workspace.store import WorkspaceStore
 from minion_telemetry import Telemetry
 from minion_testing.postgres import ClonedDatabase, cluster
 from uuid_utils.compat import uuid7
@@ -240,9 +236,9 @@ async def _serve_plain() -> None:
     async with await Database.connect(
         settings.app_dsn, schema="session", settings=settings, telemetry=telemetry
     ) as database:
-        servicer = _Plain(
-            Sessions(SessionStore(database)), Messages(MessageStore(database)), Workspace(WorkspaceStore(database))
-        )
+        # Of the nouns that GetSession needs alone.
+        servicer = _Plain.__new__(_Plain)
+        servicer._sessions = Sessions(SessionStore(database))
         servicer.identity = Identity(CallerKind.SERVICE, UUID(os.environ["MINION_BENCH_TENANT"]), "service:gateway")
         server = grpc.aio.server()
         add_SessionServiceServicer_to_server(servicer, server)

@@ -113,6 +113,21 @@ def page_to_proto(page: MessagePage) -> pb.ListMessagesResponse:
     )
 
 
+def watch_from_proto(request: pb.WatchMessagesRequest) -> tuple[UUID, int]:
+    """Reads which session to watch, and after which sequence."""
+    violations = Violations()
+    session_id = violations.identifier("session_id", request.session_id)
+    if request.after_sequence < 0:
+        violations.add("after_sequence", f"must not be negative, is {request.after_sequence}")
+    violations.raise_if_any()
+    return session_id, request.after_sequence
+
+
+def watched_to_proto(messages: tuple[Message, ...]) -> list[pb.WatchMessagesResponse]:
+    """Writes messages for a watch."""
+    return [pb.WatchMessagesResponse(message=to_proto(message)) for message in messages]
+
+
 def turn_from_proto(request: pb.BeginTurnRequest) -> Turn:
     """Reads a turn to begin."""
     violations = Violations()
