@@ -73,6 +73,7 @@ async def build(
         metrics,
         concurrency=settings.extraction_concurrency,
         attempts=settings.extraction_attempts,
+        retry_seconds=settings.extraction_retry_seconds,
         lease_seconds=settings.extraction_lease_seconds,
     )
     service = Extraction(

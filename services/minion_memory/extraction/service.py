@@ -135,7 +135,7 @@ class Extraction:
     async def _ended(self, tenant_id: UUID, job_id: UUID) -> Job:
         """Waits until a job has ended; until a try of it has failed, too, whose next one comes by itself."""
         pause = _FIRST_PAUSE
-        tries: int | None = None
+        failed_before: int | None = None
         while True:
             job = await self._jobs.get(tenant_id, job_id)
             if job is None:
@@ -147,9 +147,9 @@ class Extraction:
                 raise _no_session(job.session_id)
             if job.state in {JobState.DONE, JobState.FAILED}:
                 return job
-            if tries is None:
-                tries = job.attempt_count if job.state is JobState.PENDING else job.attempt_count - 1
-            if job.state is JobState.PENDING and job.error and job.attempt_count > tries:
+            failed = job.attempt_count - (job.state is JobState.RUNNING)
+            failed_before = failed if failed_before is None else failed_before
+            if job.error and failed > failed_before:
                 raise Unavailable(
                     "Nothing could be drawn now; the job is tried again by itself.",
                     reason="EXTRACTION_UNAVAILABLE",

@@ -35,6 +35,12 @@ class ExtractionSettings(Settings):
     extraction_attempts: int = Field(
         default=6, ge=1, le=100, description="Tries of an extraction job before it is given up."
     )
+    extraction_retry_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        le=600,
+        description="Pause before the second try of an extraction job, in seconds; it doubles with each, to 10 minutes.",
+    )
     extraction_lease_seconds: float = Field(
         default=30.0, ge=1, le=600, description="How long a job stays with a replica that died, in seconds."
     )

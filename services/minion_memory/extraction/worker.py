@@ -32,7 +32,7 @@ _TEXTS_A_CALL = 64
 _BYTES_A_CALL = 512 * 1024
 _MOST_EMBEDDED = 32_768
 _POLL_SECONDS = 1.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 600.0
+_LONGEST_PAUSE = 600.0
 _GAUGE_SECONDS = 10.0
 _PURGE_SECONDS = 3_600.0
 _log = structlog.get_logger()
@@ -81,6 +81,7 @@ class Worker:
         *,
         concurrency: int,
         attempts: int,
+        retry_seconds: float,
         lease_seconds: float,
     ) -> None:
         self.replica = uuid4()
@@ -92,6 +93,7 @@ class Worker:
         self._metrics = metrics
         self._concurrency = concurrency
         self._attempts = attempts
+        self._retry_seconds = retry_seconds
         self._lease = timedelta(seconds=lease_seconds)
         self._held: dict[UUID, tuple[Lease, asyncio.Task[None]]] = {}
         self._woken = asyncio.Event()
@@ -231,7 +233,7 @@ class Worker:
             tries = job.attempt_count if job else 0
             # What is wrong with the request itself stays wrong.
             final = tries >= self._attempts or isinstance(fault, NotFound | InvalidArgument)
-            pause = min(_FIRST_PAUSE * 2 ** max(tries - 1, 0), _LONGEST_PAUSE) * random.uniform(0.8, 1.2)  # noqa: S311
+            pause = min(self._retry_seconds * 2 ** max(tries - 1, 0), _LONGEST_PAUSE) * random.uniform(0.8, 1.2)  # noqa: S311
             ours = await self._jobs.fail(lease, error[:200], final=final, pause=timedelta(seconds=pause))
         except MinionError as lost:
             # The lease runs out, and the job is found again.

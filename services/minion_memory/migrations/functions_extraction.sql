@@ -196,19 +196,21 @@ BEGIN
              LIMIT most FOR UPDATE SKIP LOCKED) given_up
      WHERE j.tenant_id = given_up.tenant_id AND j.job_id = given_up.job_id;
     RETURN QUERY
+    WITH due AS MATERIALIZED (
+        SELECT p.tenant_id, p.job_id, p.due_time AS since FROM memory.extraction_jobs p
+         WHERE p.state = 'pending' AND p.due_time <= now()
+         ORDER BY p.due_time LIMIT most FOR UPDATE SKIP LOCKED
+    ), lost AS MATERIALIZED (
+        SELECT r.tenant_id, r.job_id, r.lease_until AS since FROM memory.extraction_jobs r
+         WHERE r.state = 'running' AND r.lease_until < now()
+         ORDER BY r.lease_until LIMIT most FOR UPDATE SKIP LOCKED
+    ), picked AS (
+        SELECT * FROM (SELECT * FROM due UNION ALL SELECT * FROM lost) waiting ORDER BY waiting.since LIMIT most
+    )
     UPDATE memory.extraction_jobs j
        SET state = 'running', epoch = j.epoch + 1, attempt_count = j.attempt_count + 1, owner = replica,
            lease_until = now() + ttl
-      FROM (SELECT due.tenant_id, due.job_id FROM (
-                (SELECT p.tenant_id, p.job_id, p.due_time AS since FROM memory.extraction_jobs p
-                  WHERE p.state = 'pending' AND p.due_time <= now()
-                  ORDER BY p.due_time LIMIT most FOR UPDATE SKIP LOCKED)
-                UNION ALL
-                (SELECT r.tenant_id, r.job_id, r.lease_until AS since FROM memory.extraction_jobs r
-                  WHERE r.state = 'running' AND r.lease_until < now()
-                  ORDER BY r.lease_until LIMIT most FOR UPDATE SKIP LOCKED)) due
-             ORDER BY due.since LIMIT most) picked
-     WHERE j.tenant_id = picked.tenant_id AND j.job_id = picked.job_id
+      FROM picked WHERE j.tenant_id = picked.tenant_id AND j.job_id = picked.job_id
     RETURNING j.tenant_id, j.job_id, j.epoch;
 END $$;
 
