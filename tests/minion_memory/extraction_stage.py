@@ -1,7 +1,7 @@
 """The memory service among the services that extraction asks: sessions, agents and models, all of them real."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,12 +121,19 @@ class Tenant:
 
     async def done(self, session_id: str, count: int = 1, seconds: float = 20) -> list[extraction_pb2.ExtractionJob]:
         """Waits until so many jobs of a session are done."""
-        async with asyncio.timeout(seconds):
-            while True:
-                jobs = [job for job in await self.jobs(session_id) if job.state == DONE]
-                if len(jobs) >= count:
-                    return jobs
-                await asyncio.sleep(0.05)
+
+        async def are_done() -> bool:
+            return len([job for job in await self.jobs(session_id) if job.state == DONE]) >= count
+
+        await until(are_done, seconds)
+        return [job for job in await self.jobs(session_id) if job.state == DONE]
+
+
+async def until(so: Callable[[], Awaitable[bool]], seconds: float = 15) -> None:
+    """Waits for a condition that a service brings about."""
+    async with asyncio.timeout(seconds):
+        while not await so():  # noqa: ASYNC110 - it comes true in another process's tables
+            await asyncio.sleep(0.05)
 
 
 def user(text: str, author: str = "") -> message_pb2.Message:

@@ -1,7 +1,6 @@
 """ExtractMemories with the local model: from sessions over the wire to memories with their sources."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from uuid import uuid4
 
 import grpc

@@ -259,7 +259,7 @@ async def test_jobs_are_listed_newest_first_by_session_and_state(stage: House, o
     assert [job.session_id for job in of_one.jobs] == [sessions[0]]
     for fields in ({"page_size": -1}, {"session_id": "x"}, {"state": 99}):
         async with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS"):
-            await ours.memories.ListExtractionJobs(pb.ListExtractionJobsRequest(**fields))  # type: ignore[arg-type]
+            await ours.memories.ListExtractionJobs(pb.ListExtractionJobsRequest(**fields))
     async with refused(grpc.StatusCode.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID"):
         await ours.memories.ListExtractionJobs(pb.ListExtractionJobsRequest(page_token="x"))
 

@@ -53,7 +53,8 @@ class Follower:
                     self._metrics.following.set(1)
                     await self._follow(cursor)
             except (Aborted, InvalidArgument) as fault:
-                await self._begin_anew(fault)
+                _log.warning("the session feed has lost our place; sessions are listed anew", reason=fault.reason)
+                await self._begin_anew()
             except MinionError as fault:
                 _log.info("the session feed is down", reason=fault.reason, error=fault.message)
             except TimeoutError:
@@ -71,7 +72,13 @@ class Follower:
             while True:
                 async with asyncio.timeout(_SILENCE_SECONDS):
                     change = await anext(changes, None)
-                if change is None or not await self._take(change):
+                if change is None:
+                    return
+                if not cursor:
+                    # Nothing says what happened before the feed began; from here on nothing is lost.
+                    await self._list()
+                    cursor = change.cursor
+                if not await self._take(change):
                     return
 
     async def _take(self, change: SessionChange) -> bool:
@@ -83,19 +90,20 @@ class Follower:
                 await self._feed.note(change.tenant_id, change.session_id)
         return await self._feed.advance(self._replica, _FEED_LEASE, change.cursor)
 
-    async def _begin_anew(self, fault: MinionError) -> None:
-        """Begins at the feed's head, as our place is no longer kept, and lists the sessions of the tenants we know."""
-        _log.warning("the session feed has lost our place; sessions are listed anew", reason=fault.reason)
+    async def _begin_anew(self) -> None:
+        """Gives our place up: the next reading begins at the feed's head, with a listing."""
         try:
-            if not await self._feed.advance(self._replica, _FEED_LEASE, ""):
-                return
-            for tenant_id in await self._feed.tenants():
-                with acting_as(acting_for(tenant_id)):
-                    for session_id in await self._sessions.newest(_LISTED_A_TENANT):
-                        await self._feed.note(tenant_id, session_id)
-                await self._feed.hold(self._replica, _FEED_LEASE)
-        except MinionError as again:
-            _log.warning("not all sessions could be listed", reason=again.reason, error=again.message)
+            await self._feed.advance(self._replica, _FEED_LEASE, "")
+        except MinionError as fault:
+            _log.warning("the session feed's place could not be given up", reason=fault.reason, error=fault.message)
+
+    async def _list(self) -> None:
+        """Notes the newest sessions of the tenants that we know: none, where nobody was ever followed."""
+        for tenant_id in await self._feed.tenants():
+            with acting_as(acting_for(tenant_id)):
+                for session_id in await self._sessions.newest(_LISTED_A_TENANT):
+                    await self._feed.note(tenant_id, session_id)
+            await self._feed.hold(self._replica, _FEED_LEASE)
 
 
 class Looker:

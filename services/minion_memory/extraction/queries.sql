@@ -40,7 +40,7 @@ SELECT memory.settle_session($1, $2, $3, $4, $5);
 
 -- name: request_extraction
 -- Asks for a stretch; the job, and whether it is this request's.
-SELECT job_id, fresh FROM memory.request_extraction($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
+SELECT job_id, fresh, failed_tries FROM memory.request_extraction($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
 
 -- name: get_extraction_job
 -- A job, or no row.

@@ -72,7 +72,7 @@ class Extraction:
         wanted = Stretch(stretch.session_id, extractor, stretch.first_sequence, last)
         requested = await self._jobs.request(tenant_id, session, wanted, caller().origin, key)
         self._wake()
-        job = await self._ended(tenant_id, requested.job_id)
+        job = await self._ended(tenant_id, requested.job_id, requested.failed_tries)
         touched = job.touched if requested.is_fresh else unchanged(job.touched)
         return Extracted(job, await self._results(tenant_id, touched))
 
@@ -132,10 +132,9 @@ class Extraction:
         _check_extractor(extractor)
         return extractor
 
-    async def _ended(self, tenant_id: UUID, job_id: UUID) -> Job:
+    async def _ended(self, tenant_id: UUID, job_id: UUID, failed_before: int) -> Job:
         """Waits until a job has ended; until a try of it has failed, too, whose next one comes by itself."""
         pause = _FIRST_PAUSE
-        failed_before: int | None = None
         while True:
             job = await self._jobs.get(tenant_id, job_id)
             if job is None:
@@ -148,7 +147,6 @@ class Extraction:
             if job.state in {JobState.DONE, JobState.FAILED}:
                 return job
             failed = job.attempt_count - (job.state is JobState.RUNNING)
-            failed_before = failed if failed_before is None else failed_before
             if job.error and failed > failed_before:
                 raise Unavailable(
                     "Nothing could be drawn now; the job is tried again by itself.",

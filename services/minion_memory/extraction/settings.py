@@ -39,7 +39,7 @@ class ExtractionSettings(Settings):
         default=5.0,
         gt=0,
         le=600,
-        description="Pause before the second try of an extraction job, in seconds; it doubles with each, to 10 minutes.",
+        description="Pause before an extraction job's second try, in seconds; it doubles with each, up to 10 minutes.",
     )
     extraction_lease_seconds: float = Field(
         default=30.0, ge=1, le=600, description="How long a job stays with a replica that died, in seconds."

@@ -51,10 +51,14 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """The job of a request; `is_fresh` says that what it comes to is this request's doing."""
+    """The job of a request, and how often it has failed so far.
+
+    `is_fresh` says that what it comes to is this request's doing.
+    """
 
     job_id: UUID
     is_fresh: bool
+    failed_tries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +166,7 @@ class JobStore:
             MOST_MESSAGES,
         )
         assert row is not None
-        return Requested(row["job_id"], row["fresh"])
+        return Requested(row["job_id"], row["fresh"], row["failed_tries"] or 0)
 
     async def get(self, tenant_id: UUID, job_id: UUID) -> Job | None:
         """Reads a job."""

@@ -104,11 +104,12 @@ END $$;
 
 -- Asks for a stretch of a session, as ExtractMemories does: gives the job and whether it was made for this request
 -- (`fresh`), and on a repeat the first result. `first` 0 is what the extractor hasn't seen, `last` the last message of the
--- stretch. A stretch that failed is tried again; one that was drawn is found.
+-- stretch. A stretch that failed is tried again; one that was drawn is found. `failed_tries` is how often it has failed so
+-- far.
 CREATE OR REPLACE FUNCTION memory.request_extraction(
     tenant uuid, request uuid, digest bytea, new_job uuid, session uuid, agent uuid, subject text, by_extractor text,
     origin text, first bigint, last bigint, begins_after bigint, most bigint
-) RETURNS TABLE (job_id uuid, fresh boolean) LANGUAGE plpgsql AS $$
+) RETURNS TABLE (job_id uuid, fresh boolean, failed_tries integer) LANGUAGE plpgsql AS $$
 DECLARE
     known jsonb;
     done bigint;
@@ -124,7 +125,11 @@ BEGIN
     IF request IS NOT NULL THEN
         known := memory.recall_request(tenant, request, 'ExtractMemories', digest);
         IF known IS NOT NULL THEN
-            RETURN QUERY SELECT (known ->> 'job_id')::uuid, (known ->> 'fresh')::boolean;
+            job_id := (known ->> 'job_id')::uuid;
+            fresh := (known ->> 'fresh')::boolean;
+            SELECT j.attempt_count - (j.state = 'running')::integer INTO failed_tries
+              FROM memory.extraction_jobs j WHERE j.tenant_id = tenant AND j.job_id = request_extraction.job_id;
+            RETURN NEXT;
             RETURN;
         END IF;
     END IF;
@@ -133,6 +138,7 @@ BEGIN
         ends := least(last, done + most);
     END IF;
     fresh := false;
+    failed_tries := 0;
     IF begins > ends THEN
         -- Nothing that it hasn't seen: what it drew last says so.
         SELECT * INTO known_job FROM memory.extraction_jobs j
@@ -165,6 +171,7 @@ BEGIN
         ELSIF known_job.state IN ('pending', 'running') THEN
             -- Whoever asks while it is under way hears what it comes to.
             fresh := true;
+            failed_tries := known_job.attempt_count - (known_job.state = 'running')::integer;
         END IF;
     END IF;
     IF request IS NOT NULL THEN
