@@ -10,12 +10,13 @@ from minion_cli import output
 from minion_cli.agents import find_agent
 from minion_cli.application import group
 from minion_cli.connection import Services, call
+from minion_cli.memory_changes import MemoryArgument, register
 from minion_cli.output import Column, Format, FormatOption, LimitOption
 from minion_cli.paging import take
 
 app = group("Memories: what agents remember of users.")
+register(app)
 
-MemoryArgument = Annotated[str, typer.Argument(metavar="MEMORY", help="The memory's id.")]
 AgentOption = Annotated[str, typer.Option("--agent", help="The agent that remembers, by name or id.")]
 UserOption = Annotated[str, typer.Option("--user", help="The user it is about.")]
 
@@ -43,6 +44,8 @@ def list_(
     type_: Annotated[
         str | None, typer.Option("--type", help="Only memories of this type: fact, preference, context or skill.")
     ] = None,
+    session: Annotated[str, typer.Option(help="Only memories drawn from this session.")] = "",
+    ended: Annotated[bool, typer.Option("--ended", help="Those that are no longer so too.")] = False,
     limit: LimitOption = 50,
     form: FormatOption = Format.TABLE,
 ) -> None:
@@ -51,7 +54,9 @@ def list_(
 
     async def work(services: Services) -> list[memory_pb2.Memory]:
         agent_id = (await find_agent(services, agent)).agent_id if agent else ""
-        request = memory_service_pb2.ListMemoriesRequest(agent_id=agent_id, user_id=user, type=wanted)
+        request = memory_service_pb2.ListMemoriesRequest(
+            agent_id=agent_id, user_id=user, type=wanted, session_id=session, include_ended=ended
+        )
         return await take(services.memories.ListMemories, request, "memories", memory_pb2.Memory, limit)
 
     output.show_list(call(work), _COLUMNS, form)

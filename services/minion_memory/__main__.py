@@ -19,10 +19,15 @@ from minion_memory.memories.peer import RETRYABLE, Gateway
 from minion_memory.memories.service import Memories
 from minion_memory.memories.store import EmbeddingModels, MemoryStore, SearchLimits, prepare
 from minion_memory.memories.worker import purge_requests
+from minion_memory.portability.service import Portability
+from minion_memory.portability.store import ExportStore
 from minion_memory.revisions.service import Revisions
 from minion_memory.revisions.store import RevisionStore
 from minion_memory.servicer import MemoryServicer
 from minion_memory.settings import MemorySettings
+from minion_memory.subjects.service import Pruning, Subjects
+from minion_memory.subjects.store import SubjectStore
+from minion_memory.subjects.worker import prune_memories
 
 
 @asynccontextmanager
@@ -51,16 +56,23 @@ async def compose(settings: MemorySettings, telemetry: Telemetry) -> AsyncIterat
             default_model=settings.default_embedding_model,
         )
         revisions = Revisions(RevisionStore(database), memory_store, memories)
+        portability = Portability(ExportStore(database), memories)
+        subject_store = SubjectStore(database)
+        # A long stream, or a large erasure, takes as long as it takes.
+        unbounded = [f"/minion.memory.v1.MemoryService/{method}" for method in ("ImportMemories", "EraseSubject")]
         drawing = await extraction.build(settings, telemetry, database, gateway, tokens, held)
         consolidation = Consolidation(ConsolidationStore(database))
-        server = Server("memory", settings, telemetry, authenticator)
+        server = Server("memory", settings, telemetry, authenticator, deadlines=dict.fromkeys(unbounded))
         server.add(
             add_MemoryServiceServicer_to_server,
-            MemoryServicer(memories, revisions, drawing.service, consolidation),
+            MemoryServicer(memories, revisions, portability, Subjects(subject_store), drawing.service, consolidation),
             memory_service_pb2.DESCRIPTOR.services_by_name["MemoryService"],
         )
         server.background(partial(purge_requests, database), name="purge_requests")
         drawing.attach(server)
+        if settings.retention.kept:
+            pruning = Pruning(subject_store, settings.retention)
+            server.background(partial(prune_memories, pruning, seconds=settings.prune_seconds), name="prune_memories")
         yield server
 
 

@@ -8,17 +8,37 @@ from minion_memory.extraction.service import Extraction
 from minion_memory.extraction.servicer import ExtractionRpcs
 from minion_memory.memories.service import Memories
 from minion_memory.memories.servicer import MemoryRpcs
+from minion_memory.portability.service import Portability
+from minion_memory.portability.servicer import PortabilityRpcs
 from minion_memory.revisions.service import Revisions
 from minion_memory.revisions.servicer import RevisionRpcs
+from minion_memory.subjects.service import Subjects
+from minion_memory.subjects.servicer import SubjectRpcs
 
 
-class MemoryServicer(MemoryRpcs, RevisionRpcs, ExtractionRpcs, ConsolidationRpcs, MemoryServiceServicer):
+class MemoryServicer(
+    MemoryRpcs,
+    RevisionRpcs,
+    PortabilityRpcs,
+    SubjectRpcs,
+    ExtractionRpcs,
+    ConsolidationRpcs,
+    MemoryServiceServicer,
+):
     """Serves minion.memory.v1.MemoryService."""
 
     def __init__(
-        self, memories: Memories, revisions: Revisions, extraction: Extraction, consolidation: Consolidation
+        self,
+        memories: Memories,
+        revisions: Revisions,
+        portability: Portability,
+        subjects: Subjects,
+        extraction: Extraction,
+        consolidation: Consolidation,
     ) -> None:
         self._memories = memories
         self._revisions = revisions
+        self._portability = portability
+        self._subjects = subjects
         self._extraction = extraction
         self._consolidation = consolidation

@@ -1,5 +1,6 @@
 """What a deployment decides about the memory service."""
 
+from datetime import timedelta
 from typing import ClassVar
 
 from minion_grpc.settings import ServerSettings
@@ -7,6 +8,8 @@ from minion_postgres import DatabaseSettings
 from pydantic import Field
 
 from minion_memory.extraction.settings import ExtractionSettings
+from minion_memory.memories.domain import MemoryType
+from minion_memory.subjects.domain import Retention
 
 
 class MemorySettings(ServerSettings, DatabaseSettings, ExtractionSettings):
@@ -43,3 +46,20 @@ class MemorySettings(ServerSettings, DatabaseSettings, ExtractionSettings):
         ge=1_000,
         description="Vectors that an index walk visits at most (hnsw.max_scan_tuples).",
     )
+    fact_kept: float | None = Field(default=None, gt=0, description="Days that a FACT is kept after its last change.")
+    preference_kept: float | None = Field(
+        default=None, gt=0, description="Days that a PREFERENCE is kept after its last change."
+    )
+    context_kept: float | None = Field(
+        default=None, gt=0, description="Days that a CONTEXT is kept after its last change; unset means for ever."
+    )
+    skill_kept: float | None = Field(default=None, gt=0, description="Days that a SKILL is kept after its last change.")
+    prune_seconds: float = Field(
+        default=3_600.0, gt=0, description="Seconds between two looks for memories that were kept for long enough."
+    )
+
+    @property
+    def retention(self) -> Retention:
+        """For how long memories of each type are kept."""
+        days = {kind: getattr(self, f"{kind.value}_kept") for kind in MemoryType}
+        return Retention({kind: timedelta(days=kept) for kind, kept in days.items() if kept is not None})

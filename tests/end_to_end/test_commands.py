@@ -219,6 +219,40 @@ def test_memories_are_stored_found_and_deleted(
     assert gone == f"error: MEMORY_NOT_FOUND: There is no such memory (memory_id {memory_id}).\n"
 
 
+def test_memories_change_come_back_move_and_go(
+    shown: Show, told: Callable[..., str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    stored = shown("memories", "store", "Rails are steel.", "--agent", "demo", "--user", "mona", "--key", "rails")
+    memory_id = stored["memory"]["memory_id"]
+    changed = shown("memories", "update", memory_id, "--content", "Rails are iron.", "--reason", "Said so.")
+    assert (changed["content"], changed["revision"]) == ("Rails are iron.", "2")
+    assert told("memories", "update", memory_id, "--speaker", "Bob", "--etag", "1").startswith("error: ETAG_MISMATCH: ")
+    assert run(["memories", "update", memory_id]) == 2
+    assert "--content" in capsys.readouterr().err
+    assert shown("memories", "rollback", memory_id, "1")["content"] == "Rails are steel."
+    states = shown("memories", "history", memory_id)
+    assert [state["cause"] for state in states] == [
+        "REVISION_CAUSE_ROLLED_BACK",
+        "REVISION_CAUSE_UPDATED",
+        "REVISION_CAUSE_STORED",
+    ]
+    assert states[1]["reason"] == "Said so."
+    file = tmp_path / "memories.jsonl"
+    assert run(["memories", "export", str(file), "--user", "mona", "--vectors"]) == 0
+    assert capsys.readouterr().err == "exported 1\n"
+    assert json.loads(file.read_text())["memory"]["memory_id"] == memory_id
+    receipt = shown("memories", "erase", "mona")
+    assert (receipt["memory_count"], receipt["vector_count"], receipt["revision_count"]) == ("1", "1", "2")
+    assert shown("memories", "list", "--user", "mona") == []
+    assert shown("memories", "import", str(file)) == {"created_count": "1"}
+    assert shown("memories", "import", str(file)) == {"unchanged_count": "1"}
+    assert shown("memories", "get", memory_id)["content"] == "Rails are steel."
+    file.write_text("{}\nnonsense\n")
+    assert run(["memories", "import", str(file)]) != 0
+    assert "line 2 of" in capsys.readouterr().err
+    shown("memories", "erase", "mona")
+
+
 def test_keys_and_tenants(
     shown: Show, told: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -109,9 +109,7 @@ async def test_a_job_whose_subject_was_erased_brings_nothing_back(
     job = await requested(jobs, tenant_id)
     lease = await leased(jobs, job)
     assert lease is not None
-    async with database.transaction(tenant_id) as erasing:
-        for table in ("extraction_jobs", "watched_sessions"):
-            await erasing.execute(f"DELETE FROM memory.{table} WHERE tenant_id = $1 AND user_id = 'ann'", tenant_id)  # noqa: S608
+    await database.fetch("SELECT * FROM memory.erase_subject($1, 'ann', 100)", tenant_id)
     with pytest.raises(Lost):
         await write(database, lease, job)
     async with await postgres.connect("memory", "owner") as owner:
@@ -240,6 +238,19 @@ async def test_what_can_t_be_embedded_now_is_kept_and_embedded_later(stage: Hous
     async with await stage.database.connect("memory", "owner") as owner:
         waiting = "SELECT count(*) FROM memory.unembedded_memories WHERE memory_id = $1"
         assert await owner.fetch_value(waiting, UUID(answer.results[0].memory.memory_id)) == 1
+
+
+async def test_an_erasure_takes_jobs_and_what_they_drew(ours: Tenant) -> None:
+    request_id = str(uuid4())
+    session_id = await ours.session("My name is Ada.")
+    first = await ours.extract(session_id, extractor="facts-1", request_id=request_id)
+    receipt = (await ours.memories.EraseSubject(pb.EraseSubjectRequest(user_id="ann"))).receipt
+    assert (receipt.memory_count, receipt.extraction_job_count, receipt.stored_reply_count) == (1, 1, 1)
+    assert await ours.kept() == []
+    assert await ours.jobs(session_id) == []
+    # The request is forgotten too: it is another one now.
+    again = await ours.extract(session_id, extractor="facts-1", request_id=request_id)
+    assert again.job.job_id != first.job.job_id
 
 
 async def test_a_peer_that_is_away(stage: House, ours: Tenant) -> None:

@@ -131,7 +131,7 @@ async def test_a_page_by_label_reads_no_more_than_it_holds(
             await connection.execute("SET LOCAL enable_seqscan = off")
             rows = await connection.fetch(
                 "SELECT (memory).memory_id FROM memory.list_memories("
-                '$1, $2, NULL, NULL, NULL, \'{"common": "", "rare": ""}\', false, NULL, NULL, 10, 1000000)',
+                '$1, NULL, NULL, NULL, NULL, \'{"common": "", "rare": ""}\', false, NULL, NULL, 10, 1000000)',
                 tenant_id,
             )
             # Counted within the transaction, so no other test's reads are in it.

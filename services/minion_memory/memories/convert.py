@@ -51,7 +51,9 @@ def store_from_proto(request: memory_service_pb2.StoreMemoriesRequest) -> tuple[
     size = sum(len(new.memory.content.encode()) for new in request.memories)
     if size > _MOST_BATCH_BYTES:
         violations.stop("memories", f"must have at most {_MOST_BATCH_BYTES} bytes of content together, have {size}")
-    batch = tuple(_new_memory(new, f"memories[{index}]", violations) for index, new in enumerate(request.memories))
+    batch = tuple(
+        new_memory_from_proto(new, f"memories[{index}]", violations) for index, new in enumerate(request.memories)
+    )
     _check_distinct(batch, violations)
     key = key_from_proto(request, violations)
     violations.raise_if_any()
@@ -219,7 +221,8 @@ def memory_to_proto(memory: Memory) -> memory_pb2.Memory:
     )
 
 
-def _new_memory(new: memory_service_pb2.NewMemory, field: str, violations: Violations) -> NewMemory:
+def new_memory_from_proto(new: memory_service_pb2.NewMemory, field: str, violations: Violations) -> NewMemory:
+    """Reads a memory to store, which the request has at `field`."""
     memory = new.memory
     at = f"{field}.memory"
     violations.length(f"{at}.key", memory.key, maximum=200)

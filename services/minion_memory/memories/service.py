@@ -44,10 +44,11 @@ class Memories:
         self._gateway = gateway
         self._default_model = default_model
 
-    async def store(self, batch: Sequence[NewMemory], key: Key | None) -> tuple[Stored, ...]:
+    async def store(self, batch: Sequence[NewMemory], key: Key | None, *, first: int = 0) -> tuple[Stored, ...]:
         """Stores memories, all or none; those that come without a vector are embedded first, with nothing locked.
 
-        While they can't be embedded they are stored without, to be embedded later.
+        While they can't be embedded they are stored without, to be embedded later. `first` is what the caller counts
+        the first of them as.
 
         Raises:
             InvalidArgument: a vector has not its model's shape (`VECTOR_INVALID`).
@@ -59,7 +60,7 @@ class Memories:
         models = {name: await self._model(name) for name in sorted(set(named))}
         _check(
             {
-                f"memories[{index}].embedding.values": (memory.embedding, models[memory.embedding.model])
+                f"memories[{first + index}].embedding.values": (memory.embedding, models[memory.embedding.model])
                 for index, memory in enumerate(batch)
                 if memory.embedding
             }
@@ -79,7 +80,7 @@ class Memories:
             for index, (memory, name) in enumerate(zip(batch, named, strict=True))
         ]
         change = Change(Cause.STORED, caller().origin)
-        return _stored(batch, await self._store.store(tenant_id, placed, change, key))
+        return _stored(batch, await self._store.store(tenant_id, placed, change, key, first=first))
 
     async def get(self, memory_id: UUID) -> Memory:
         """Gives a memory.

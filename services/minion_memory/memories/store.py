@@ -97,9 +97,9 @@ class MemoryStore:
         self._limits = limits
 
     async def store(
-        self, tenant_id: UUID, batch: Sequence[Placed], change: Change, key: Key | None
+        self, tenant_id: UUID, batch: Sequence[Placed], change: Change, key: Key | None, *, first: int = 0
     ) -> tuple[Receipt, ...]:
-        """Stores a batch, all or none.
+        """Stores a batch, all or none; `first` is what the caller counts the first of it as.
 
         Raises AlreadyExists (MEMORY_ID_TAKEN) when another memory has a proposed id, and InvalidArgument when one would
         end before it begins.
@@ -118,7 +118,7 @@ class MemoryStore:
                 change.principal,
             )
         except InvalidArgument as error:
-            raise _with_field(error) from error
+            raise _with_field(error, first) from error
         except asyncpg.UniqueViolationError as error:
             # The id is the key of both tables, and either may be written first.
             if not str(error.constraint_name).startswith(("memories_pkey", "memory_vectors_")):
@@ -175,7 +175,7 @@ class MemoryStore:
                 change.principal,
             )
         except InvalidArgument as error:
-            raise _with_field(error) from error
+            raise _with_field(error, 0) from error
         return None if row is None else memory_of(row)
 
     async def list(self, tenant_id: UUID, filters: Filters, after: Cursor | None, limit: int) -> Page:
@@ -320,14 +320,15 @@ def _moment(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
-def _with_field(error: InvalidArgument) -> InvalidArgument:
-    """Puts the field that SQL found fault with where a caller looks for it."""
-    field = error.metadata.get("field")
-    if field is None:
+def _with_field(error: InvalidArgument, first: int) -> InvalidArgument:
+    """Puts the memory that SQL found fault with where a caller looks for it."""
+    if error.reason != "ILL_TIMED":
         return error
+    position = error.metadata.get("position")
+    memory = "memory" if position is None else f"memories[{first + int(position)}].memory"
     return InvalidArgument(
         "The request is malformed: a memory would end before it begins.",
-        violations=[Violation(field, "must not be before valid_from")],
+        violations=[Violation(f"{memory}.valid_until", "must not be before valid_from")],
     )
 
 

@@ -87,9 +87,8 @@ BEGIN
                'valid_from', valid_from, 'occur_time', occur_time, 'superseded_by', superseded_by) ORDER BY position)
       INTO outcomes, acts, says_it, ill_timed, batch FROM judged;
     IF ill_timed IS NOT NULL THEN
-        RAISE EXCEPTION 'INVALID_FIELDS' USING ERRCODE = 'MN400',
-            DETAIL = 'A memory would end before it begins.',
-            HINT = jsonb_build_object('field', format('memories[%s].memory.valid_until', ill_timed - 1))::text;
+        RAISE EXCEPTION 'ILL_TIMED' USING ERRCODE = 'MN400', DETAIL = 'A memory would end before it begins.',
+            HINT = jsonb_build_object('position', ill_timed - 1)::text;
     END IF;
 
     WITH given AS MATERIALIZED (
@@ -204,8 +203,7 @@ BEGIN
     END IF;
     changed := jsonb_populate_record(NULL::memory.store_item, to_jsonb(known) || changes);
     IF changed.valid_until < changed.valid_from THEN
-        RAISE EXCEPTION 'INVALID_FIELDS' USING ERRCODE = 'MN400', DETAIL = 'The memory would end before it begins.',
-            HINT = jsonb_build_object('field', 'memory.valid_until')::text;
+        RAISE EXCEPTION 'ILL_TIMED' USING ERRCODE = 'MN400', DETAIL = 'The memory would end before it begins.';
     END IF;
     UPDATE memory.memories m
        SET type = changed.type, content = changed.content, speaker = changed.speaker, importance = changed.importance,

@@ -1,0 +1,72 @@
+"""Single services as they are deployed, a process each, for benchmarks that need no more."""
+
+import asyncio
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from minion_testing.postgres import ClonedDatabase
+from minion_testing.serving import SERVICE_KEY, free_ports
+
+_START_SECONDS = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A running service: where it answers and which process it is."""
+
+    address: str
+    pid: int
+
+
+@asynccontextmanager
+async def serving(database: ClonedDatabase, *names: str, **settings: str) -> AsyncIterator[Mapping[str, Process]]:
+    """Runs services for a block, wired to each other; `settings` are variables without their prefix, in lower case."""
+    addresses = {name: f"127.0.0.1:{port}" for name, port in zip(names, free_ports(len(names)), strict=True)}
+    processes: dict[str, asyncio.subprocess.Process] = {}
+    with tempfile.TemporaryDirectory(prefix="minion-bench-") as place:
+        environ = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("MINION_", "OTEL_"))},
+            **{f"MINION_{name.upper()}_ADDRESS": address for name, address in addresses.items()},
+            **{f"MINION_{name.upper()}_DATABASE_URL": database.dsn(name) for name in names},
+            **{f"MINION_{name.upper()}_PORT": address.rpartition(":")[2] for name, address in addresses.items()},
+            **{f"MINION_{name.upper()}_OPERATIONS_PORT": "0" for name in names},
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "MINION_AUTH_MODE": "required",
+            "MINION_SERVICE_KEY": SERVICE_KEY,
+            "MINION_MODEL_CACHE": str(Path(place) / "models"),
+            **{f"MINION_{name.upper()}": value for name, value in settings.items()},
+        }
+        log = Path(place) / "log"
+        try:
+            with log.open("wb") as sink:
+                for name in names:
+                    command = (sys.executable, "-m", f"minion_{name}")
+                    processes[name] = await asyncio.create_subprocess_exec(
+                        *command, env=environ, stdout=sink, stderr=sink
+                    )
+            for address in addresses.values():
+                await _healthy(address, log)
+            yield {name: Process(addresses[name], processes[name].pid) for name in names}
+        finally:
+            for process in processes.values():
+                if process.returncode is None:
+                    process.terminate()
+            await asyncio.gather(*(process.wait() for process in processes.values()))
+
+
+async def _healthy(address: str, log: Path) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        try:
+            await stub.Check(health_pb2.HealthCheckRequest(), timeout=_START_SECONDS, wait_for_ready=True)
+        except grpc.aio.AioRpcError as error:
+            said = await asyncio.to_thread(log.read_text)
+            raise RuntimeError(f"a service did not start: {said[-3000:]}") from error

@@ -1,0 +1,1 @@
+"""Portability: memories on their way out, and on their way in."""

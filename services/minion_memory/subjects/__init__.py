@@ -1,0 +1,1 @@
+"""Subjects: erasing all that is kept of a user, and what was kept for long enough."""
