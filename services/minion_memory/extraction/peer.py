@@ -150,7 +150,7 @@ class Models:
         """Asks the model that extracts, and gives its answer: JSON of the schema.
 
         Raises:
-            Unavailable: the gateway or its provider can't do it now, or the answer came cut (`ANSWER_CUT`).
+            Unavailable: the gateway or its provider can't do it now, or the answer came cut.
             InvalidArgument: the model can't be asked so.
         """
         request = inference_service_pb2.CompleteRequest(
@@ -165,7 +165,11 @@ class Models:
         with peer_call("gateway"):
             answer = await self._stub.Complete(request, timeout=self._answer_seconds)
         if answer.completion.finish_reason != inference_pb2.FINISH_REASON_STOP:
-            raise Unavailable("The model's answer did not come whole.", reason="ANSWER_CUT")
+            raise Unavailable(
+                "The model's answer did not come whole.",
+                reason="EXTRACTION_UNAVAILABLE",
+                metadata={"cause": "ANSWER_CUT"},
+            )
         return answer.completion.text
 
 
