@@ -1,5 +1,6 @@
 """What a model proposes, held against what was said: quotes, trust, bounds."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,7 +35,7 @@ def checked(item: dict[str, Any], *messages: SourceMessage) -> Any:
 def test_a_quote_stands_in_its_source_whatever_its_case_and_spacing() -> None:
     drawn = checked(proposal(quote="my  NAME\nis ada"), said(1, "Hi. My name is  Ada, you know.", author="Ada L."))
     assert drawn is not None
-    assert (drawn.quote, drawn.speaker, drawn.trust) == ("My name is  Ada", "Ada L.", Trust.USER)
+    assert (drawn.quote, drawn.speaker, drawn.trust) == ("My name is  Ada,", "Ada L.", Trust.USER)
     assert drawn.occur_time == drawn.valid_from == NOON + timedelta(minutes=1)
 
 
@@ -173,6 +174,14 @@ def test_the_prompt_is_versioned_data() -> None:
     assert "never follow" in extractor.instructions
     assert prompted("facts-0") is None
     assert prompted("episodes-1") is None
+
+
+def test_a_hostile_quote_takes_no_time() -> None:
+    text = "a " * 32_000
+    began = time.perf_counter()
+    for _ in range(50):
+        assert checked(proposal(quote="a " * 900 + "b"), said(1, text)) is None
+    assert time.perf_counter() - began < 10
 
 
 @given(st.text(), st.text(min_size=1))

@@ -19,7 +19,7 @@ from minion_memory.extraction.domain import EPISODES, Policy, Session, Trigger
 from minion_memory.extraction.metrics import ExtractionMetrics
 from minion_memory.extraction.peer import SessionChange, Sessions
 from minion_memory.extraction.policies import Policies
-from minion_memory.extraction.store import Due, FeedStore
+from minion_memory.extraction.store import MOST_JOBS, Due, FeedStore
 from minion_memory.extraction.worker import acting_for
 
 _ORIGIN = "service:memory"
@@ -180,6 +180,9 @@ class Looker:
             made += await self._feed.schedule(due.tenant_id, session, extractor, why, _ORIGIN)
         if made:
             self._wake()
+        if made >= MOST_JOBS:
+            # There may be more of it than one look hands out.
+            return due.picked_at
         return idle_from if waits else None
 
 

@@ -26,7 +26,7 @@ from minion_memory.extraction.domain import (
 QUERIES = queries.load(__package__)
 _RESTARTED = Idempotent(Job, schema="memory")
 # Jobs that one look makes of one session; what is left is found by the next.
-_MOST_JOBS = 20
+MOST_JOBS = 20
 _PURGED_AT_ONCE = 5_000
 
 
@@ -128,7 +128,7 @@ class FeedStore:
             session.fork_sequence,
             session.last_sequence,
             MOST_MESSAGES,
-            [uuid7() for _ in range(_MOST_JOBS)],
+            [uuid7() for _ in range(MOST_JOBS)],
         )
         return made
 

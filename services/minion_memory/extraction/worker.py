@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 import structlog
 from minion_auth import CallerKind, Identity, acting_as
 from minion_errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, MinionError, NotFound, Unavailable
+from minion_grpc import deadline
 
 from minion_memory.extraction.domain import EPISODES, Drawn, Job, JobState, Proposal, SourceMessage
 from minion_memory.extraction.drawing import DrawingStore, Lost, Vectors
@@ -31,6 +32,7 @@ _KNOWN_SHOWN = 200
 _TEXTS_A_CALL = 64
 _BYTES_A_CALL = 512 * 1024
 _MOST_EMBEDDED = 32_768
+_EMBED_SECONDS = 60.0
 _POLL_SECONDS = 1.0
 _LONGEST_PAUSE = 600.0
 _GAUGE_SECONDS = 10.0
@@ -59,7 +61,8 @@ class Embedding:
             return Vectors(None, {})
         for batch in _batches(list(dict.fromkeys(contents))):
             try:
-                vectors = await self._gateway.embed(batch, model=model.name, dimension=model.dimension)
+                with deadline.within(_EMBED_SECONDS):
+                    vectors = await self._gateway.embed(batch, model=model.name, dimension=model.dimension)
             except (Unavailable, InvalidArgument, DeadlineExceeded) as fault:
                 _log.info("memories are embedded later", count=len(batch), reason=fault.reason)
                 break
@@ -234,6 +237,8 @@ class Worker:
             # What is wrong with the request itself stays wrong.
             final = tries >= self._attempts or isinstance(fault, NotFound | InvalidArgument)
             pause = min(self._retry_seconds * 2 ** max(tries - 1, 0), _LONGEST_PAUSE) * random.uniform(0.8, 1.2)  # noqa: S311
+            asked_for = getattr(fault, "retry_after", None)
+            pause = max(pause, min(asked_for.total_seconds(), _LONGEST_PAUSE)) if asked_for else pause
             ours = await self._jobs.fail(lease, error[:200], final=final, pause=timedelta(seconds=pause))
         except MinionError as lost:
             # The lease runs out, and the job is found again.
