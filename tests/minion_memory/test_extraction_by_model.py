@@ -159,6 +159,46 @@ async def test_another_wording_is_a_revision_and_a_correction_ends(stage: House,
     assert '"key":"user/home"' in stage.provider.ledger.asked[-1].body["messages"][1]["content"]
 
 
+async def test_five_facts_in_three_wordings_are_five_memories_by_a_model_too(stage: House, ours: Tenant) -> None:
+    agent_id = str(uuid4())
+    unrelated = memory_pb2.Memory(
+        agent_id=agent_id,
+        user_id="ann",
+        key="user/likes/black-tea",
+        type=memory_pb2.MEMORY_TYPE_PREFERENCE,
+        content="The user likes black tea.",
+    )
+    await ours.memories.StoreMemories(pb.StoreMemoriesRequest(memories=[pb.NewMemory(memory=unrelated)]))
+    wordings = {
+        "user/name": ("My name is Ada", "I'm called Ada", "Call me Ada"),
+        "user/home": ("I live in Rome", "Rome is my home", "I'm based in Rome"),
+        "user/job": ("I'm a nurse", "I work as a nurse", "Nursing is my job"),
+        "user/likes/green-tea": ("I love green tea", "Green tea is great", "I drink green tea daily"),
+        "user/dog-name": ("My dog is called Rex", "Rex is my dog", "My dog Rex barks"),
+    }
+    for wording in range(3):
+        said = [each[wording] for each in wordings.values()]
+        # A model words things anew each time; the keys are the same, as it sees what is known.
+        stage.provider.push(
+            answered(
+                [
+                    proposal(key=key, content=f"It is known: {quote}.", quote=quote.upper(), sequences=[number])
+                    for number, (key, quote) in enumerate(zip(wordings, said, strict=True), 1)
+                ]
+            )
+        )
+        session_id = await ours.session(*said, agent_id=agent_id)
+        answer = await ours.extract(session_id, extractor="facts-1")
+        assert {result.outcome for result in answer.results} == {CREATED if wording == 0 else UPDATED}
+    kept = {memory.key: memory for memory in await ours.kept()}
+    assert kept.keys() == {*wordings, "user/likes/black-tea"}
+    assert not any(memory.HasField("valid_until") for memory in kept.values())
+    assert kept["user/likes/black-tea"].revision == 1
+    for key, each in wordings.items():
+        assert kept[key].source.quote == each[2]
+        assert kept[key].trust == memory_pb2.MEMORY_TRUST_USER
+
+
 @pytest.mark.parametrize(
     "reply", [Reply("Certainly! Here are the memories:"), Reply('{"memories": ['), Reply('{"facts": []}'), Reply("[]")]
 )
