@@ -4,7 +4,6 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
 import pytest_asyncio
 from google.protobuf import json_format
 from minion.memory.v1 import memory_service_pb2 as pb
@@ -17,10 +16,10 @@ _EXAMPLE = re.compile(r"^grpcurl -plaintext -d '(.*)' localhost:50053 minion\.me
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def tenant(postgres: ClonedDatabase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Tenant]:
+async def tenant(postgres: ClonedDatabase, model_cache: Path) -> AsyncIterator[Tenant]:
     """The service among those that it asks, with the local models."""
     async with (
-        house(postgres, tmp_path_factory.mktemp("models"), follow_sessions=False) as running,
+        house(postgres, model_cache, follow_sessions=False) as running,
         running.tenant() as calling,
     ):
         yield calling

@@ -1,6 +1,7 @@
 """ExtractMemories with the local model: from sessions over the wire to memories with their sources."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import uuid4
 
 import grpc
@@ -34,8 +35,8 @@ WORDINGS = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def stage(postgres: ClonedDatabase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
-    async with house(postgres, tmp_path_factory.mktemp("models"), follow_sessions=False) as running:
+async def stage(postgres: ClonedDatabase, model_cache: Path) -> AsyncIterator[House]:
+    async with house(postgres, model_cache, follow_sessions=False) as running:
         yield running
 
 

@@ -1,6 +1,7 @@
 """Memories drawn by a model of a provider: what it answers wrongly, invents, or was talked into by what it read."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import uuid4
 
 import grpc
@@ -32,10 +33,10 @@ from tests.minion_memory.extraction_stage import (
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def stage(postgres: ClonedDatabase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
+async def stage(postgres: ClonedDatabase, model_cache: Path) -> AsyncIterator[House]:
     async with house(
         postgres,
-        tmp_path_factory.mktemp("models"),
+        model_cache,
         by_model=True,
         follow_sessions=False,
         extraction_attempts=2,

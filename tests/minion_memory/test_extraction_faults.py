@@ -31,11 +31,6 @@ NOBODY = "127.0.0.1:1"  # an address where nothing answers
 LEASE = timedelta(seconds=30)
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def database(postgres: ClonedDatabase) -> AsyncIterator[Database]:
     """The memory service's own pool, with no service around it."""
@@ -215,9 +210,9 @@ async def test_the_feed_is_one_replica_s(database: Database) -> None:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def stage(postgres: ClonedDatabase, cache: Path) -> AsyncIterator[House]:
+async def stage(postgres: ClonedDatabase, model_cache: Path) -> AsyncIterator[House]:
     async with house(
-        postgres, cache, follow_sessions=False, default_embedding_model="openai/text-embedding-3-small"
+        postgres, model_cache, follow_sessions=False, default_embedding_model="openai/text-embedding-3-small"
     ) as up:
         yield up
 

@@ -60,11 +60,10 @@ async def replica(stage: House) -> AsyncIterator[tuple[asyncio.subprocess.Proces
 
 
 async def test_a_killed_worker_s_job_is_done_once_by_another(
-    database_factory: Callable[..., Awaitable[ClonedDatabase]], tmp_path_factory: pytest.TempPathFactory
+    database_factory: Callable[..., Awaitable[ClonedDatabase]], model_cache: Path
 ) -> None:
     database = await database_factory()
-    cache = tmp_path_factory.mktemp("models")
-    async with house(database, cache, by_model=True, follow_sessions=False) as stage, stage.tenant() as ours:
+    async with house(database, model_cache, by_model=True, follow_sessions=False) as stage, stage.tenant() as ours:
         session_id = await ours.session("My name is Ada.")
         await stage.memory.server.drain_and_stop()
         stage.provider.push(Fault(FaultKind.STALL), answered([proposal()]))

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
-import pytest
 import pytest_asyncio
 from minion.memory.v1 import extraction_pb2, memory_pb2
 from minion.session.v1 import session_service_pb2
@@ -19,14 +18,9 @@ IDLE = extraction_pb2.EXTRACTION_TRIGGER_IDLE
 MESSAGES = extraction_pb2.EXTRACTION_TRIGGER_MESSAGES
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def stage(postgres: ClonedDatabase, cache: Path) -> AsyncIterator[House]:
-    async with house(postgres, cache, idle_seconds=3.0) as running:
+async def stage(postgres: ClonedDatabase, model_cache: Path) -> AsyncIterator[House]:
+    async with house(postgres, model_cache, idle_seconds=3.0) as running:
         await until(lambda: _following(running))
         yield running
 
@@ -131,10 +125,10 @@ async def test_the_cursor_survives_and_one_replica_reads(stage: House, ours: Ten
 
 
 async def test_a_place_that_is_no_longer_kept_is_listed_anew(
-    database_factory: Callable[..., Awaitable[ClonedDatabase]], cache: Path
+    database_factory: Callable[..., Awaitable[ClonedDatabase]], model_cache: Path
 ) -> None:
     database = await database_factory()
-    async with house(database, cache, idle_seconds=3.0) as running, running.tenant() as ours:
+    async with house(database, model_cache, idle_seconds=3.0) as running, running.tenant() as ours:
         agent_id = await ours.agent(extract=True)
         session_id = await ours.session("My name is Ada.", agent_id=agent_id)
         await ours.close(session_id)

@@ -1,7 +1,9 @@
 """Episodes: what was said in a session, message by message, as memories beside the facts drawn from it."""
 
 from collections.abc import Sequence
-from uuid import NAMESPACE_OID, UUID, uuid5
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
 
 from minion_memory.extraction.domain import EPISODE_LABEL, Job, Role, SourceMessage
 from minion_memory.memories.domain import MemoryType, NewMemory, Source, Trust
@@ -23,13 +25,12 @@ def episode_key(session_id: UUID, sequence: int) -> str:
 
 def _episode(message: SourceMessage, job: Job) -> NewMemory:
     text = message.text.strip()
-    key = episode_key(job.session_id, message.sequence)
     return NewMemory(
-        # The same message is the same memory, whoever tries.
-        memory_id=uuid5(NAMESPACE_OID, f"{job.agent_id}/{job.user_id}/{key}"),
+        memory_id=uuid7(),
         agent_id=job.agent_id,
         user_id=job.user_id,
-        key=key,
+        # The same message is the same memory, whoever tries.
+        key=episode_key(job.session_id, message.sequence),
         type=MemoryType.CONTEXT,
         content=text if len(text) <= _MOST_CONTENT else text[: _MOST_CONTENT - len(_CUT)] + _CUT,
         speaker=message.speaker[:200],
