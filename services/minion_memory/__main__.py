@@ -52,7 +52,7 @@ async def compose(settings: MemorySettings, telemetry: Telemetry) -> AsyncIterat
         memories = Memories(
             memory_store,
             EmbeddingModels(database),
-            Gateway(gateway),
+            Gateway(gateway, seconds=settings.embed_seconds),
             default_model=settings.default_embedding_model,
         )
         revisions = Revisions(RevisionStore(database), memory_store, memories)

@@ -29,6 +29,11 @@ class MemorySettings(ServerSettings, DatabaseSettings, ExtractionSettings):
         min_length=1,
         description="The embedding model used when none is named, as provider/model.",
     )
+    embed_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        description="Seconds that embedding may take; then texts are stored without, to be embedded later.",
+    )
     exact_search_limit: int = Field(
         default=20_000,
         ge=0,

@@ -27,7 +27,12 @@ class SessionSettings(ServerSettings, DatabaseSettings):
         default=7.0, ge=1, le=365, description="Days for which a watch of sessions can be resumed after it was cut off."
     )
     activity_seconds: float = Field(
-        default=15.0, ge=0.05, le=3_600, description="Seconds in which a session is told to be active at most once."
+        default=15.0,
+        ge=0.05,
+        le=3_600,
+        # Read under this name alone: without the service's it would look like one of the activity service.
+        validation_alias="MINION_SESSION_ACTIVITY_SECONDS",
+        description="Seconds in which a session is told to be active at most once.",
     )
     expiry_seconds: float = Field(
         default=5.0, ge=0.05, le=3_600, description="Seconds between two looks for sessions whose time is up."

@@ -172,6 +172,25 @@ async def test_failing_provider_leaves_texts_without_a_vector(
     assert await waiting(postgres, tenant_id) == {stored.results[1].memory.memory_id}
 
 
+async def test_stalling_provider_holds_a_store_up_for_so_long_and_no_longer(
+    postgres: ClonedDatabase, gateway: Gateway, fake: FakeProvider
+) -> None:
+    request = batch(unplaced())
+    async with (
+        serve(
+            "memory", postgres, gateway_address=gateway.address, default_embedding_model=OPENAI, embed_seconds=0.3
+        ) as served,
+        calling(served, uuid4()) as stub,
+    ):
+        for timeout in (None, 1.0):
+            fake.push(*[Fault(FaultKind.STALL, seconds=20)] * 4)
+            try:
+                stored = await stub.StoreMemories(request, timeout=timeout)
+            finally:
+                fake.reset()
+            assert stored.results[0].memory.embedding_model == ""
+
+
 async def test_text_too_long_for_the_model_is_the_callers_fault(by_openai: Stub, fake: FakeProvider) -> None:
     fake.push(Fault(FaultKind.CONTEXT_TOO_LONG))
     async with refused(grpc.StatusCode.INVALID_ARGUMENT, "CONTEXT_TOO_LONG"):

@@ -13,6 +13,7 @@
 --
 -- Everything is looked up key by key (LATERAL with LIMIT, and a loop): joined freely, a batch is compared with all of the
 -- tenant's memories by a plan that was made while they were few.
+DROP FUNCTION IF EXISTS memory.store_memories(uuid, uuid, bytea, jsonb, vector[]);
 CREATE OR REPLACE FUNCTION memory.store_memories(
     tenant uuid, request uuid, digest bytea, batch jsonb, vectors vector[],
     change_cause text DEFAULT 'stored', change_reason text DEFAULT '', change_principal text DEFAULT ''

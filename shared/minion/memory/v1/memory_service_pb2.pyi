@@ -34,7 +34,7 @@ class NewMemory(_message.Message):
     EMBEDDING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def memory(self) -> _memory_pb2.Memory:
-        """Required. The memory; `agent_id`, `user_id`, `type` and `content` are required, times and model are ignored."""
+        """Required. The memory; `agent_id`, `user_id`, `type` and `content` are required, what the service gives is ignored."""
 
     @_builtins.property
     def embedding(self) -> _memory_pb2.Embedding:
@@ -1035,7 +1035,7 @@ class ErasureReceipt(_message.Message):
     vector_count: _builtins.int
     """How many vectors went."""
     revision_count: _builtins.int
-    """How many revisions went."""
+    """How many former states of them went."""
     extraction_job_count: _builtins.int
     """How many extraction jobs went."""
     stored_reply_count: _builtins.int
@@ -1126,7 +1126,9 @@ class ImportMemoriesRequest(_message.Message):
     MEMORY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def memory(self) -> Global___NewMemory:
-        """Required. The memory, under the rules of StoreMemories. Its `create_time` is kept."""
+        """Required. The memory, under the rules of StoreMemories. A new one keeps its `create_time` and `superseded_by`. What
+        comes twice in a stream is stored twice, so that the later one holds.
+        """
 
     def __init__(
         self,
