@@ -6,7 +6,7 @@ import typer
 from minion.memory.v1 import memory_pb2, memory_service_pb2
 from uuid_utils.compat import uuid7
 
-from minion_cli import output
+from minion_cli import memory_jobs, output
 from minion_cli.agents import find_agent
 from minion_cli.application import group
 from minion_cli.connection import Services, call
@@ -17,6 +17,7 @@ from minion_cli.paging import take
 
 app = group("Memories: what agents remember of users.")
 register(app)
+memory_jobs.register(app)
 
 AgentOption = Annotated[str, typer.Option("--agent", help="The agent that remembers, by name or id.")]
 UserOption = Annotated[str, typer.Option("--user", help="The user it is about.")]

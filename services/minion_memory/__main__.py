@@ -1,7 +1,7 @@
 """Runs the memory service: `python -m minion_memory`."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from minion.memory.v1 import embedding_model_service_pb2, memory_service_pb2
@@ -13,10 +13,13 @@ from minion_grpc.verification import authenticating
 from minion_postgres import Database
 from minion_telemetry import Telemetry
 
+from minion_memory.consolidation.service import Consolidation
+from minion_memory.consolidation.store import ConsolidationStore
 from minion_memory.embedding_models.service import EmbeddingModels, ModelCatalogue
 from minion_memory.embedding_models.servicer import EmbeddingModelServicer
 from minion_memory.embedding_models.store import EmbeddingModelStore, InstallStore
 from minion_memory.embedding_models.worker import Installer, Sweeper, warn_of_missing_owner
+from minion_memory.extraction import composition as extraction
 from minion_memory.memories.peer import RETRYABLE, Gateway
 from minion_memory.memories.service import Memories
 from minion_memory.memories.store import MemoryStore, prepare
@@ -54,6 +57,7 @@ async def compose(settings: MemorySettings, telemetry: Telemetry) -> AsyncIterat
         await Database.connect(
             settings.app_dsn, schema="memory", settings=settings, telemetry=telemetry, on_connect=prepare
         ) as database,
+        AsyncExitStack() as held,
     ):
         limits = SearchLimits(
             exact_search_limit=settings.exact_search_limit,
@@ -72,6 +76,8 @@ async def compose(settings: MemorySettings, telemetry: Telemetry) -> AsyncIterat
         subject_store = SubjectStore(database)
         # A long stream, or a large erasure, takes as long as it takes.
         unbounded = [f"/minion.memory.v1.MemoryService/{method}" for method in ("ImportMemories", "EraseSubject")]
+        drawing = await extraction.build(settings, telemetry, database, models, gateway, tokens, held)
+        consolidation = Consolidation(ConsolidationStore(database))
         server = Server("memory", settings, telemetry, authenticator, deadlines=dict.fromkeys(unbounded))
         server.add(
             add_MemoryServiceServicer_to_server,
@@ -81,10 +87,13 @@ async def compose(settings: MemorySettings, telemetry: Telemetry) -> AsyncIterat
                 revisions=revisions,
                 portability=portability,
                 subjects=Subjects(subject_store),
+                extraction=drawing.service,
+                consolidation=consolidation,
             ),
             memory_service_pb2.DESCRIPTOR.services_by_name["MemoryService"],
         )
         server.background(partial(purge_requests, database), name="purge_requests")
+        drawing.attach(server)
         if settings.retention.kept:
             pruning = Pruning(subject_store, settings.retention)
             server.background(partial(prune_memories, pruning, seconds=settings.prune_seconds), name="prune_memories")

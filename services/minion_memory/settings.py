@@ -7,11 +7,12 @@ from minion_grpc.settings import ServerSettings
 from minion_postgres import DatabaseSettings
 from pydantic import Field
 
+from minion_memory.extraction.settings import ExtractionSettings
 from minion_memory.memories.domain import MemoryType
 from minion_memory.subjects.domain import Retention
 
 
-class MemorySettings(ServerSettings, DatabaseSettings):
+class MemorySettings(ServerSettings, DatabaseSettings, ExtractionSettings):
     """The memory service."""
 
     service: ClassVar[str] = "memory"

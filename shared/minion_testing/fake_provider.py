@@ -149,7 +149,7 @@ class FakeProvider:
         body = orjson.dumps({"error": {"message": message, "type": "fake_error", "param": None, "code": code}})
         return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
-    async def _fault(self, asked: Asked, fault: Fault) -> web.Response | None:
+    async def _fault(self, asked: Asked, fault: Fault) -> web.Response | None:  # noqa: PLR0912 - a case a fault
         """Answers with the fault; None where the fault comes later, in the stream."""
         match fault.kind:
             case FaultKind.RATE_LIMITED:
@@ -166,6 +166,9 @@ class FakeProvider:
                 return self._error(asked, 400, message, "context_length_exceeded")
             case FaultKind.MODEL_UNKNOWN:
                 return self._error(asked, 404, "The model does not exist.", "model_not_found")
+            case FaultKind.SCHEMA_REFUSED:
+                message = "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model."
+                return self._error(asked, 400, message, "invalid_request_error")
             case FaultKind.REDIRECTED:
                 return self._error(asked, 307, "Ask there.", "moved", {"Location": f"{self.address}{asked.path}"})
             case FaultKind.STALL:

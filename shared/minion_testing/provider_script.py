@@ -66,6 +66,7 @@ class FaultKind(enum.Enum):
     KEY_REFUSED = "key_refused"  # 401
     CONTEXT_TOO_LONG = "context_too_long"  # 400
     MODEL_UNKNOWN = "model_unknown"  # 404
+    SCHEMA_REFUSED = "schema_refused"  # 400, as by a model that knows no response_format
     REDIRECTED = "redirected"  # 307 to itself
     STALL = "stall"  # no byte for `seconds`, or until released, or until the client goes; then the default reply
     CUT = "cut"  # the connection is closed

@@ -9,6 +9,7 @@ from minion_testing.postgres import ClonedDatabase
 _INFRASTRUCTURE = {
     ("session", "activity_rounds"): "one row with two times, reached through functions of the owner alone",
     ("memory", "embedding_models"): "models are the deployment's, not a tenant's",
+    ("memory", "session_feed"): "how far the one feed of all tenants' sessions was read",
 }
 _TABLES = """
 SELECT n.nspname AS schema, c.relname AS name, c.relrowsecurity AS secured, c.relforcerowsecurity AS forced,

@@ -329,6 +329,31 @@ def test_memories_change_come_back_move_and_go(
     shown("memories", "erase", "mona")
 
 
+def test_memories_are_drawn_from_a_session_and_put_in_order(
+    shown: Show, told: Callable[..., str], talk: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    session_id = talk("I live in Oslo and I work as a pilot.\n", "demo", "--user", "zoe")[-1].split()[-1]
+    drawn = shown("memories", "extract", session_id, "--extractor", "facts-1")
+    assert {result["memory"]["key"] for result in drawn["results"]} >= {"user/home", "user/occupation"}
+    assert drawn["job"]["state"] == "EXTRACTION_STATE_DONE"
+    job_id = drawn["job"]["job_id"]
+    assert [job["job_id"] for job in shown("memories", "jobs", "--session", session_id, "--state", "done")] == [job_id]
+    assert run(["memories", "extract", session_id, "--extractor", "facts-1"]) == 0
+    out = capsys.readouterr().out
+    assert "unchanged" in out.lower()
+    assert "by facts-1, 0 refused" in out
+    assert told("memories", "retry-job", session_id).startswith("error: EXTRACTION_JOB_NOT_FOUND: ")
+    assert shown("memories", "retry-job", job_id)["state"] == "EXTRACTION_STATE_PENDING"
+    for key in ("user/a", "user/b"):
+        shown("memories", "store", "Flies at night.", "--agent", "demo", "--user", "zoe", "--key", key)
+    planned = shown("memories", "consolidate", "--agent", "demo", "--user", "zoe", "--dry-run")
+    assert [action["kind"] for action in planned["actions"]] == ["CONSOLIDATION_KIND_MERGE"]
+    assert run(["memories", "consolidate", "--agent", "demo", "--user", "zoe"]) == 0
+    assert "memories looked at" in capsys.readouterr().out
+    assert "actions" not in shown("memories", "consolidate", "--agent", "demo", "--user", "zoe")
+    shown("memories", "erase", "zoe")
+
+
 def test_keys_and_tenants(
     shown: Show, told: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

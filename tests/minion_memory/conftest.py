@@ -1,6 +1,7 @@
 """The memory service over a real channel and database; each test is a tenant of its own."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,6 +12,12 @@ from minion_testing.serving import Served, serve
 from tests.minion_memory.stage import Stub, calling
 
 NOBODY = "127.0.0.1:1"  # an address where nothing answers
+
+
+@pytest.fixture(scope="session")
+def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the local embedding model is prepared, once for all tests that ask for it here."""
+    return tmp_path_factory.mktemp("models")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -3,9 +3,8 @@
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-import pytest
 import pytest_asyncio
 from google.protobuf import json_format
 from minion.memory.v1 import embedding_model_service_pb2 as models_pb
@@ -14,32 +13,27 @@ from minion_testing.postgres import ClonedDatabase
 from minion_testing.serving import serve
 from uuid_utils.compat import uuid7
 
-from tests.minion_memory.gateway_stage import inference
+from tests.minion_memory.extraction_stage import Tenant, house
 from tests.minion_memory.models_stage import choosing, operating
-from tests.minion_memory.stage import Stub, calling
 
 _EXAMPLE = re.compile(r"^grpcurl -plaintext -d '(.*)' localhost:50053 minion\.memory\.v1\.MemoryService/(\w+)$", re.M)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def memories(
-    postgres: ClonedDatabase, tenant_id: UUID, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Stub]:
-    """The service with a gateway that embeds by the local model."""
-    async with (
-        inference(model_cache=tmp_path_factory.mktemp("models")) as gateway,
-        serve("memory", postgres, gateway_address=gateway.address) as served,
-        calling(served, tenant_id) as stub,
-    ):
-        yield stub
+async def tenant(postgres: ClonedDatabase, model_cache: Path) -> AsyncIterator[Tenant]:
+    """The service among those that it asks, with the local models."""
+    async with house(postgres, model_cache, follow_sessions=False) as running, running.tenant() as calling:
+        yield calling
 
 
-async def test_every_rpc_has_an_example_that_works(memories: Stub) -> None:
+async def test_every_rpc_has_an_example_that_works(tenant: Tenant) -> None:
+    memories = tenant.memories
     text = (Path(__file__).parents[2] / "docs" / "memory.md").read_text()
     examples: list[tuple[str, str]] = _EXAMPLE.findall(text)
     service = pb.DESCRIPTOR.services_by_name["MemoryService"]
     assert sorted(name for _, name in examples) == sorted(method.name for method in service.methods)
-    values = {"$AGENT": str(uuid7()), "$MEMORY": str(uuid7())}
+    session_id = await tenant.session("My name is Ada.", user_id="ada")
+    values = {"$AGENT": str(uuid7()), "$MEMORY": str(uuid7()), "$SESSION": session_id}
     answers = {}
     for body, name in examples:
         filled = re.sub(r"\$[A-Z]+", lambda variable: values[variable.group()], body)
@@ -51,6 +45,8 @@ async def test_every_rpc_has_an_example_that_works(memories: Stub) -> None:
             answers[name] = [part async for part in getattr(memories, name)(request)]
         else:
             answers[name] = await getattr(memories, name)(request)
+        if name == "ExtractMemories":
+            values["$JOB"] = answers[name].job.job_id
     assert [hit.memory.memory_id for hit in answers["SearchMemories"].hits] == [values["$MEMORY"]]
     assert [memory.memory_id for memory in answers["ListMemories"].memories] == [values["$MEMORY"]]
 

@@ -25,6 +25,8 @@ _TENANT_TABLES = (
     "memory_labels",
     "tenant_models",
     "reembeddings",
+    "watched_sessions",
+    "extraction_jobs",
 )
 
 
@@ -126,7 +128,7 @@ async def test_every_tenant_table_is_guarded(postgres: ClonedDatabase) -> None:
     await connection.close()
     tables = {row["name"]: (row["guarded"], row["leads"]) for row in rows}
     # Of the whole deployment, with no tenant's data in them.
-    assert {tables.pop(name)[0] for name in ("embedding_models", "schema_migrations")} == {False}
+    assert {tables.pop(name)[0] for name in ("embedding_models", "schema_migrations", "session_feed")} == {False}
     assert set(tables.values()) == {(True, "tenant_id")}
     assert set(tables) == {*_TENANT_TABLES, "memory_vectors_1", "memory_vectors_2"}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from minion.gateway.v1 import inference_pb2 as pb
@@ -27,6 +28,7 @@ from minion_gateway.inference.domain import (
     Usage,
 )
 from minion_gateway.inference.faults import answer_invalid
+from minion_gateway.inference.schemas import schema_faults
 
 _ROLES = {
     pb.CHAT_ROLE_SYSTEM: Role.SYSTEM,
@@ -75,6 +77,7 @@ def completion_from_proto(request: service_pb.CompleteRequest | service_pb.Strea
         _message(f"messages[{index}]", message, violations) for index, message in enumerate(request.messages)
     )
     tools = tuple(_tool(f"tools[{index}]", tool, violations) for index, tool in enumerate(request.tools))
+    schema = _response_schema(request, violations)
     violations.raise_if_any()
     return CompletionRequest(
         model=request.model,
@@ -82,6 +85,7 @@ def completion_from_proto(request: service_pb.CompleteRequest | service_pb.Strea
         tools=tools,
         temperature=request.temperature if request.HasField("temperature") else None,
         maximum_output_tokens=request.max_output_tokens or _DEFAULT_OUTPUT_TOKENS,
+        response_schema=schema,
     )
 
 
@@ -124,7 +128,8 @@ def page_to_proto(
 def request_bytes(request: service_pb.CompleteRequest | service_pb.StreamCompleteRequest) -> int:
     """Measures a question for `wire.off_loop`: the JSON in it."""
     calls = sum(call.ByteSize() for message in request.messages for call in message.tool_calls)
-    return calls + sum(tool.ByteSize() for tool in request.tools) + len(request.messages) * _MESSAGE_BYTES
+    schemas = sum(tool.ByteSize() for tool in request.tools) + request.response_schema.ByteSize()
+    return calls + schemas + len(request.messages) * _MESSAGE_BYTES
 
 
 def answer_bytes(delta: Delta) -> int:
@@ -212,6 +217,20 @@ def _tool(path: str, tool: pb.ChatTool, violations: Violations) -> ToolSpec:
     violations.length(f"{path}.description", tool.description, maximum=4_000)
     schema = from_bounded_struct(tool.input_schema, f"{path}.input_schema", violations, maximum=_MOST_SCHEMA_BYTES)
     return ToolSpec(tool.name, tool.description, schema or {"type": "object", "properties": {}})
+
+
+def _response_schema(
+    request: service_pb.CompleteRequest | service_pb.StreamCompleteRequest, violations: Violations
+) -> dict[str, Any] | None:
+    if not request.HasField("response_schema"):
+        return None
+    field = "response_schema"
+    schema = from_bounded_struct(request.response_schema, field, violations, maximum=_MOST_SCHEMA_BYTES)
+    # One that can't be read is no schema to look into.
+    violations.raise_if_any()
+    for fault in schema_faults(schema, field):
+        violations.add(fault.field, fault.description)
+    return schema
 
 
 def _call_to_proto(call: ToolCall) -> pb.ChatToolCall:

@@ -19,6 +19,7 @@ from minion_gateway.inference.domain import (
     Embedder,
     Embeddings,
     Finished,
+    FinishReason,
     InferenceCall,
     Model,
     ModelKind,
@@ -27,8 +28,10 @@ from minion_gateway.inference.domain import (
     Usage,
 )
 from minion_gateway.inference.estimator import TokenEstimator, bound_request
+from minion_gateway.inference.faults import answer_invalid
 from minion_gateway.inference.latency import ModelLatency
 from minion_gateway.inference.prices import Prices
+from minion_gateway.inference.schemas import matches
 
 Recorder = Callable[[InferenceCall], Awaitable[None]]
 
@@ -225,7 +228,7 @@ class RecordedInference:
         except BaseException as error:
             await self._write_down(_failed(Operation.CHAT, full, error))
             raise
-        await self._write_down(InferenceCall(Operation.CHAT, full, completion.usage, completion.cost_nanos))
+        await self._settle(request, full, completion)
         return completion
 
     async def stream(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
@@ -237,7 +240,7 @@ class RecordedInference:
                 async for delta in deltas:
                     if isinstance(delta, Finished):
                         finished = delta.completion
-                        await self._write_down(InferenceCall(Operation.CHAT, full, finished.usage, finished.cost_nanos))
+                        await self._settle(request, full, finished)
                     yield delta
         except BaseException as error:
             if finished is None:
@@ -259,6 +262,14 @@ class RecordedInference:
         """Returns up to `limit` models whose names come after `after`."""
         return tuple(model for model in self._inference.models(kind) if model.name > after)[:limit]
 
+    async def _settle(self, request: CompletionRequest, full: str, completion: Completion) -> None:
+        """Records an answer; one that isn't what the request's schema asks for was paid for all the same."""
+        fault = _schema_fault(request, completion)
+        reason = fault.reason if fault else ""
+        await self._write_down(InferenceCall(Operation.CHAT, full, completion.usage, completion.cost_nanos, reason))
+        if fault:
+            raise fault
+
     async def _write_down(self, call: InferenceCall) -> None:
         try:
             async with asyncio.timeout(_RECORD_SECONDS):
@@ -277,6 +288,15 @@ class RecordedInference:
                 error_reason=call.reason,
                 cause=str(fault) or type(fault).__name__,
             )
+
+
+def _schema_fault(request: CompletionRequest, completion: Completion) -> MinionError | None:
+    # An answer that was cut, refused or left for tools says so by its finish reason.
+    if request.response_schema is None or completion.finish_reason is not FinishReason.STOP:
+        return None
+    if matches(completion.text, request.response_schema):
+        return None
+    return answer_invalid("The model's answer is not what its schema asks for.")
 
 
 def _bare(full: str) -> str:

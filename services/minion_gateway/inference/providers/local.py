@@ -1,7 +1,8 @@
 """The local stand-in for a chat model: it follows rules and understands nothing, and says so in every answer.
 
 It lets the whole path be seen with no provider's key: it answers from the memories it is given, calls tools by rule and
-answers from their results. The same request always gets the same answer.
+answers from their results. Asked for memories by the extraction schema, it draws them by rule. The same request always
+gets the same answer.
 """
 
 import hashlib
@@ -27,7 +28,7 @@ from minion_gateway.inference.domain import (
     Usage,
 )
 from minion_gateway.inference.estimator import estimate_request, estimate_text
-from minion_gateway.inference.providers import stand_in_summaries
+from minion_gateway.inference.providers import stand_in_extraction, stand_in_summaries
 from minion_gateway.inference.providers.stand_in_rules import asks_of_the_user, instance, is_kind, plan, told
 
 _NAME = "stand-in"
@@ -106,6 +107,8 @@ def _text(
     memories: Sequence[str],
 ) -> str:
     if request.response_schema is not None:
+        if request.response_schema.get("title") == stand_in_extraction.TITLE:
+            return stand_in_extraction.extract(request.messages)
         return orjson.dumps(instance(request.response_schema, f"{_CONFESSION} You said: {question}")).decode()
     sentences: list[str] = []
     if results:

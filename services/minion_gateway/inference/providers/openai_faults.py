@@ -18,6 +18,7 @@ Charged = Literal["no", "maybe"]
 
 _LONGEST_MESSAGE = 300
 _TOO_LONG = re.compile(r"context.{0,20}(length|window)|maximum.{0,20}tokens|too many tokens|prompt is too long", re.I)
+_SCHEMA = re.compile(r"response_format|json_schema", re.I)
 # Refusals that waiting mends: 408 and 425 ask for it, 409 is a lock.
 _PASSING = frozenset({408, 409, 425})
 
@@ -71,6 +72,12 @@ def status_refused(error: "openai.APIStatusError", model: str) -> MinionError:
     if code == "model_not_found" or (status == 404 and "model" in said.lower()):
         return InvalidArgument(
             "The provider knows no such model.", reason="MODEL_NOT_FOUND", metadata={"model": model, "charged": "no"}
+        )
+    if status in {400, 422} and _SCHEMA.search(said):
+        return InvalidArgument(
+            f"The model takes no schema for its answer: {said}",
+            reason="RESPONSE_SCHEMA_UNSUPPORTED",
+            metadata={"model": model, "charged": "no"},
         )
     return InvalidArgument(
         f"The provider refuses the request (status {status}): {said}",

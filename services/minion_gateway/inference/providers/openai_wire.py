@@ -4,6 +4,7 @@ Bodies are written and answers read by hand: the SDK validates every message of 
 Protocol: https://platform.openai.com/docs/api-reference/chat.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -46,7 +47,7 @@ def body_of(request: CompletionRequest, *, stream: bool, output_limit_field: str
     if request.maximum_output_tokens is not None:
         body[output_limit_field] = request.maximum_output_tokens
     if request.response_schema is not None:
-        schema = {"name": "answer", "schema": request.response_schema}
+        schema = {"name": _schema_name(request.response_schema), "schema": request.response_schema}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if stream:
         body["stream"] = True
@@ -179,6 +180,10 @@ class _Call:
 
     def whole(self) -> ToolCall:
         return ToolCall(self.id, self.name, "".join(self.arguments) or "{}")
+
+
+def _schema_name(schema: Mapping[str, Any]) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", str(schema.get("title") or "answer"))[:64]
 
 
 def _message(message: ChatMessage) -> dict[str, Any]:

@@ -60,6 +60,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """In a run: a tool's effect is not known, and a person must decide."""
     ERROR_REASON_SEQUENCE_AHEAD: _ErrorReason.ValueType  # 18
     """INVALID_ARGUMENT: `after_sequence` is beyond the run's last event."""
+    ERROR_REASON_RESPONSE_SCHEMA_UNSUPPORTED: _ErrorReason.ValueType  # 19
+    """INVALID_ARGUMENT: the model, or its server, takes no JSON Schema for its answer; `metadata.model`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons that the gateway gives in `google.rpc.ErrorInfo.reason` and in `RunError.reason` (without the prefix), beside
@@ -104,4 +106,6 @@ ERROR_REASON_EFFECT_UNKNOWN: ErrorReason.ValueType  # 17
 """In a run: a tool's effect is not known, and a person must decide."""
 ERROR_REASON_SEQUENCE_AHEAD: ErrorReason.ValueType  # 18
 """INVALID_ARGUMENT: `after_sequence` is beyond the run's last event."""
+ERROR_REASON_RESPONSE_SCHEMA_UNSUPPORTED: ErrorReason.ValueType  # 19
+"""INVALID_ARGUMENT: the model, or its server, takes no JSON Schema for its answer; `metadata.model`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

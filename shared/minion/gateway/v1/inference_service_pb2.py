@@ -22,32 +22,33 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from minion.gateway.v1 import inference_pb2 as minion_dot_gateway_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)minion/gateway/v1/inference_service.proto\x12\x11minion.gateway.v1\x1a!minion/gateway/v1/inference.proto\"\xc3\x01\n\x0f\x43ompleteRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x30\n\x08messages\x18\x02 \x03(\x0b\x32\x1e.minion.gateway.v1.ChatMessage\x12*\n\x05tools\x18\x03 \x03(\x0b\x32\x1b.minion.gateway.v1.ChatTool\x12\x18\n\x0btemperature\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x11max_output_tokens\x18\x05 \x01(\x05\x42\x0e\n\x0c_temperature\"E\n\x10\x43ompleteResponse\x12\x31\n\ncompletion\x18\x01 \x01(\x0b\x32\x1d.minion.gateway.v1.Completion\"\xc9\x01\n\x15StreamCompleteRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x30\n\x08messages\x18\x02 \x03(\x0b\x32\x1e.minion.gateway.v1.ChatMessage\x12*\n\x05tools\x18\x03 \x03(\x0b\x32\x1b.minion.gateway.v1.ChatTool\x12\x18\n\x0btemperature\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x11max_output_tokens\x18\x05 \x01(\x05\x42\x0e\n\x0c_temperature\"l\n\x16StreamCompleteResponse\x12\x14\n\ntext_delta\x18\x01 \x01(\tH\x00\x12\x33\n\ncompletion\x18\x02 \x01(\x0b\x32\x1d.minion.gateway.v1.CompletionH\x00\x42\x07\n\x05\x65vent\",\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\"\xb7\x01\n\rEmbedResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\x05\x12\x33\n\nembeddings\x18\x03 \x03(\x0b\x32\x1f.minion.gateway.v1.EmbeddedText\x12\'\n\x05usage\x18\x04 \x01(\x0b\x32\x18.minion.gateway.v1.Usage\x12\x17\n\ncost_nanos\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_cost_nanos\"f\n\x11ListModelsRequest\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.minion.gateway.v1.ModelKind\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"W\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.minion.gateway.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf7\x02\n\x10InferenceService\x12S\n\x08\x43omplete\x12\".minion.gateway.v1.CompleteRequest\x1a#.minion.gateway.v1.CompleteResponse\x12g\n\x0eStreamComplete\x12(.minion.gateway.v1.StreamCompleteRequest\x1a).minion.gateway.v1.StreamCompleteResponse0\x01\x12J\n\x05\x45mbed\x12\x1f.minion.gateway.v1.EmbedRequest\x1a .minion.gateway.v1.EmbedResponse\x12Y\n\nListModels\x12$.minion.gateway.v1.ListModelsRequest\x1a%.minion.gateway.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)minion/gateway/v1/inference_service.proto\x12\x11minion.gateway.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a!minion/gateway/v1/inference.proto\"\xf5\x01\n\x0f\x43ompleteRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x30\n\x08messages\x18\x02 \x03(\x0b\x32\x1e.minion.gateway.v1.ChatMessage\x12*\n\x05tools\x18\x03 \x03(\x0b\x32\x1b.minion.gateway.v1.ChatTool\x12\x18\n\x0btemperature\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x11max_output_tokens\x18\x05 \x01(\x05\x12\x30\n\x0fresponse_schema\x18\x06 \x01(\x0b\x32\x17.google.protobuf.StructB\x0e\n\x0c_temperature\"E\n\x10\x43ompleteResponse\x12\x31\n\ncompletion\x18\x01 \x01(\x0b\x32\x1d.minion.gateway.v1.Completion\"\xfb\x01\n\x15StreamCompleteRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x30\n\x08messages\x18\x02 \x03(\x0b\x32\x1e.minion.gateway.v1.ChatMessage\x12*\n\x05tools\x18\x03 \x03(\x0b\x32\x1b.minion.gateway.v1.ChatTool\x12\x18\n\x0btemperature\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x11max_output_tokens\x18\x05 \x01(\x05\x12\x30\n\x0fresponse_schema\x18\x06 \x01(\x0b\x32\x17.google.protobuf.StructB\x0e\n\x0c_temperature\"l\n\x16StreamCompleteResponse\x12\x14\n\ntext_delta\x18\x01 \x01(\tH\x00\x12\x33\n\ncompletion\x18\x02 \x01(\x0b\x32\x1d.minion.gateway.v1.CompletionH\x00\x42\x07\n\x05\x65vent\",\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\"\xb7\x01\n\rEmbedResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\x05\x12\x33\n\nembeddings\x18\x03 \x03(\x0b\x32\x1f.minion.gateway.v1.EmbeddedText\x12\'\n\x05usage\x18\x04 \x01(\x0b\x32\x18.minion.gateway.v1.Usage\x12\x17\n\ncost_nanos\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_cost_nanos\"f\n\x11ListModelsRequest\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.minion.gateway.v1.ModelKind\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"W\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.minion.gateway.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf7\x02\n\x10InferenceService\x12S\n\x08\x43omplete\x12\".minion.gateway.v1.CompleteRequest\x1a#.minion.gateway.v1.CompleteResponse\x12g\n\x0eStreamComplete\x12(.minion.gateway.v1.StreamCompleteRequest\x1a).minion.gateway.v1.StreamCompleteResponse0\x01\x12J\n\x05\x45mbed\x12\x1f.minion.gateway.v1.EmbedRequest\x1a .minion.gateway.v1.EmbedResponse\x12Y\n\nListModels\x12$.minion.gateway.v1.ListModelsRequest\x1a%.minion.gateway.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'minion.gateway.v1.inference_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_COMPLETEREQUEST']._serialized_start=100
-  _globals['_COMPLETEREQUEST']._serialized_end=295
-  _globals['_COMPLETERESPONSE']._serialized_start=297
-  _globals['_COMPLETERESPONSE']._serialized_end=366
-  _globals['_STREAMCOMPLETEREQUEST']._serialized_start=369
-  _globals['_STREAMCOMPLETEREQUEST']._serialized_end=570
-  _globals['_STREAMCOMPLETERESPONSE']._serialized_start=572
-  _globals['_STREAMCOMPLETERESPONSE']._serialized_end=680
-  _globals['_EMBEDREQUEST']._serialized_start=682
-  _globals['_EMBEDREQUEST']._serialized_end=726
-  _globals['_EMBEDRESPONSE']._serialized_start=729
-  _globals['_EMBEDRESPONSE']._serialized_end=912
-  _globals['_LISTMODELSREQUEST']._serialized_start=914
-  _globals['_LISTMODELSREQUEST']._serialized_end=1016
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1018
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1105
-  _globals['_INFERENCESERVICE']._serialized_start=1108
-  _globals['_INFERENCESERVICE']._serialized_end=1483
+  _globals['_COMPLETEREQUEST']._serialized_start=130
+  _globals['_COMPLETEREQUEST']._serialized_end=375
+  _globals['_COMPLETERESPONSE']._serialized_start=377
+  _globals['_COMPLETERESPONSE']._serialized_end=446
+  _globals['_STREAMCOMPLETEREQUEST']._serialized_start=449
+  _globals['_STREAMCOMPLETEREQUEST']._serialized_end=700
+  _globals['_STREAMCOMPLETERESPONSE']._serialized_start=702
+  _globals['_STREAMCOMPLETERESPONSE']._serialized_end=810
+  _globals['_EMBEDREQUEST']._serialized_start=812
+  _globals['_EMBEDREQUEST']._serialized_end=856
+  _globals['_EMBEDRESPONSE']._serialized_start=859
+  _globals['_EMBEDRESPONSE']._serialized_end=1042
+  _globals['_LISTMODELSREQUEST']._serialized_start=1044
+  _globals['_LISTMODELSREQUEST']._serialized_end=1146
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1148
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1235
+  _globals['_INFERENCESERVICE']._serialized_start=1238
+  _globals['_INFERENCESERVICE']._serialized_end=1613
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from minion.gateway.v1 import inference_pb2 as _inference_pb2
 import builtins as _builtins
@@ -30,6 +31,7 @@ class CompleteRequest(_message.Message):
     TOOLS_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    RESPONSE_SCHEMA_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model, as `provider/model`; empty means the default. At most 200 characters."""
     temperature: _builtins.float
@@ -44,6 +46,12 @@ class CompleteRequest(_message.Message):
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[_inference_pb2.ChatTool]:
         """The tools that the model may ask for, at most 128."""
 
+    @_builtins.property
+    def response_schema(self) -> _struct_pb2.Struct:
+        """JSON Schema (draft 2020-12), at most 64 KiB as JSON: the text of an answer that ends with STOP is then JSON that
+        matches it. Unset means that any text will do.
+        """
+
     def __init__(
         self,
         *,
@@ -52,10 +60,11 @@ class CompleteRequest(_message.Message):
         tools: _abc.Iterable[_inference_pb2.ChatTool] | None = ...,
         temperature: _builtins.float | None = ...,
         max_output_tokens: _builtins.int = ...,
+        response_schema: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "temperature", b"temperature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "response_schema", b"response_schema", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "max_output_tokens", b"max_output_tokens", "messages", b"messages", "model", b"model", "temperature", b"temperature", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "max_output_tokens", b"max_output_tokens", "messages", b"messages", "model", b"model", "response_schema", b"response_schema", "temperature", b"temperature", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
@@ -98,6 +107,7 @@ class StreamCompleteRequest(_message.Message):
     TOOLS_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    RESPONSE_SCHEMA_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model, as `provider/model`; empty means the default. At most 200 characters."""
     temperature: _builtins.float
@@ -112,6 +122,12 @@ class StreamCompleteRequest(_message.Message):
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[_inference_pb2.ChatTool]:
         """The tools that the model may ask for, at most 128."""
 
+    @_builtins.property
+    def response_schema(self) -> _struct_pb2.Struct:
+        """JSON Schema (draft 2020-12), at most 64 KiB as JSON: the text of an answer that ends with STOP is then JSON that
+        matches it. Unset means that any text will do.
+        """
+
     def __init__(
         self,
         *,
@@ -120,10 +136,11 @@ class StreamCompleteRequest(_message.Message):
         tools: _abc.Iterable[_inference_pb2.ChatTool] | None = ...,
         temperature: _builtins.float | None = ...,
         max_output_tokens: _builtins.int = ...,
+        response_schema: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "temperature", b"temperature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "response_schema", b"response_schema", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "max_output_tokens", b"max_output_tokens", "messages", b"messages", "model", b"model", "temperature", b"temperature", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "max_output_tokens", b"max_output_tokens", "messages", b"messages", "model", b"model", "response_schema", b"response_schema", "temperature", b"temperature", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015

@@ -73,9 +73,11 @@ class InferenceServiceServicer:
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
         - INVALID_ARGUMENT / MODEL_NOT_FOUND, CONTEXT_TOO_LONG, PROVIDER_REQUEST_REFUSED: the model can't be asked so.
+        - INVALID_ARGUMENT / RESPONSE_SCHEMA_UNSUPPORTED: the model, or its server, takes no schema for its answer.
         - FAILED_PRECONDITION / PROVIDER_CREDENTIAL_REFUSED: the provider refuses our key.
         - RESOURCE_EXHAUSTED / PROVIDER_RATE_LIMITED: the provider refuses more for now.
-        - UNAVAILABLE / PROVIDER_UNAVAILABLE, PROVIDER_ANSWER_INVALID: the provider is away, or its answer is unreadable.
+        - UNAVAILABLE / PROVIDER_UNAVAILABLE, PROVIDER_ANSWER_INVALID: the provider is away, or its answer is unreadable, or
+        isn't what `response_schema` asks for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -619,7 +619,9 @@ class ExtractMemoriesRequest(_message.Message):
     first_sequence: _builtins.int
     """The first message to draw from; 0 means the first that this extractor hasn't seen."""
     last_sequence: _builtins.int
-    """The last message to draw from; 0 means the session's last."""
+    """The last message to draw from; 0 means the session's last. At most 1,000 messages are drawn from at once: with no
+    `first_sequence` the first of them, and the job says up to where.
+    """
     request_id: _builtins.str
     """A UUID that makes retries safe."""
     def __init__(
@@ -653,7 +655,9 @@ class ExtractMemoriesResponse(_message.Message):
 
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[_extraction_pb2.ExtractionResult]:
-        """What became of each memory that it touched."""
+        """What became of each memory that it touched; of large ones fewer come, so that the reply stays below 4 MiB, and the
+        job's counts tell of all.
+        """
 
     def __init__(
         self,

@@ -230,6 +230,7 @@ class MemoryServiceServicer:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         - NOT_FOUND / EXTRACTOR_NOT_FOUND: no such extractor.
+        - NOT_FOUND / EXTRACTION_JOB_NOT_FOUND: the job was erased while the caller waited.
         - UNAVAILABLE / EXTRACTION_UNAVAILABLE: the session service or the model is away; the job is tried again by itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

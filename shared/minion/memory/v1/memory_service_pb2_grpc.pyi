@@ -113,6 +113,7 @@ class MemoryServiceStub:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - NOT_FOUND / EXTRACTOR_NOT_FOUND: no such extractor.
+    - NOT_FOUND / EXTRACTION_JOB_NOT_FOUND: the job was erased while the caller waited.
     - UNAVAILABLE / EXTRACTION_UNAVAILABLE: the session service or the model is away; the job is tried again by itself.
     """
     ListExtractionJobs: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.ListExtractionJobsRequest, _memory_service_pb2.ListExtractionJobsResponse]
@@ -262,6 +263,7 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - NOT_FOUND / EXTRACTOR_NOT_FOUND: no such extractor.
+    - NOT_FOUND / EXTRACTION_JOB_NOT_FOUND: the job was erased while the caller waited.
     - UNAVAILABLE / EXTRACTION_UNAVAILABLE: the session service or the model is away; the job is tried again by itself.
     """
     ListExtractionJobs: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ListExtractionJobsRequest, _memory_service_pb2.ListExtractionJobsResponse]  # type: ignore[assignment]
@@ -456,6 +458,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         - NOT_FOUND / EXTRACTOR_NOT_FOUND: no such extractor.
+        - NOT_FOUND / EXTRACTION_JOB_NOT_FOUND: the job was erased while the caller waited.
         - UNAVAILABLE / EXTRACTION_UNAVAILABLE: the session service or the model is away; the job is tried again by itself.
         """
 

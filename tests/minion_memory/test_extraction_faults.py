@@ -1,0 +1,294 @@
+"""Workers that die, come late, or meet an erasure; models and peers that are away: nothing twice, nothing half."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import grpc
+import pytest
+import pytest_asyncio
+from minion.memory.v1 import memory_service_pb2 as pb
+from minion_memory.extraction.domain import MOST_MESSAGES, Job, JobState, Session, Stretch, Trigger
+from minion_memory.extraction.drawing import DrawingStore, Lost, Vectors
+from minion_memory.extraction.episodes import episodes
+from minion_memory.extraction.store import FeedStore, JobStore, Lease
+from minion_memory.memories.store import prepare
+from minion_postgres import Database, DatabaseSettings
+from minion_telemetry import Telemetry, TelemetrySettings
+from minion_testing.errors import refused
+from minion_testing.postgres import ClonedDatabase
+from minion_testing.provider_script import Fault, FaultKind, Script
+from minion_testing.serving import serve
+
+from tests.minion_memory.extraction_stage import CREATED, DONE, House, Tenant, house, until
+from tests.minion_memory.test_planning import NOON
+from tests.minion_memory.test_proposals import said
+
+NOBODY = "127.0.0.1:1"  # an address where nothing answers
+LEASE = timedelta(seconds=30)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def database(postgres: ClonedDatabase) -> AsyncIterator[Database]:
+    """The memory service's own pool, with no service around it."""
+    telemetry = Telemetry.start("memory", TelemetrySettings())
+    settings = DatabaseSettings.model_validate({"database_url": postgres.dsn("memory")})
+    async with await Database.connect(
+        postgres.dsn("memory"), schema="memory", settings=settings, telemetry=telemetry, on_connect=prepare
+    ) as opened:
+        yield opened
+    telemetry.shutdown()
+
+
+@pytest.fixture
+def jobs(database: Database) -> JobStore:
+    return JobStore(database)
+
+
+async def requested(jobs: JobStore, tenant_id: UUID, **fields: object) -> Job:
+    """A job that nobody has."""
+    session = Session(uuid4(), uuid4(), "ann", 2, 0, True, NOON)
+    stretch = Stretch(session.session_id, "episodes-1", 0, 2)
+    request = await jobs.request(tenant_id, session, stretch, "key:test", None)
+    job = await jobs.get(tenant_id, request.job_id)
+    assert job is not None
+    return job
+
+
+async def leased(jobs: JobStore, job: Job, ttl: timedelta = LEASE, attempts: int = 6) -> Lease | None:
+    """This job, leased; others that are due are leased along."""
+    return next((lease for lease in await jobs.lease(uuid4(), ttl, 100, attempts) if lease.job_id == job.job_id), None)
+
+
+async def write(database: Database, lease: Lease, job: Job) -> None:
+    made = episodes([said(1, "Hello."), said(2, "I like tea.")], job)
+    await DrawingStore(database).finish_episodes(lease, job, made, Vectors(None, {}))
+
+
+async def count(database: Database, tenant_id: UUID) -> int:
+    async with database.transaction(tenant_id) as transaction:
+        return int(
+            await transaction.fetch_value("SELECT count(*) FROM memory.memories WHERE tenant_id = $1", tenant_id)
+        )
+
+
+async def test_a_job_is_one_replica_s_until_its_lease_runs_out(database: Database, jobs: JobStore) -> None:
+    tenant_id = uuid4()
+    job = await requested(jobs, tenant_id)
+    dead = await leased(jobs, job, ttl=timedelta(0))
+    assert dead is not None
+    other = await leased(jobs, job)
+    assert other is not None
+    assert (other.epoch, await leased(jobs, job)) == (dead.epoch + 1, None)
+    # The one that was taken for dead comes late: it is a ghost and writes nothing, neither memories nor failures.
+    with pytest.raises(Lost):
+        await write(database, dead, job)
+    assert not await jobs.fail(dead, "LATE", final=True, pause=timedelta(0))
+    assert await count(database, tenant_id) == 0
+    await write(database, other, job)
+    assert await count(database, tenant_id) == 2
+    with pytest.raises(Lost):
+        await write(database, other, job)
+    done = await jobs.get(tenant_id, job.job_id)
+    assert done is not None
+    assert (done.state.value, done.created_count, done.attempt_count) == ("done", 2, 2)
+
+
+async def test_a_job_whose_subject_was_erased_brings_nothing_back(
+    postgres: ClonedDatabase, database: Database, jobs: JobStore
+) -> None:
+    tenant_id = uuid4()
+    job = await requested(jobs, tenant_id)
+    lease = await leased(jobs, job)
+    assert lease is not None
+    await database.fetch("SELECT * FROM memory.erase_subject($1, 'ann', 100)", tenant_id)
+    with pytest.raises(Lost):
+        await write(database, lease, job)
+    async with await postgres.connect("memory", "owner") as owner:
+        for table in ("memories", "scope_counts", "extraction_jobs", "watched_sessions"):
+            left = await owner.fetch_value(f"SELECT count(*) FROM memory.{table} WHERE tenant_id = $1", tenant_id)  # noqa: S608
+            assert left == 0, table
+
+
+async def test_a_job_that_takes_its_workers_down_is_given_up(jobs: JobStore) -> None:
+    tenant_id = uuid4()
+    job = await requested(jobs, tenant_id)
+    for _ in range(3):
+        assert await leased(jobs, job, ttl=timedelta(0), attempts=3) is not None
+    assert await leased(jobs, job, attempts=3) is None
+    given_up = await jobs.get(tenant_id, job.job_id)
+    assert given_up is not None
+    assert (given_up.state.value, given_up.error, given_up.attempt_count) == ("failed", "WORKER_LOST", 3)
+
+
+async def test_a_replica_that_stops_gives_its_jobs_back(jobs: JobStore) -> None:
+    tenant_id, replica = uuid4(), uuid4()
+    job = await requested(jobs, tenant_id)
+    held = [lease for lease in await jobs.lease(replica, LEASE, 100, 6) if lease.job_id == job.job_id]
+    assert await jobs.renew(replica, LEASE, held) == {job.job_id}
+    await jobs.release(replica)
+    assert await jobs.renew(replica, LEASE, held) == set()
+    again = await leased(jobs, job)
+    assert again is not None
+    taken = await jobs.get(tenant_id, job.job_id)
+    assert taken is not None
+    assert taken.attempt_count == 1
+
+
+async def test_two_that_schedule_at_once_hand_nothing_out_twice(database: Database, jobs: JobStore) -> None:
+    feed, tenant_id = FeedStore(database), uuid4()
+    session = Session(uuid4(), uuid4(), "ann", 2 * MOST_MESSAGES + 5, 0, True, NOON)
+    await feed.note(tenant_id, session.session_id)
+    made = await asyncio.gather(
+        *(feed.schedule(tenant_id, session, "facts-1", Trigger.IDLE, "service:memory") for _ in range(4))
+    )
+    assert sorted(made) == [0, 0, 0, 3]
+    assert await feed.drawn(tenant_id, session.session_id) == {"facts-1": session.last_sequence}
+    # One that was erased meanwhile gets no jobs.
+    await feed.forget(tenant_id, session.session_id)
+    assert await feed.schedule(tenant_id, session, "facts-1", Trigger.IDLE, "service:memory") == 0
+
+
+async def test_a_fork_begins_where_it_is_its_own(jobs: JobStore) -> None:
+    tenant_id = uuid4()
+    fork = Session(uuid4(), uuid4(), "ann", 7, 4, True, NOON)
+    asked = await jobs.request(tenant_id, fork, Stretch(fork.session_id, "facts-1", 0, 7), "key:test", None)
+    job = await jobs.get(tenant_id, asked.job_id)
+    assert job is not None
+    assert (job.first_sequence, job.last_sequence) == (5, 7)
+
+
+async def test_a_change_told_during_a_look_is_looked_at_again(database: Database) -> None:
+    feed, tenant_id, session_id = FeedStore(database), uuid4(), uuid4()
+    await feed.note(tenant_id, session_id)
+
+    async def pick() -> list[object]:
+        return [due for due in await feed.pick(100, LEASE) if due.session_id == session_id]
+
+    [due] = await pick()
+    assert await pick() == []
+    await feed.note(tenant_id, session_id)
+    await feed.settle(due, "ann", None)  # type: ignore[arg-type]
+    [again] = await pick()
+    await feed.settle(again, "ann", None)  # type: ignore[arg-type]
+    assert await pick() == []
+
+
+async def test_old_jobs_are_purged_and_their_stretch_stays_drawn(
+    postgres: ClonedDatabase, database: Database, jobs: JobStore
+) -> None:
+    tenant_id = uuid4()
+    job = await requested(jobs, tenant_id)
+    lease = await leased(jobs, job)
+    assert lease is not None
+    await write(database, lease, job)
+    assert await jobs.purge(timedelta(days=1)) == 0
+    async with await postgres.connect("memory", "owner") as owner:
+        await owner.execute("ALTER TABLE memory.extraction_jobs DISABLE TRIGGER USER")
+        await owner.execute("UPDATE memory.extraction_jobs SET updated_at = now() - interval '2 days'")
+        await owner.execute("ALTER TABLE memory.extraction_jobs ENABLE TRIGGER USER")
+    assert await jobs.purge(timedelta(days=1)) >= 1
+    assert await jobs.get(tenant_id, job.job_id) is None
+    assert await FeedStore(database).drawn(tenant_id, job.session_id) == {"episodes-1": 2}
+
+
+async def test_the_feed_is_one_replica_s(database: Database) -> None:
+    feed, one, other = FeedStore(database), uuid4(), uuid4()
+    cursor = await feed.hold(one, LEASE)
+    assert cursor is not None
+    assert await feed.hold(other, LEASE) is None
+    assert await feed.advance(one, LEASE, "x")
+    assert not await feed.advance(other, LEASE, "y")
+    await feed.release(one)
+    assert await feed.hold(other, LEASE) == "x"
+    assert not await feed.advance(one, LEASE, "z")
+    await feed.advance(other, LEASE, "")
+    await feed.release(other)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def stage(postgres: ClonedDatabase, model_cache: Path) -> AsyncIterator[House]:
+    async with house(
+        postgres, model_cache, follow_sessions=False, default_embedding_model="openai/text-embedding-3-small"
+    ) as up:
+        yield up
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def ours(stage: House) -> AsyncIterator[Tenant]:
+    async with stage.tenant() as tenant:
+        yield tenant
+
+
+async def test_what_can_t_be_embedded_now_is_kept_and_embedded_later(stage: House, ours: Tenant) -> None:
+    stage.provider.push(Script(Fault(FaultKind.SERVER_ERROR), times=None))
+    session_id = await ours.session("My name is Ada.")
+    answer = await ours.extract(session_id, extractor="facts-1")
+    stage.provider.reset()
+    assert [result.outcome for result in answer.results] == [CREATED]
+    assert answer.results[0].memory.embedding_model == ""
+    async with await stage.database.connect("memory", "owner") as owner:
+        waiting = "SELECT count(*) FROM memory.unembedded_memories WHERE memory_id = $1"
+        assert await owner.fetch_value(waiting, UUID(answer.results[0].memory.memory_id)) == 1
+
+
+async def test_an_erasure_takes_jobs_and_what_they_drew(ours: Tenant) -> None:
+    request_id = str(uuid4())
+    session_id = await ours.session("My name is Ada.")
+    first = await ours.extract(session_id, extractor="facts-1", request_id=request_id)
+    receipt = (await ours.memories.EraseSubject(pb.EraseSubjectRequest(user_id="ann"))).receipt
+    assert (receipt.memory_count, receipt.extraction_job_count, receipt.stored_reply_count) == (1, 1, 1)
+    assert await ours.kept() == []
+    assert await ours.jobs(session_id) == []
+    # The request is forgotten too: it is another one now.
+    again = await ours.extract(session_id, extractor="facts-1", request_id=request_id)
+    assert again.job.job_id != first.job.job_id
+
+
+async def test_a_peer_that_is_away(stage: House, ours: Tenant) -> None:
+    session_id = await ours.session("My name is Ada.")
+    settings = stage.memory.settings
+    lonely = serve(
+        "memory",
+        stage.database,
+        gateway_address=settings.gateway_address,  # type: ignore[attr-defined]
+        session_address=NOBODY,
+        registry_address=stage.registry.address,
+        follow_sessions=False,
+        extraction_concurrency=1,
+    )
+    async with (
+        lonely as alone,
+        replace(stage, memory=alone).tenant(ours.tenant_id) as same,
+        refused(grpc.StatusCode.UNAVAILABLE, "EXTRACTION_UNAVAILABLE"),
+    ):
+        await same.extract(session_id, extractor="facts-1")
+    assert await ours.jobs(session_id) == []
+
+
+async def test_a_session_that_went_fails_its_job(
+    stage: House, ours: Tenant, database: Database, jobs: JobStore
+) -> None:
+    job = await requested(jobs, ours.tenant_id)
+
+    async def failed() -> bool:
+        found = await jobs.get(ours.tenant_id, job.job_id)
+        return found is not None and found.state is JobState.FAILED
+
+    await until(failed)
+    found = await jobs.get(ours.tenant_id, job.job_id)
+    assert found is not None
+    assert (found.error, found.attempt_count) == ("SESSION_NOT_FOUND", 1)
+
+
+async def test_a_caller_that_leaves_does_not_stop_the_job(stage: House, ours: Tenant) -> None:
+    session_id = await ours.session(*(f"I like thing{number}." for number in range(60)))
+    async with refused(grpc.StatusCode.DEADLINE_EXCEEDED, ""):
+        await ours.memories.ExtractMemories(
+            pb.ExtractMemoriesRequest(session_id=session_id, extractor="facts-1"), timeout=0.06
+        )
+    [job] = await ours.done(session_id)
+    assert (job.state, job.created_count) == (DONE, 60)
