@@ -23,7 +23,8 @@ def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def service(postgres: ClonedDatabase) -> AsyncIterator[Served]:
     """The service; its gateway is away."""
-    async with serve("memory", postgres, gateway_address=NOBODY) as served:
+    # What waits for a vector is left alone: tests look at it themselves.
+    async with serve("memory", postgres, gateway_address=NOBODY, embedding_poll_seconds=3_600) as served:
         yield served
 
 

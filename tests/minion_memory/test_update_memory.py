@@ -90,7 +90,7 @@ async def test_a_new_vector_comes_with_a_new_content(memories: Stub) -> None:
     assert after.embedding_model == MODEL
     found = await memories.SearchMemories(search(before.agent_id, towards(60)))
     assert [hit.memory.content for hit in found.hits] == ["Coffee."]
-    assert found.hits[0].score == pytest.approx(1, abs=1e-6)
+    assert found.hits[0].similarity == pytest.approx(1, abs=1e-6)
 
 
 async def test_the_same_again_makes_no_revision(memories: Stub) -> None:
