@@ -16,6 +16,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "sessions": ("minion_cli.sessions", "List, read, watch and change sessions; erase a user's."),
     "runs": ("minion_cli.runs", "Start, list and watch runs."),
     "memories": ("minion_cli.memories", "Search, store, list and delete what agents remember."),
+    "embeddings": ("minion_cli.embeddings", "Register embedding models; choose one, and move memories to it."),
     "activities": ("minion_cli.activities", "Read the audit and an agent's figures."),
     "tenants": ("minion_cli.tenants", "Create tenants (operators)."),
     "keys": ("minion_cli.keys", "Create and revoke API keys."),

@@ -12,6 +12,7 @@ import grpc
 from minion.activity.v1.activity_service_pb2_grpc import ActivityServiceStub
 from minion.gateway.v1.inference_service_pb2_grpc import InferenceServiceStub
 from minion.gateway.v1.run_service_pb2_grpc import RunServiceStub
+from minion.memory.v1.embedding_model_service_pb2_grpc import EmbeddingModelServiceStub
 from minion.memory.v1.memory_service_pb2_grpc import MemoryServiceStub
 from minion.registry.v1.agent_service_pb2_grpc import AgentServiceStub
 from minion.registry.v1.api_key_service_pb2_grpc import ApiKeyServiceStub
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from minion.activity.v1.activity_service_pb2_grpc import ActivityServiceAsyncStub
     from minion.gateway.v1.inference_service_pb2_grpc import InferenceServiceAsyncStub
     from minion.gateway.v1.run_service_pb2_grpc import RunServiceAsyncStub
+    from minion.memory.v1.embedding_model_service_pb2_grpc import EmbeddingModelServiceAsyncStub
     from minion.memory.v1.memory_service_pb2_grpc import MemoryServiceAsyncStub
     from minion.registry.v1.agent_service_pb2_grpc import AgentServiceAsyncStub
     from minion.registry.v1.api_key_service_pb2_grpc import ApiKeyServiceAsyncStub
@@ -124,6 +126,11 @@ class Services:
     def memories(self) -> "MemoryServiceAsyncStub":
         """Memories."""
         return MemoryServiceStub(self.channel("memory"))
+
+    @cached_property
+    def embedding_models(self) -> "EmbeddingModelServiceAsyncStub":
+        """The models that memories are embedded with, kept by the memory service."""
+        return EmbeddingModelServiceStub(self.channel("memory"))
 
     @cached_property
     def activities(self) -> "ActivityServiceAsyncStub":

@@ -51,6 +51,24 @@ class MemorySettings(ServerSettings, DatabaseSettings, ExtractionSettings):
         ge=1_000,
         description="Vectors that an index walk visits at most (hnsw.max_scan_tuples).",
     )
+    model_install_seconds: float = Field(
+        default=5.0,
+        ge=0.05,
+        le=86_400,
+        description="Seconds between two looks for registered embedding models that have no index yet.",
+    )
+    embedding_poll_seconds: float = Field(
+        default=1.0,
+        ge=0.05,
+        le=3_600,
+        description="Seconds between two looks for memories without a vector, and for re-embeddings.",
+    )
+    reembedding_lease_seconds: float = Field(
+        default=90.0,
+        ge=1,
+        le=3_600,
+        description="Seconds after which another replica goes on with the re-embedding of one that died.",
+    )
     fact_kept: float | None = Field(default=None, gt=0, description="Days that a FACT is kept after its last change.")
     preference_kept: float | None = Field(
         default=None, gt=0, description="Days that a PREFERENCE is kept after its last change."

@@ -24,6 +24,7 @@ from minion_testing.provider_wire import completion, embeddings, events, last_us
 _EVENT_STREAM = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
 _DONE = b"data: [DONE]\n\n"
 _MODELS = ("gpt-4o-mini", "gpt-4o", "text-embedding-3-small")
+_DIMENSIONS = {"text-embedding-3-large": 3072}
 
 
 class FakeProvider:
@@ -245,7 +246,8 @@ class FakeProvider:
             if refusal := self._refusal(asked):
                 return refusal
             texts = [body["input"]] if isinstance(body["input"], str) else list(body["input"])
-            action = self._next(texts[0] if texts else "")
+            # A script is for a request that has its text among others as well.
+            action = self._next("\n".join(texts))
             if isinstance(action, Fault) and (response := await self._fault(asked, action)):
                 return response
         except (asyncio.CancelledError, ConnectionResetError):
@@ -254,7 +256,7 @@ class FakeProvider:
         answer = embeddings(
             asked.model,
             texts,
-            dimensions=int(body.get("dimensions") or 1536),
+            dimensions=int(body.get("dimensions") or _DIMENSIONS.get(asked.model, 1536)),
             base64=body.get("encoding_format") == "base64",
         )
         self.ledger.close(asked, "completed", 200)

@@ -18,6 +18,8 @@ _KEYED_OTHERWISE = {
     "Complete": "stores nothing; a retry asks and pays again, as its comment says",
     "StreamComplete": "stores nothing; a retry asks and pays again, as its comment says",
     "Embed": "stores nothing",
+    "RegisterEmbeddingModel": "the model's name is its key",
+    "SetDefaultEmbeddingModel": "choosing the same again changes nothing",
 }
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,33 @@ def test_memories_are_stored_found_and_deleted(
     assert capsys.readouterr().out == f"deleted {memory_id}\n"
     gone = told("memories", "get", memory_id)
     assert gone == f"error: MEMORY_NOT_FOUND: There is no such memory (memory_id {memory_id}).\n"
+
+
+def test_embedding_models_are_registered_and_memories_moved(
+    shown: Show, told: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    local = "local/all-minilm-l6-v2"
+    assert [model["name"] for model in shown("embeddings", "list") if model.get("is_default")] == [local]
+    made = shown("embeddings", "register", "acme/nowhere", "7")
+    assert (made["provider"], made["dimension"]) == ("acme", 7)
+    for _ in range(600):
+        # The stack's memory service makes room for it by itself.
+        found = {model["name"]: model["state"] for model in shown("embeddings", "list")}
+        if found["acme/nowhere"] == "EMBEDDING_MODEL_STATE_READY":
+            break
+        time.sleep(0.05)
+    assert found["acme/nowhere"] == "EMBEDDING_MODEL_STATE_READY"
+    shown("memories", "store", "Trains run on rails.", "--agent", "demo", "--user", "linus")
+    assert told("embeddings", "default", "acme/nowhere").startswith("error: REEMBEDDING_NEEDED: ")
+    assert told("embeddings", "default", "acme/none").startswith("error: EMBEDDING_MODEL_NOT_FOUND: ")
+    refused = told("embeddings", "reembed", "acme/nowhere", "--wait")
+    assert refused.startswith("error: REEMBEDDING_FAILED: The move to acme/nowhere failed: MODEL_NOT_FOUND: ")
+    moved = shown("embeddings", "reembed", local, "--wait")
+    assert (moved["state"], moved["memory_count"]) == ("REEMBEDDING_STATE_COMPLETED", moved["done_count"])
+    assert shown("embeddings", "status", moved["reembedding_id"]) == moved
+    assert shown("embeddings", "default", local)["is_default"]
+    assert run(["embeddings", "list"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[:3] == ["MODEL", "DIMENSION", "STATE"]
 
 
 def test_memories_change_come_back_move_and_go(

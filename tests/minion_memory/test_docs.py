@@ -1,16 +1,20 @@
 """The examples of docs/memory.md work, one for each RPC, in the order in which they stand there."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest_asyncio
 from google.protobuf import json_format
+from minion.memory.v1 import embedding_model_service_pb2 as models_pb
 from minion.memory.v1 import memory_service_pb2 as pb
 from minion_testing.postgres import ClonedDatabase
+from minion_testing.serving import serve
 from uuid_utils.compat import uuid7
 
 from tests.minion_memory.extraction_stage import Tenant, house
+from tests.minion_memory.models_stage import choosing, operating
 
 _EXAMPLE = re.compile(r"^grpcurl -plaintext -d '(.*)' localhost:50053 minion\.memory\.v1\.MemoryService/(\w+)$", re.M)
 
@@ -45,3 +49,24 @@ async def test_every_rpc_has_an_example_that_works(tenant: Tenant) -> None:
             values["$JOB"] = answers[name].job.job_id
     assert [hit.memory.memory_id for hit in answers["SearchMemories"].hits] == [values["$MEMORY"]]
     assert [memory.memory_id for memory in answers["ListMemories"].memories] == [values["$MEMORY"]]
+
+
+async def test_every_rpc_on_models_has_an_example_that_works(
+    database_factory: Callable[..., Awaitable[ClonedDatabase]],
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "memory.md").read_text()
+    examples = re.findall(_EXAMPLE.pattern.replace("MemoryService", "EmbeddingModelService"), text, re.M)
+    service = models_pb.DESCRIPTOR.services_by_name["EmbeddingModelService"]
+    assert sorted(name for _, name in examples) == sorted(method.name for method in service.methods)
+    begun = ""
+    async with (
+        serve("memory", await database_factory()) as served,
+        choosing(served, uuid4()) as models,
+        operating(served) as operator,
+    ):
+        for body, name in examples:
+            request = json_format.Parse(body.replace("$REEMBEDDING", begun), getattr(models_pb, f"{name}Request")())
+            stub = operator if name == "RegisterEmbeddingModel" else models
+            answer = await getattr(stub, name)(request)
+            if name == "ReembedMemories":
+                begun = answer.reembedding.reembedding_id

@@ -40,7 +40,7 @@ async def gateway(fake: FakeProvider, tmp_path_factory: pytest.TempPathFactory) 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def service(postgres: ClonedDatabase, gateway: Gateway) -> AsyncIterator[Served]:
     """The memory service with the local model."""
-    async with serve("memory", postgres, gateway_address=gateway.address) as served:
+    async with serve("memory", postgres, gateway_address=gateway.address, embedding_poll_seconds=3_600) as served:
         yield served
 
 
@@ -48,7 +48,13 @@ async def service(postgres: ClonedDatabase, gateway: Gateway) -> AsyncIterator[S
 async def by_openai(postgres: ClonedDatabase, gateway: Gateway, tenant_id: UUID) -> AsyncIterator[Stub]:
     """The memory service with OpenAI's model."""
     async with (
-        serve("memory", postgres, gateway_address=gateway.address, default_embedding_model=OPENAI) as served,
+        serve(
+            "memory",
+            postgres,
+            gateway_address=gateway.address,
+            default_embedding_model=OPENAI,
+            embedding_poll_seconds=3_600,
+        ) as served,
         calling(served, tenant_id) as stub,
     ):
         yield stub
@@ -200,7 +206,7 @@ async def test_text_too_long_for_the_model_is_the_callers_fault(by_openai: Stub,
 async def test_absent_gateway_leaves_texts_without_a_vector(postgres: ClonedDatabase) -> None:
     agent_id, tenant_id = str(uuid4()), uuid4()
     async with (
-        serve("memory", postgres, gateway_address="127.0.0.1:1") as served,
+        serve("memory", postgres, gateway_address="127.0.0.1:1", embedding_poll_seconds=3_600) as served,
         calling(served, tenant_id) as stub,
     ):
         request = batch(unplaced(agent_id=agent_id, content="Tea."), request_id=uuid7())
@@ -218,7 +224,7 @@ async def test_absent_gateway_leaves_texts_without_a_vector(postgres: ClonedData
 async def test_text_that_changes_while_nobody_embeds_loses_its_vector(postgres: ClonedDatabase) -> None:
     agent_id, tenant_id = str(uuid4()), uuid4()
     async with (
-        serve("memory", postgres, gateway_address="127.0.0.1:1") as served,
+        serve("memory", postgres, gateway_address="127.0.0.1:1", embedding_poll_seconds=3_600) as served,
         calling(served, tenant_id) as stub,
     ):
         await stub.StoreMemories(batch(placed(towards(0), agent_id=agent_id, key="k", content="Tea.")))
@@ -237,7 +243,13 @@ async def test_model_that_the_gateway_has_not_leaves_texts_without_a_vector(
     """The gateway knows no OpenAI here: a fault of the deployment, not of the caller."""
     async with (
         inference(model_cache=tmp_path_factory.mktemp("none")) as gateway,
-        serve("memory", postgres, gateway_address=gateway.address, default_embedding_model=OPENAI) as served,
+        serve(
+            "memory",
+            postgres,
+            gateway_address=gateway.address,
+            default_embedding_model=OPENAI,
+            embedding_poll_seconds=3_600,
+        ) as served,
         calling(served, uuid4()) as stub,
     ):
         stored = await stub.StoreMemories(batch(unplaced()))

@@ -25,6 +25,8 @@ _TENANT_TABLES = (
     "memory_labels",
     "watched_sessions",
     "extraction_jobs",
+    "tenant_models",
+    "reembeddings",
 )
 
 

@@ -11,6 +11,7 @@ from minion_grpc import Server, connect
 from minion_postgres import Database
 from minion_telemetry import Telemetry
 
+from minion_memory.embedding_models.service import EmbeddingModels
 from minion_memory.extraction.drawing import DrawingStore
 from minion_memory.extraction.following import Follower, Looker
 from minion_memory.extraction.metrics import ExtractionMetrics
@@ -20,8 +21,10 @@ from minion_memory.extraction.service import Extraction
 from minion_memory.extraction.store import FeedStore, JobStore
 from minion_memory.extraction.worker import Embedding, Worker
 from minion_memory.memories.peer import Gateway
-from minion_memory.memories.store import EmbeddingModels
 from minion_memory.settings import MemorySettings
+
+# Nobody waits for what is embedded beside the calls.
+_EMBEDDING_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ async def build(
     telemetry: Telemetry,
     database: Database,
     gateway: grpc.aio.Channel,
+    models: EmbeddingModels,
     tokens: ServiceTokens | None,
     held: AsyncExitStack,
 ) -> Parts:
@@ -69,7 +73,7 @@ async def build(
         drawing,
         sessions,
         Models(gateway, model=settings.extraction_model, answer_seconds=settings.extraction_answer_seconds),
-        Embedding(Gateway(gateway), EmbeddingModels(database), settings.default_embedding_model),
+        Embedding(Gateway(gateway, seconds=_EMBEDDING_SECONDS), models),
         metrics,
         concurrency=settings.extraction_concurrency,
         attempts=settings.extraction_attempts,

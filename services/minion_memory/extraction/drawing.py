@@ -8,10 +8,11 @@ from uuid import UUID
 
 from minion_postgres import Database, Transaction
 
+from minion_memory.embedding_models.domain import EmbeddingModel
 from minion_memory.extraction.domain import Drawn, ExtractionOutcome, Job, Touched
 from minion_memory.extraction.planning import Planned, Step, plan
 from minion_memory.extraction.store import QUERIES, Lease
-from minion_memory.memories.domain import EmbeddingModel, Memory, NewMemory
+from minion_memory.memories.domain import Memory, NewMemory
 from minion_memory.memories.store import memory_of, packed
 
 _BATCH = 100

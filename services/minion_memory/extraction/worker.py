@@ -6,7 +6,8 @@ left nothing behind; whoever comes late to it finds another epoch and writes not
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -14,8 +15,9 @@ from uuid import UUID, uuid4
 import structlog
 from minion_auth import CallerKind, Identity, acting_as
 from minion_errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, MinionError, NotFound, Unavailable
-from minion_grpc import deadline
 
+from minion_memory.embedding_models.domain import Chosen, EmbeddingModel
+from minion_memory.embedding_models.service import EmbeddingModels
 from minion_memory.extraction.domain import EPISODES, Drawn, Job, JobState, Proposal, SourceMessage
 from minion_memory.extraction.drawing import DrawingStore, Lost, Vectors
 from minion_memory.extraction.episodes import episodes
@@ -24,15 +26,12 @@ from minion_memory.extraction.metrics import ExtractionMetrics
 from minion_memory.extraction.peer import Models, Sessions
 from minion_memory.extraction.proposals import AnswerUnreadable, check, read
 from minion_memory.extraction.store import JobStore, Lease
-from minion_memory.memories.domain import EmbeddingModel
 from minion_memory.memories.peer import Gateway
-from minion_memory.memories.store import EmbeddingModels
 
 _KNOWN_SHOWN = 200
 _TEXTS_A_CALL = 64
 _BYTES_A_CALL = 512 * 1024
 _MOST_EMBEDDED = 32_768
-_EMBED_SECONDS = 60.0
 _POLL_SECONDS = 1.0
 _LONGEST_PAUSE = 600.0
 _GAUGE_SECONDS = 10.0
@@ -48,26 +47,31 @@ def acting_for(tenant_id: UUID) -> Identity:
 class Embedding:
     """Makes vectors for what is about to be written; without them it is embedded later."""
 
-    def __init__(self, gateway: Gateway, models: EmbeddingModels, default_model: str) -> None:
+    def __init__(self, gateway: Gateway, models: EmbeddingModels) -> None:
         self._gateway = gateway
         self._models = models
-        self._default_model = default_model
 
-    async def of(self, contents: Sequence[str]) -> Vectors:
+    async def write(
+        self, tenant_id: UUID, contents: Sequence[str], written: Callable[[Vectors], Awaitable[None]]
+    ) -> None:
+        """Has contents written with their vectors; again, when the tenant's memories were moved to another model."""
+
+        async def work(chosen: Chosen) -> None:
+            await written(await self._of(contents, await self._models.named(chosen.name)))
+
+        await self._models.settled(tenant_id, work)
+
+    async def _of(self, contents: Sequence[str], model: EmbeddingModel) -> Vectors:
         """Gives vectors by content, as far as they can be made now."""
-        model: EmbeddingModel | None = await self._models.find(self._default_model)
-        made: dict[str, object] = {}
-        if model is None:
-            return Vectors(None, {})
+        made: dict[str, array[float]] = {}
         for batch in _batches(list(dict.fromkeys(contents))):
             try:
-                with deadline.within(_EMBED_SECONDS):
-                    vectors = await self._gateway.embed(batch, model=model.name, dimension=model.dimension)
+                vectors = await self._gateway.embed(batch, model=model.name, dimension=model.dimension)
             except (Unavailable, InvalidArgument, DeadlineExceeded) as fault:
                 _log.info("memories are embedded later", count=len(batch), reason=fault.reason)
                 break
             made.update(zip(batch, vectors, strict=True))
-        return Vectors(model, made)  # type: ignore[arg-type]
+        return Vectors(model, made)
 
 
 class Worker:
@@ -198,13 +202,17 @@ class Worker:
         messages = await self._sessions.messages(job.session_id, job.first_sequence, job.last_sequence)
         if job.extractor == EPISODES:
             made = episodes(messages, job)
-            vectors = await self._embedding.of([memory.content for memory in made])
-            await self._drawing.finish_episodes(lease, job, made, vectors)
+            contents = [memory.content for memory in made]
+            await self._embedding.write(
+                lease.tenant_id, contents, lambda vectors: self._drawing.finish_episodes(lease, job, made, vectors)
+            )
             return
         drawn, refused = await self._ask(lease, job, messages)
         self._metrics.refused.labels(job.extractor).inc(refused)
-        vectors = await self._embedding.of([one.proposal.content for one in drawn])
-        await self._drawing.finish(lease, job, drawn, refused, vectors)
+        contents = [one.proposal.content for one in drawn]
+        await self._embedding.write(
+            lease.tenant_id, contents, lambda vectors: self._drawing.finish(lease, job, drawn, refused, vectors)
+        )
 
     async def _ask(self, lease: Lease, job: Job, messages: Sequence[SourceMessage]) -> tuple[list[Drawn], int]:
         """Asks the model, some messages at a time; each question knows what the ones before brought."""

@@ -51,15 +51,6 @@ class Plan(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class EmbeddingModel:
-    """A model whose vectors can be stored and searched."""
-
-    model_id: int
-    name: str
-    dimension: int
-
-
-@dataclass(frozen=True, slots=True)
 class Embedding:
     """A text's place in a model's space."""
 

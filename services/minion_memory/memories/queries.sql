@@ -34,7 +34,3 @@ SELECT memory.delete_memory($1, $2, $3, $4);
 -- The memories of a scope nearest to a vector, best first; one row with no memory when there is none.
 SELECT plan, scope_count, score, (memory).*
   FROM memory.search_memories($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12);
-
--- name: list_embedding_models
--- The models whose vectors can be stored.
-SELECT model_id, name, dimension FROM memory.embedding_models WHERE install_time IS NOT NULL;

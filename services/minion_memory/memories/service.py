@@ -7,15 +7,16 @@ from datetime import datetime
 from uuid import UUID
 
 from minion_auth import caller, tenant
-from minion_errors import InvalidArgument, NotFound, Unavailable, Violation
+from minion_errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable, Violation
 from minion_postgres import Key, pages
 
+from minion_memory.embedding_models.domain import Chosen, EmbeddingModel
+from minion_memory.embedding_models.service import EmbeddingModels
 from minion_memory.memories.domain import (
     Cause,
     Change,
     Cursor,
     Embedding,
-    EmbeddingModel,
     Filters,
     Found,
     Memory,
@@ -28,7 +29,7 @@ from minion_memory.memories.domain import (
     vector_fault,
 )
 from minion_memory.memories.peer import Gateway
-from minion_memory.memories.store import EmbeddingModels, MemoryStore, Placed, Receipt
+from minion_memory.memories.store import MemoryStore, Placed, Receipt
 
 # What the reply to a store takes from the request, and from the receipt.
 _SAID = tuple(field.name for field in fields(Remembered) if field.name != "memory_id")
@@ -38,49 +39,57 @@ _GIVEN = tuple(field.name for field in fields(Receipt) if field.name != "outcome
 class Memories:
     """What agents remember, in the caller's tenant."""
 
-    def __init__(self, store: MemoryStore, models: EmbeddingModels, gateway: Gateway, *, default_model: str) -> None:
+    def __init__(self, store: MemoryStore, models: EmbeddingModels, gateway: Gateway) -> None:
         self._store = store
         self._models = models
         self._gateway = gateway
-        self._default_model = default_model
 
     async def store(self, batch: Sequence[NewMemory], key: Key | None, *, first: int = 0) -> tuple[Stored, ...]:
         """Stores memories, all or none; those that come without a vector are embedded first, with nothing locked.
 
-        While they can't be embedded they are stored without, to be embedded later. `first` is what the caller counts
-        the first of them as.
+        While they can't be embedded they are stored without, to be embedded later. In a tenant with a model of its own
+        a vector of another one is left aside, and the content embedded. `first` is what the caller counts the first of
+        them as.
 
         Raises:
             InvalidArgument: a vector has not its model's shape (`VECTOR_INVALID`).
             NotFound: a vector's model isn't known (`EMBEDDING_MODEL_NOT_FOUND`).
+            FailedPrecondition: a vector's model can't be used yet (`EMBEDDING_MODEL_NOT_READY`).
             AlreadyExists: a proposed id is another memory's (`MEMORY_ID_TAKEN`).
         """
         tenant_id = tenant()
-        named = [memory.embedding.model if memory.embedding else self._default_model for memory in batch]
-        models = {name: await self._model(name) for name in sorted(set(named))}
+        return await self._models.settled(tenant_id, lambda chosen: self._stored(tenant_id, batch, key, first, chosen))
+
+    async def _stored(
+        self, tenant_id: UUID, batch: Sequence[NewMemory], key: Key | None, first: int, chosen: Chosen
+    ) -> tuple[Stored, ...]:
+        given = {index: memory.embedding for index, memory in enumerate(batch) if memory.embedding}
+        models = {name: await self._models.named(name) for name in sorted({one.model for one in given.values()})}
         _check(
             {
-                f"memories[{first + index}].embedding.values": (memory.embedding, models[memory.embedding.model])
-                for index, memory in enumerate(batch)
-                if memory.embedding
+                f"memories[{first + index}].embedding.values": (embedding, models[embedding.model])
+                for index, embedding in given.items()
             }
         )
-        silent = [index for index, memory in enumerate(batch) if memory.embedding is None]
-        vectors: dict[int, array[float]] = {}
+        placed = {
+            index: Placed(batch[index], models[embedding.model], embedding.values, given=True)
+            for index, embedding in given.items()
+            if chosen.takes(embedding.model)
+        }
+        silent = [index for index in range(len(batch)) if index not in placed]
         if silent:
             receipts = await self._store.recall_store(tenant_id, key) if key else None
             if receipts is not None:
                 return _stored(batch, receipts)
-            made = await self._embedded([batch[index].content for index in silent], models[self._default_model])
-            vectors = dict(zip(silent, made, strict=True)) if made else {}
-        placed = [
-            Placed(memory, models[name], memory.embedding.values, given=True)
-            if memory.embedding
-            else Placed(memory, models[name] if index in vectors else None, vectors.get(index), given=False)
-            for index, (memory, name) in enumerate(zip(batch, named, strict=True))
-        ]
+            model = await self._models.named(chosen.name)
+            made = await self._embedded([batch[index].content for index in silent], model)
+            placed |= {
+                index: Placed(batch[index], model if made else None, made[at] if made else None, given=False)
+                for at, index in enumerate(silent)
+            }
         change = Change(Cause.STORED, caller().origin)
-        return _stored(batch, await self._store.store(tenant_id, placed, change, key, first=first))
+        items = [placed[index] for index in range(len(batch))]
+        return _stored(batch, await self._store.store(tenant_id, items, change, key, first=first))
 
     async def get(self, memory_id: UUID) -> Memory:
         """Gives a memory.
@@ -112,29 +121,34 @@ class Memories:
                 begins.
             NotFound: there is none (`MEMORY_NOT_FOUND`), or the vector's model isn't known
                 (`EMBEDDING_MODEL_NOT_FOUND`).
+            FailedPrecondition: the vector's model can't be used yet (`EMBEDDING_MODEL_NOT_READY`).
             Aborted: it changed since it was read (`ETAG_MISMATCH`).
         """
         tenant_id = tenant()
+        return await self._models.settled(tenant_id, lambda chosen: self._updated(tenant_id, update, key, chosen))
+
+    async def _updated(self, tenant_id: UUID, update: Update, key: Key | None, chosen: Chosen) -> Memory:
         model, vector = None, None
         if update.embedding:
-            model = await self._model(update.embedding.model)
-            _check({"embedding.values": (update.embedding, model)})
-            vector = update.embedding.values
-        elif "content" in update.values:
+            given = await self._models.named(update.embedding.model)
+            _check({"embedding.values": (update.embedding, given)})
+            if chosen.takes(given.name):
+                model, vector = given, update.embedding.values
+        if vector is None and "content" in update.values:
             if key and (done := await self._store.recall_change(tenant_id, key)):
                 return done
             known = await self.get(update.memory_id)
             if known.content != update.values["content"]:
-                model, vector = await self.embedded(update.values["content"])
+                model, vector = await self.embedded(update.values["content"], chosen)
         change = Change(Cause.UPDATED, caller().origin, update.reason)
         memory = await self._store.update(tenant_id, update, model, vector, change, key)
         if memory is None:
             raise not_found(update.memory_id)
         return memory
 
-    async def embedded(self, content: str) -> "tuple[EmbeddingModel | None, array[float] | None]":
-        """Makes the vector of a content by the default model; neither while it can't be made."""
-        model = await self._model(self._default_model)
+    async def embedded(self, content: str, chosen: Chosen) -> "tuple[EmbeddingModel | None, array[float] | None]":
+        """Makes the vector of a content by the tenant's model; neither while it can't be made."""
+        model = await self._models.named(chosen.name)
         made = await self._embedded([content], model)
         return (model, made[0]) if made else (None, None)
 
@@ -176,19 +190,33 @@ class Memories:
     async def search(self, search: Search) -> Found:
         """Finds the memories of an agent and user that are nearest in meaning.
 
+        A vector of another model than the tenant's own is left aside where there is a text, which is embedded instead.
+
         Raises:
             InvalidArgument: the vector has not its model's shape (`VECTOR_INVALID`).
             NotFound: the vector's model isn't known (`EMBEDDING_MODEL_NOT_FOUND`).
+            FailedPrecondition: the vector's model can't be used yet (`EMBEDDING_MODEL_NOT_READY`), or the memories have
+                no vectors of it, and there is no text (`REEMBEDDING_NEEDED`).
             Unavailable: the query can't be embedded now (`EMBEDDING_UNAVAILABLE`).
         """
         tenant_id = tenant()
+        return await self._models.settled(tenant_id, lambda chosen: self._found(tenant_id, search, chosen))
+
+    async def _found(self, tenant_id: UUID, search: Search, chosen: Chosen) -> Found:
         given = search.embedding
-        model = await self._model(given.model if given else self._default_model)
         if given:
+            model = await self._models.named(given.model)
             _check({"vector.values": (given, model)})
-            vector = given.values
-        else:
-            vector = (await self._gateway.embed([search.query], model=model.name, dimension=model.dimension))[0]
+            if chosen.takes(model.name):
+                return await self._store.search(tenant_id, search, model, given.values)
+            if not search.query:
+                raise FailedPrecondition(
+                    f"The memories are embedded with {chosen.name!r}: give a text, or a vector of that model.",
+                    reason="REEMBEDDING_NEEDED",
+                    metadata={"embedding_model": model.name, "default_model": chosen.name},
+                )
+        model = await self._models.named(chosen.name)
+        vector = (await self._gateway.embed([search.query], model=model.name, dimension=model.dimension))[0]
         return await self._store.search(tenant_id, search, model, vector)
 
     async def _embedded(self, texts: Sequence[str], model: EmbeddingModel) -> "Sequence[array[float]] | None":
@@ -197,16 +225,6 @@ class Memories:
             return await self._gateway.embed(texts, model=model.name, dimension=model.dimension)
         except Unavailable:
             return None
-
-    async def _model(self, name: str) -> EmbeddingModel:
-        model = await self._models.find(name)
-        if model is None:
-            raise NotFound(
-                f"There is no embedding model {name!r}.",
-                reason="EMBEDDING_MODEL_NOT_FOUND",
-                metadata={"embedding_model": name},
-            )
-        return model
 
 
 def _check(vectors: Mapping[str, tuple[Embedding, EmbeddingModel]]) -> None:

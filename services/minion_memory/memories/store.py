@@ -14,10 +14,10 @@ from minion_errors import AlreadyExists, InvalidArgument, Violation
 from minion_postgres import Connection, Database, Key, Record, queries
 from pgvector import Vector
 
+from minion_memory.embedding_models.domain import EmbeddingModel
 from minion_memory.memories.domain import (
     Change,
     Cursor,
-    EmbeddingModel,
     Filters,
     Found,
     Hit,
@@ -220,21 +220,6 @@ class MemoryStore:
         )
         hits = tuple(Hit(memory_of(row), row["score"]) for row in rows if row["memory_id"] is not None)
         return Found(hits, Plan(rows[0]["plan"]), rows[0]["scope_count"])
-
-
-class EmbeddingModels:
-    """The models that vectors are stored under. Rows never change, so what was read once is kept."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._known: dict[str, EmbeddingModel] = {}
-
-    async def find(self, name: str) -> EmbeddingModel | None:
-        """Finds a model by its name, such as `local/all-minilm-l6-v2`."""
-        if name not in self._known:
-            rows = await self._database.fetch(_QUERIES.list_embedding_models)
-            self._known = {row["name"]: EmbeddingModel(row["model_id"], row["name"], row["dimension"]) for row in rows}
-        return self._known.get(name)
 
 
 def packed(vector: "array[float]") -> Vector:

@@ -8,15 +8,16 @@ CREATE OR REPLACE FUNCTION memory.indexed_type(dimension integer) RETURNS text L
 $$;
 
 -- Makes partition, policies and HNSW index of every model that has none yet; returns the models. For the owner, since it
--- is DDL: here below for the models of this release, in the maintenance for those registered later. The new table is
--- attached, not created in place, so that reads and writes of the others go on.
+-- is DDL: here below for the models of this release, in the maintenance for those registered later, by whichever replica
+-- comes first. The new table is attached, not created in place, so that reads and writes of the others go on.
 CREATE OR REPLACE FUNCTION memory.install_embedding_models() RETURNS SETOF smallint LANGUAGE plpgsql AS $$
 DECLARE
     model memory.embedding_models;
     partition text;
     indexed text;
 BEGIN
-    FOR model IN SELECT * FROM memory.embedding_models WHERE install_time IS NULL ORDER BY model_id FOR UPDATE LOOP
+    FOR model IN SELECT * FROM memory.embedding_models WHERE install_time IS NULL ORDER BY model_id
+                    FOR UPDATE SKIP LOCKED LOOP
         partition := format('memory.memory_vectors_%s', model.model_id);
         indexed := memory.indexed_type(model.dimension);
         EXECUTE format('CREATE TABLE %s (LIKE memory.memory_vectors INCLUDING DEFAULTS INCLUDING STORAGE,
@@ -38,12 +39,14 @@ REVOKE EXECUTE ON FUNCTION memory.install_embedding_models() FROM minion_memory_
 SELECT memory.install_embedding_models();
 
 -- Locks scopes until the end of the transaction, making the rows of new ones; `agents` and `users` run in parallel.
--- Whoever writes memories locks first and in this order, so that writers of one scope take turns and none deadlock.
+-- Whoever writes memories locks first and in this order, so that writers of one scope take turns and none deadlock. The
+-- tenant's model doesn't change meanwhile either.
 CREATE OR REPLACE FUNCTION memory.lock_scopes(tenant uuid, agents uuid[], users text[])
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     wanted record;
 BEGIN
+    PERFORM pg_advisory_xact_lock_shared(memory.model_lock(tenant));
     INSERT INTO memory.scope_counts (tenant_id, agent_id, user_id)
     SELECT DISTINCT tenant, given.agent_id, given.user_id FROM unnest(agents, users) AS given (agent_id, user_id)
      ORDER BY 2, 3
@@ -132,6 +135,7 @@ DECLARE
     distances double precision[];
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
+    PERFORM memory.require_model(tenant, model);
     SELECT scope.memory_count,
            CASE WHEN types IS NULL THEN scope.memory_count
                 ELSE CASE WHEN 'fact' = ANY (types) THEN scope.fact_count ELSE 0 END

@@ -35,6 +35,8 @@ BEGIN
             RETURN results;
         END IF;
     END IF;
+    PERFORM memory.admit_vectors(tenant, array_agg(given.model_id))
+       FROM jsonb_to_recordset(batch) AS given (model_id smallint);
 
     -- What is there, and what is to be: unset times go on from a memory that says the same, or begin now.
     WITH given AS MATERIALIZED (
@@ -199,6 +201,7 @@ BEGIN
         RAISE EXCEPTION 'ETAG_MISMATCH' USING ERRCODE = 'MN410', DETAIL = 'The memory changed since it was read.',
             HINT = jsonb_build_object('memory_id', memory, 'etag', known.revision::text)::text;
     END IF;
+    PERFORM memory.admit_vectors(tenant, ARRAY[model]);
     IF changes -> 'valid_until' = 'null' AND NOT changes ? 'superseded_by' THEN
         changes := changes || '{"superseded_by": null}';
     END IF;

@@ -6,6 +6,8 @@ from minion_auth import caller, tenant
 from minion_errors import NotFound
 from minion_postgres import Key, pages
 
+from minion_memory.embedding_models.domain import Chosen
+from minion_memory.embedding_models.service import EmbeddingModels
 from minion_memory.memories.domain import Memory
 from minion_memory.memories.service import Memories, not_found
 from minion_memory.memories.store import MemoryStore
@@ -16,10 +18,13 @@ from minion_memory.revisions.store import RevisionStore
 class Revisions:
     """The states that memories were in, in the caller's tenant."""
 
-    def __init__(self, store: RevisionStore, memory_store: MemoryStore, memories: Memories) -> None:
+    def __init__(
+        self, store: RevisionStore, memory_store: MemoryStore, memories: Memories, models: EmbeddingModels
+    ) -> None:
         self._store = store
         self._memory_store = memory_store
         self._memories = memories
+        self._models = models
 
     async def list(self, memory_id: UUID, *, page_size: int, page_token: str) -> tuple[RevisionPage, str]:
         """Lists the states of a memory, newest first, with the token of the next page (empty on the last).
@@ -48,6 +53,9 @@ class Revisions:
             Aborted: it changed since it was read (`ETAG_MISMATCH`).
         """
         tenant_id = tenant()
+        return await self._models.settled(tenant_id, lambda chosen: self._rolled_back(tenant_id, rollback, key, chosen))
+
+    async def _rolled_back(self, tenant_id: UUID, rollback: Rollback, key: Key | None, chosen: Chosen) -> Memory:
         if key and (done := await self._memory_store.recall_change(tenant_id, key)):
             return done
         known = await self._memories.get(rollback.memory_id)
@@ -56,7 +64,7 @@ class Revisions:
             raise _no_revision(rollback)
         model, vector = None, None
         if former.content != known.content:
-            model, vector = await self._memories.embedded(former.content)
+            model, vector = await self._memories.embedded(former.content, chosen)
         memory = await self._store.roll_back(tenant_id, rollback, model, vector, caller().origin, key)
         if memory is None:
             raise not_found(rollback.memory_id)

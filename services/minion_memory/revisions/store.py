@@ -5,7 +5,8 @@ from uuid import UUID
 
 from minion_postgres import Database, Key, queries
 
-from minion_memory.memories.domain import Cause, EmbeddingModel, Memory, revision_of
+from minion_memory.embedding_models.domain import EmbeddingModel
+from minion_memory.memories.domain import Cause, Memory, revision_of
 from minion_memory.memories.store import REPLY_BYTES, memory_of, packed, request_of
 from minion_memory.revisions.domain import Revision, RevisionPage, Rollback
 

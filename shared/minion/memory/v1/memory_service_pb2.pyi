@@ -38,7 +38,9 @@ class NewMemory(_message.Message):
 
     @_builtins.property
     def embedding(self) -> _memory_pb2.Embedding:
-        """Its vector; when unset the service has the content embedded."""
+        """Its vector; when unset the service has the content embedded, and so it does where the tenant has chosen another model
+        (EmbeddingModelService).
+        """
 
     def __init__(
         self,
@@ -381,7 +383,7 @@ class SearchMemoriesRequest(_message.Message):
     """Only memories drawn from this session."""
     @_builtins.property
     def vector(self) -> _memory_pb2.Embedding:
-        """The query's vector."""
+        """The query's vector. One of another model than the tenant has chosen is left aside, and `query` embedded."""
 
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_memory_pb2.MemoryType.ValueType]:

@@ -134,6 +134,7 @@ class MemoryServiceServicer:
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or a vector its model's shape.
         - NOT_FOUND / EMBEDDING_MODEL_NOT_FOUND: the vector's model isn't known.
+        - FAILED_PRECONDITION / EMBEDDING_MODEL_NOT_READY: its index isn't made yet.
         - ALREADY_EXISTS / MEMORY_ID_TAKEN: a proposed id is another memory's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -209,6 +210,9 @@ class MemoryServiceServicer:
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or the vector its model's shape.
         - NOT_FOUND / EMBEDDING_MODEL_NOT_FOUND: the vector's model isn't known.
+        - FAILED_PRECONDITION / EMBEDDING_MODEL_NOT_READY: its index isn't made yet.
+        - FAILED_PRECONDITION / REEMBEDDING_NEEDED: there is no `query`, and the tenant's memories have no vectors of the
+        vector's model, because they were moved to another; `metadata.default_model` names that.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

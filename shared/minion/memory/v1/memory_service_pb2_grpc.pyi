@@ -45,6 +45,7 @@ class MemoryServiceStub:
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or a vector its model's shape.
     - NOT_FOUND / EMBEDDING_MODEL_NOT_FOUND: the vector's model isn't known.
+    - FAILED_PRECONDITION / EMBEDDING_MODEL_NOT_READY: its index isn't made yet.
     - ALREADY_EXISTS / MEMORY_ID_TAKEN: a proposed id is another memory's.
     """
     GetMemory: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.GetMemoryRequest, _memory_service_pb2.GetMemoryResponse]
@@ -96,6 +97,9 @@ class MemoryServiceStub:
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or the vector its model's shape.
     - NOT_FOUND / EMBEDDING_MODEL_NOT_FOUND: the vector's model isn't known.
+    - FAILED_PRECONDITION / EMBEDDING_MODEL_NOT_READY: its index isn't made yet.
+    - FAILED_PRECONDITION / REEMBEDDING_NEEDED: there is no `query`, and the tenant's memories have no vectors of the
+      vector's model, because they were moved to another; `metadata.default_model` names that.
     """
     ExtractMemories: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.ExtractMemoriesRequest, _memory_service_pb2.ExtractMemoriesResponse]
     """Draws memories from a session with an extractor, and waits for it. When the caller's deadline comes first, the job
@@ -191,6 +195,7 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or a vector its model's shape.
     - NOT_FOUND / EMBEDDING_MODEL_NOT_FOUND: the vector's model isn't known.
+    - FAILED_PRECONDITION / EMBEDDING_MODEL_NOT_READY: its index isn't made yet.
     - ALREADY_EXISTS / MEMORY_ID_TAKEN: a proposed id is another memory's.
     """
     GetMemory: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.GetMemoryRequest, _memory_service_pb2.GetMemoryResponse]  # type: ignore[assignment]
@@ -242,6 +247,9 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or the vector its model's shape.
     - NOT_FOUND / EMBEDDING_MODEL_NOT_FOUND: the vector's model isn't known.
+    - FAILED_PRECONDITION / EMBEDDING_MODEL_NOT_READY: its index isn't made yet.
+    - FAILED_PRECONDITION / REEMBEDDING_NEEDED: there is no `query`, and the tenant's memories have no vectors of the
+      vector's model, because they were moved to another; `metadata.default_model` names that.
     """
     ExtractMemories: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.ExtractMemoriesRequest, _memory_service_pb2.ExtractMemoriesResponse]  # type: ignore[assignment]
     """Draws memories from a session with an extractor, and waits for it. When the caller's deadline comes first, the job
@@ -340,6 +348,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or a vector its model's shape.
         - NOT_FOUND / EMBEDDING_MODEL_NOT_FOUND: the vector's model isn't known.
+        - FAILED_PRECONDITION / EMBEDDING_MODEL_NOT_READY: its index isn't made yet.
         - ALREADY_EXISTS / MEMORY_ID_TAKEN: a proposed id is another memory's.
         """
 
@@ -427,6 +436,9 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or the vector its model's shape.
         - NOT_FOUND / EMBEDDING_MODEL_NOT_FOUND: the vector's model isn't known.
+        - FAILED_PRECONDITION / EMBEDDING_MODEL_NOT_READY: its index isn't made yet.
+        - FAILED_PRECONDITION / REEMBEDDING_NEEDED: there is no `query`, and the tenant's memories have no vectors of the
+          vector's model, because they were moved to another; `metadata.default_model` names that.
         """
 
     @_abc_1.abstractmethod
