@@ -76,7 +76,7 @@ async def compose(settings: MemorySettings, telemetry: Telemetry) -> AsyncIterat
         subject_store = SubjectStore(database)
         # A long stream, or a large erasure, takes as long as it takes.
         unbounded = [f"/minion.memory.v1.MemoryService/{method}" for method in ("ImportMemories", "EraseSubject")]
-        drawing = await extraction.build(settings, telemetry, database, models, gateway, tokens, held)
+        drawing = await extraction.build(settings, telemetry, database, gateway, models, tokens, held)
         consolidation = Consolidation(ConsolidationStore(database))
         server = Server("memory", settings, telemetry, authenticator, deadlines=dict.fromkeys(unbounded))
         server.add(

@@ -8,8 +8,10 @@ import grpc
 import orjson
 import pytest
 import pytest_asyncio
+from minion.memory.v1 import embedding_model_service_pb2 as models_pb
 from minion.memory.v1 import memory_pb2
 from minion.memory.v1 import memory_service_pb2 as pb
+from minion.memory.v1.embedding_model_service_pb2_grpc import EmbeddingModelServiceStub
 from minion_testing.errors import refused
 from minion_testing.postgres import ClonedDatabase
 from minion_testing.provider_script import Fault, FaultKind, Reply
@@ -323,6 +325,20 @@ async def test_a_long_stretch_takes_several_questions(stage: House, ours: Tenant
     shown = [question.body["messages"][1]["content"] for question in questions]
     assert [orjson.loads(text.split("\n")[-2])["sequence"] for text in shown] == [40, 50]
     assert "The user's name is Ada." in shown[1].split("</known>")[0]
+
+
+async def test_what_is_drawn_is_embedded_by_the_tenant_s_own_model(stage: House, ours: Tenant) -> None:
+    model = "openai/text-embedding-3-small"
+    async with stage.memory.acting(ours.tenant_id) as channel:
+        await EmbeddingModelServiceStub(channel).SetDefaultEmbeddingModel(
+            models_pb.SetDefaultEmbeddingModelRequest(name=model)
+        )
+    stage.provider.push(answered([proposal()]))
+    session_id = await ours.session("My name is Ada.")
+    answer = await ours.extract(session_id, extractor="facts-1")
+    assert [result.memory.embedding_model for result in answer.results] == [model]
+    await ours.extract(session_id, extractor="episodes-1")
+    assert {memory.embedding_model for memory in await ours.kept()} == {model}
 
 
 async def test_logs_and_jobs_hold_no_content(stage: House, ours: Tenant, capsys: pytest.CaptureFixture[str]) -> None:

@@ -195,6 +195,18 @@ async def test_old_jobs_are_purged_and_their_stretch_stays_drawn(
     assert await FeedStore(database).drawn(tenant_id, job.session_id) == {"episodes-1": 2}
 
 
+async def test_what_waits_and_has_failed_is_counted_over_all_tenants(jobs: JobStore) -> None:
+    before = await jobs.backlog()
+    job = await requested(jobs, uuid4())
+    waiting = await jobs.backlog()
+    assert waiting.waiting >= 1
+    assert waiting.lag_seconds > 0
+    lease = await leased(jobs, job)
+    assert lease is not None
+    assert await jobs.fail(lease, "TEST", final=True, pause=timedelta(0))
+    assert (await jobs.backlog()).failed > before.failed
+
+
 async def test_the_feed_is_one_replica_s(database: Database) -> None:
     feed, one, other = FeedStore(database), uuid4(), uuid4()
     cursor = await feed.hold(one, LEASE)
@@ -248,25 +260,32 @@ async def test_an_erasure_takes_jobs_and_what_they_drew(ours: Tenant) -> None:
     assert again.job.job_id != first.job.job_id
 
 
-async def test_a_peer_that_is_away(stage: House, ours: Tenant) -> None:
+@pytest.mark.parametrize(("away", "extractor"), [("session_address", "facts-1"), ("registry_address", "")])
+async def test_a_peer_that_is_away(stage: House, ours: Tenant, away: str, extractor: str) -> None:
     session_id = await ours.session("My name is Ada.")
-    settings = stage.memory.settings
-    lonely = serve(
-        "memory",
-        stage.database,
-        gateway_address=settings.gateway_address,  # type: ignore[attr-defined]
-        session_address=NOBODY,
-        registry_address=stage.registry.address,
-        follow_sessions=False,
-        extraction_concurrency=1,
-    )
+    addresses = {
+        "gateway_address": stage.memory.settings.gateway_address,  # type: ignore[attr-defined]
+        "session_address": stage.session.address,
+        "registry_address": stage.registry.address,
+        away: NOBODY,
+    }
+    lonely = serve("memory", stage.database, follow_sessions=False, **addresses)
     async with (
         lonely as alone,
         replace(stage, memory=alone).tenant(ours.tenant_id) as same,
         refused(grpc.StatusCode.UNAVAILABLE, "EXTRACTION_UNAVAILABLE"),
     ):
-        await same.extract(session_id, extractor="facts-1")
+        await same.extract(session_id, extractor=extractor)
     assert await ours.jobs(session_id) == []
+
+
+async def test_what_waits_and_fails_is_measured(stage: House, ours: Tenant) -> None:
+    session_id = await ours.session("My name is Ada.")
+    await ours.extract(session_id, extractor="facts-1")
+    memory = stage.memory
+    assert (memory.metric("extraction_jobs_total", extractor="facts-1", outcome="done") or 0) >= 1
+    for gauge in ("extraction_jobs_waiting", "extraction_jobs_failed", "extraction_lag_seconds"):
+        assert memory.metric(gauge) is not None
 
 
 async def test_a_session_that_went_fails_its_job(

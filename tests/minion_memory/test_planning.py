@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+from hypothesis import given
+from hypothesis import strategies as st
 from minion_memory.extraction.domain import Drawn, Job, JobState, Proposal, Trigger
 from minion_memory.extraction.planning import Planned, Step, plan
 from minion_memory.memories.domain import Memory, MemoryType, Source, Trust
@@ -146,3 +148,42 @@ def test_what_had_ended_and_is_said_again_begins_anew() -> None:
     merged = replace(ended, superseded_by=UUID(int=7))
     [stands] = steps(drawn("Lives in Rome."), there=merged)
     assert stands.step is Step.KEEP
+
+
+_STATEMENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["user/home", "user/name"]),
+        st.sampled_from(["Rome.", "Paris.", "Oslo."]),
+        st.sampled_from(list(Trust)),
+        st.booleans(),
+    ),
+    max_size=12,
+)
+
+
+@given(_STATEMENTS)
+def test_whatever_is_said_no_key_touches_another_and_nothing_is_drawn_twice(
+    statements: list[tuple[str, str, Trust, bool]],
+) -> None:
+    said = [
+        drawn(content, key, trust=trust, at=NOON + timedelta(minutes=number), supersedes=supersedes)
+        for number, (key, content, trust, supersedes) in enumerate(statements)
+    ]
+    standing: dict[str, Any] = {}
+    for one, step in zip(said, plan(said, {}, job()), strict=True):
+        before = standing.get(one.proposal.key)
+        if step.step is Step.KEEP:
+            assert before is not None
+            continue
+        assert step.stored is not None
+        assert step.stored.key == one.proposal.key
+        if before is None:
+            assert step.step is Step.CREATE
+        else:
+            # What is trusted less changes nothing.
+            ranks = [Trust.TOOL, Trust.ASSERTED, Trust.USER]
+            assert ranks.index(step.stored.trust) >= ranks.index(before.trust)
+            assert (step.ended if step.step is Step.SUPERSEDE else step.memory_id) == before.memory_id
+        standing[one.proposal.key] = step.stored
+    # The whole stretch once more changes nothing.
+    assert {step.step for step in plan(said, standing, job())} <= {Step.KEEP}

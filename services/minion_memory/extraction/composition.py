@@ -23,6 +23,9 @@ from minion_memory.extraction.worker import Embedding, Worker
 from minion_memory.memories.peer import Gateway
 from minion_memory.settings import MemorySettings
 
+# Nobody waits for what is embedded beside the calls.
+_EMBEDDING_SECONDS = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -51,8 +54,8 @@ async def build(
     settings: MemorySettings,
     telemetry: Telemetry,
     database: Database,
-    models: EmbeddingModels,
     gateway: grpc.aio.Channel,
+    models: EmbeddingModels,
     tokens: ServiceTokens | None,
     held: AsyncExitStack,
 ) -> Parts:
@@ -70,7 +73,7 @@ async def build(
         drawing,
         sessions,
         Models(gateway, model=settings.extraction_model, answer_seconds=settings.extraction_answer_seconds),
-        Embedding(Gateway(gateway), models),
+        Embedding(Gateway(gateway, seconds=_EMBEDDING_SECONDS), models),
         metrics,
         concurrency=settings.extraction_concurrency,
         attempts=settings.extraction_attempts,

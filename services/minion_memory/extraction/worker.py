@@ -15,9 +15,8 @@ from uuid import UUID, uuid4
 import structlog
 from minion_auth import CallerKind, Identity, acting_as
 from minion_errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, MinionError, NotFound, Unavailable
-from minion_grpc import deadline
 
-from minion_memory.embedding_models.domain import Chosen
+from minion_memory.embedding_models.domain import Chosen, EmbeddingModel
 from minion_memory.embedding_models.service import EmbeddingModels
 from minion_memory.extraction.domain import EPISODES, Drawn, Job, JobState, Proposal, SourceMessage
 from minion_memory.extraction.drawing import DrawingStore, Lost, Vectors
@@ -33,7 +32,6 @@ _KNOWN_SHOWN = 200
 _TEXTS_A_CALL = 64
 _BYTES_A_CALL = 512 * 1024
 _MOST_EMBEDDED = 32_768
-_EMBED_SECONDS = 60.0
 _POLL_SECONDS = 1.0
 _LONGEST_PAUSE = 600.0
 _GAUGE_SECONDS = 10.0
@@ -53,28 +51,22 @@ class Embedding:
         self._gateway = gateway
         self._models = models
 
-    async def settled(
-        self, tenant_id: UUID, contents: Sequence[str], write: Callable[[Vectors], Awaitable[None]]
+    async def write(
+        self, tenant_id: UUID, contents: Sequence[str], written: Callable[[Vectors], Awaitable[None]]
     ) -> None:
-        """Writes with vectors of the tenant's model; again, when the memories were moved to another one meanwhile."""
+        """Has contents written with their vectors; again, when the tenant's memories were moved to another model."""
 
-        async def attempt(chosen: Chosen) -> None:
-            await write(await self._of(contents, chosen))
+        async def work(chosen: Chosen) -> None:
+            await written(await self._of(contents, await self._models.named(chosen.name)))
 
-        await self._models.settled(tenant_id, attempt)
+        await self._models.settled(tenant_id, work)
 
-    async def _of(self, contents: Sequence[str], chosen: Chosen) -> Vectors:
+    async def _of(self, contents: Sequence[str], model: EmbeddingModel) -> Vectors:
         """Gives vectors by content, as far as they can be made now."""
         made: dict[str, array[float]] = {}
-        try:
-            model = await self._models.named(chosen.name)
-        except (NotFound, FailedPrecondition) as fault:
-            _log.info("memories are embedded later", count=len(contents), reason=fault.reason)
-            return Vectors(None, made)
         for batch in _batches(list(dict.fromkeys(contents))):
             try:
-                with deadline.within(_EMBED_SECONDS):
-                    vectors = await self._gateway.embed(batch, model=model.name, dimension=model.dimension)
+                vectors = await self._gateway.embed(batch, model=model.name, dimension=model.dimension)
             except (Unavailable, InvalidArgument, DeadlineExceeded) as fault:
                 _log.info("memories are embedded later", count=len(batch), reason=fault.reason)
                 break
@@ -210,18 +202,16 @@ class Worker:
         messages = await self._sessions.messages(job.session_id, job.first_sequence, job.last_sequence)
         if job.extractor == EPISODES:
             made = episodes(messages, job)
-            await self._embedding.settled(
-                lease.tenant_id,
-                [memory.content for memory in made],
-                lambda vectors: self._drawing.finish_episodes(lease, job, made, vectors),
+            contents = [memory.content for memory in made]
+            await self._embedding.write(
+                lease.tenant_id, contents, lambda vectors: self._drawing.finish_episodes(lease, job, made, vectors)
             )
             return
         drawn, refused = await self._ask(lease, job, messages)
         self._metrics.refused.labels(job.extractor).inc(refused)
-        await self._embedding.settled(
-            lease.tenant_id,
-            [one.proposal.content for one in drawn],
-            lambda vectors: self._drawing.finish(lease, job, drawn, refused, vectors),
+        contents = [one.proposal.content for one in drawn]
+        await self._embedding.write(
+            lease.tenant_id, contents, lambda vectors: self._drawing.finish(lease, job, drawn, refused, vectors)
         )
 
     async def _ask(self, lease: Lease, job: Job, messages: Sequence[SourceMessage]) -> tuple[list[Drawn], int]:
