@@ -28,4 +28,6 @@ def page_size(violations: Violations, size: int, *, default: int, largest: int) 
 
 def json_object(violations: Violations, field: str, value: Struct) -> dict[str, Any]:
     """Reads a caller's own data and checks its size: 16 KiB as JSON."""
+    if not value.fields:
+        return {}
     return wire.from_bounded_struct(value, field, violations, maximum=_MOST_BYTES)

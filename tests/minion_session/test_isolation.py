@@ -221,6 +221,25 @@ async def test_active_sessions_are_counted_by_their_index(owner: Database, crowd
     assert "sessions_open" in plan
 
 
+async def test_what_was_said_lately_is_found_by_its_time(owner: Database) -> None:
+    await owner.execute(
+        """
+        INSERT INTO session.messages (tenant_id, session_id, sequence, create_time, token_count, byte_count, role,
+                                      author, parts)
+        SELECT $1, $1, number, now() - (40000 - number) * interval '1 minute', 10, 60, 'user', '',
+               jsonb_build_array(jsonb_build_object('text', repeat('x', 50)))
+          FROM generate_series(1, 40000) AS number
+        """,
+        uuid7(),
+    )
+    await owner.execute("VACUUM ANALYZE session.messages")
+    lately = "SELECT max(sequence) FROM session.messages WHERE create_time >= now() - interval '2 minutes'"
+    async with owner.transaction(None) as transaction:
+        plan = await _plan(transaction, lately)
+    assert "messages_create_time" in plan
+    await owner.execute("DELETE FROM session.messages WHERE create_time < now() - interval '1 day'")
+
+
 LONG, SHORT = 20_000, 120
 
 
