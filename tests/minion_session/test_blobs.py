@@ -169,25 +169,27 @@ async def test_a_blob_too_large_is_refused_and_leaves_nothing(
         assert (await put(blobs, session_id, b"x" * limit)).size_bytes == limit
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.001, 0.002, 0.005, 0.01])
 async def test_a_stream_that_breaks_off_leaves_nothing(
-    session: Stub, blobs: Blobs, owner: Database, tenant_id: UUID
+    session: Stub, blobs: Blobs, owner: Database, tenant_id: UUID, pause: float
 ) -> None:
     session_id, came = await open_session(session), asyncio.Event()
 
     async def broken() -> AsyncIterator[blob_service_pb2.PutBlobRequest]:
         yield header(session_id)
+        # Whole pieces: nothing tells that more was to come.
         for request in chunked(_bytes(2 * MEBI)):
             yield request
         came.set()
         await asyncio.Event().wait()
 
-    call = blobs.PutBlob(broken())
-    await came.wait()
-
     async def some() -> bool:
         return (await _rows(owner, tenant_id))[2] > 0
 
+    call = blobs.PutBlob(broken())
+    await came.wait()
     await eventually(some)
+    await asyncio.sleep(pause)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
@@ -304,6 +306,7 @@ def test_pieces_are_whole_but_for_the_last(sizes: list[int]) -> None:
     pieces, data = Pieces(), [bytes([number]) * size for number, size in enumerate(sizes)]
     made = [piece for chunk in data for piece in pieces.add(chunk)]
     assert all(len(piece) == PIECE_BYTES for piece in made)
+    assert bool(pieces.rest()) == bool(sizes)
     made += pieces.rest()
     assert b"".join(made) == b"".join(data)
     assert (pieces.size, pieces.sha256()) == (sum(sizes), hashlib.sha256(b"".join(data)).digest())

@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 import pytest
+import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from minion.session.v1 import message_pb2 as messages
@@ -225,6 +226,13 @@ def _without_blobs(history: list[Message]) -> list[messages.Message]:
     return made
 
 
+@pytest_asyncio.fixture(loop_scope="session")
+async def warm(session: Stub) -> Stub:
+    """The service over a channel that is connected: making histories keeps the loop busy."""
+    await open_session(session)
+    return session
+
+
 @settings(
     max_examples=40,
     deadline=None,
@@ -232,18 +240,18 @@ def _without_blobs(history: list[Message]) -> list[messages.Message]:
 )
 @given(history=transcripts(most=12), budget=st.sampled_from([256, 1_000, 8_000]), most=st.integers(1, 14))
 async def test_every_context_over_the_wire_is_accepted(
-    session: Stub, history: list[Message], budget: int, most: int
+    warm: Stub, history: list[Message], budget: int, most: int
 ) -> None:
-    session_id = await open_session(session)
+    session_id = await open_session(warm)
     if history:
-        await session.AppendMessages(append(session_id, *_without_blobs(history)))
+        await warm.AppendMessages(append(session_id, *_without_blobs(history)))
     try:
-        context = await context_of(session, session_id, token_budget=budget, max_messages=most)
+        context = await context_of(warm, session_id, token_budget=budget, max_messages=most)
     except grpc.aio.AioRpcError as error:
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT  # noqa: PT017 - a budget may be too small
     else:
         assert faults([_stored(message) for message in context.messages]) == []
-    begun = await session.BeginTurn(turn(session_id, "now", token_budget=budget, max_messages=most))
+    begun = await warm.BeginTurn(turn(session_id, "now", token_budget=budget, max_messages=most))
     assert faults([_stored(message) for message in begun.context]) == []
     assert begun.context[-1] == begun.message
     assert begun.context_token_count <= budget

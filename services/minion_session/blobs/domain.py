@@ -55,7 +55,7 @@ class Slice:
 
 
 class Pieces:
-    """Makes pieces of one size out of chunks of any, and counts and hashes on the way."""
+    """Makes pieces of one size out of chunks of any, and counts and hashes on the way. The last is held back."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -63,17 +63,17 @@ class Pieces:
         self.size = 0
 
     def add(self, chunk: bytes) -> list[bytes]:
-        """Takes a chunk and gives the pieces that are full."""
+        """Takes a chunk and gives the pieces that are full and not the last."""
         self.size += len(chunk)
         self._hash.update(chunk)
         self._rest += chunk
-        whole = len(self._rest) // PIECE_BYTES * PIECE_BYTES
+        whole = max(len(self._rest) - 1, 0) // PIECE_BYTES * PIECE_BYTES
         full = [bytes(self._rest[start : start + PIECE_BYTES]) for start in range(0, whole, PIECE_BYTES)]
         del self._rest[:whole]
         return full
 
     def rest(self) -> list[bytes]:
-        """Gives what is left: the last piece, or none."""
+        """Gives the last piece; none when no byte came."""
         return [bytes(self._rest)] if self._rest else []
 
     def sha256(self) -> bytes:

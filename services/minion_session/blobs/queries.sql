@@ -11,8 +11,12 @@ SELECT session.add_chunks($1, $2, $3, $4);
 SELECT * FROM session.keep_blob($1, $2, $3, $4, $5, $6, $7);
 
 -- name: drop_upload
--- Drops a blob on its way in, unless it moved within an age.
+-- Drops a blob whose call was broken off.
 SELECT session.drop_upload($1, $2, $3);
+
+-- name: drop_upload_left
+-- Drops a blob on its way in, unless it moved within an age.
+SELECT session.drop_upload_left($1, $2, $3);
 
 -- name: uploads_left
 -- Blobs of all tenants that are on their way in and haven't moved for an age.

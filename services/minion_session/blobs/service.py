@@ -33,9 +33,9 @@ class Blobs:
         if new.size_bytes is not None and new.size_bytes > self._limit_bytes:
             raise self._too_large()
         tenant_id, blob_id = tenant(), uuid7()
-        await self._store.begin(tenant_id, blob_id, new.session_id)
         kept = False
         try:
+            await self._store.begin(tenant_id, blob_id, new.session_id)
             pieces, place = Pieces(), 0
             async for chunk in chunks:
                 full = pieces.add(chunk)
@@ -47,15 +47,16 @@ class Blobs:
                     await self._store.add(tenant_id, blob_id, place, full)
                     place += len(full)
             _check(new, pieces)
-            if rest := pieces.rest():
-                await self._store.add(tenant_id, blob_id, place, rest)
+            # A call that is cancelled looks like a stream that has ended, until the cancellation comes a moment later:
+            # it finds us here, before the blob is anybody's.
+            await self._store.add(tenant_id, blob_id, place, pieces.rest())
             blob = await self._store.keep(tenant_id, blob_id, new, pieces.size, pieces.sha256())
             kept = True
             return blob
         finally:
             if not kept:
                 # In a task of its own: the caller may have gone, and its call with it. What is left, a worker drops.
-                dropping = asyncio.create_task(self._drop(tenant_id, blob_id))
+                dropping = asyncio.create_task(self._drop(tenant_id, blob_id, new.session_id))
                 self._dropping.add(dropping)
                 dropping.add_done_callback(self._dropping.discard)
 
@@ -87,9 +88,9 @@ class Blobs:
 
         return blob, read()
 
-    async def _drop(self, tenant_id: UUID, blob_id: UUID) -> None:
+    async def _drop(self, tenant_id: UUID, blob_id: UUID, session_id: UUID) -> None:
         try:
-            await self._store.drop(tenant_id, blob_id)
+            await self._store.drop(tenant_id, blob_id, session_id)
         except MinionError as error:
             structlog.get_logger().warning("upload not dropped", blob_id=str(blob_id), reason=error.reason)
 

@@ -56,9 +56,13 @@ class BlobStore:
         _check(row, new.session_id)
         return _blob_from_row(row)
 
-    async def drop(self, tenant_id: UUID, blob_id: UUID, *, age: timedelta | None = None) -> bool:
-        """Drops a blob that is on its way in, unless it moved within `age`; says whether it did."""
-        return bool(await self._database.fetch_value(_QUERIES.drop_upload, tenant_id, blob_id, age))
+    async def drop(self, tenant_id: UUID, blob_id: UUID, session_id: UUID) -> None:
+        """Drops a blob whose call was broken off, even where it came whole at the last moment."""
+        await self._database.execute(_QUERIES.drop_upload, tenant_id, blob_id, session_id)
+
+    async def drop_left(self, tenant_id: UUID, blob_id: UUID, age: timedelta) -> bool:
+        """Drops a blob that is on its way in, unless it moved within an age; says whether it did."""
+        return bool(await self._database.fetch_value(_QUERIES.drop_upload_left, tenant_id, blob_id, age))
 
     async def left(self, age: timedelta, most: int) -> list[tuple[UUID, UUID]]:
         """Lists blobs of all tenants that haven't moved for an age: tenant and blob."""

@@ -27,6 +27,6 @@ class UploadsLeft:
         while True:
             left = await self._store.left(self._age, _BATCH)
             for tenant_id, blob_id in left:
-                dropped += await self._store.drop(tenant_id, blob_id, age=self._age)
+                dropped += await self._store.drop_left(tenant_id, blob_id, self._age)
             if len(left) < _BATCH:
                 return dropped

@@ -56,7 +56,10 @@ class _Call:
         name = _name(self.part.name)
         if self.answer is None:
             return ToolResultPart(self.shown_id, name, NO_RESULT, is_error=True)
-        return replace(self.answer, tool_call_id=self.shown_id, name=name, output=_output(self.answer))
+        output = _output(self.answer)
+        if (self.shown_id, name) == (self.answer.tool_call_id, self.answer.name) and output is self.answer.output:
+            return self.answer
+        return replace(self.answer, tool_call_id=self.shown_id, name=name, output=output)
 
 
 def exchanges(messages: Sequence[Message]) -> list[Unit]:

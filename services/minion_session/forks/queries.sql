@@ -8,9 +8,14 @@ SELECT * FROM session.lock_for_fork($1, $2, $3);
 
 -- name: list_exchanges
 -- Which calls the messages between two places make, and which they answer.
+-- What others say isn't looked at.
 SELECT m.sequence, m.role,
-       ARRAY(SELECT p -> 'call' ->> 'id' FROM jsonb_array_elements(m.parts) p WHERE p ? 'call') AS calls,
-       ARRAY(SELECT p -> 'result' ->> 'id' FROM jsonb_array_elements(m.parts) p WHERE p ? 'result') AS results
+       ARRAY(SELECT p -> 'call' ->> 'id'
+               FROM jsonb_array_elements(CASE m.role WHEN 'assistant' THEN m.parts ELSE '[]' END) p
+              WHERE p ? 'call') AS calls,
+       ARRAY(SELECT p -> 'result' ->> 'id'
+               FROM jsonb_array_elements(CASE m.role WHEN 'tool' THEN m.parts ELSE '[]' END) p
+              WHERE p ? 'result') AS results
   FROM session.read_stretch($1, $2, $3, $4) m
  ORDER BY m.sequence;
 

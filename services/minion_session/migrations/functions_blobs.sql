@@ -84,14 +84,25 @@ BEGIN
       INTO blob_id, session_id, size_bytes, sha256, media_type, name, create_time;
 END $$;
 
--- Drops a blob that is on its way in, unless it moved within an age; NULL drops it at once. Says whether it did.
-CREATE OR REPLACE FUNCTION session.drop_upload(tenant uuid, blob uuid, age interval)
+-- Drops a blob whose call was broken off: its bytes on their way, or, where the last step was done before the call's end
+-- was seen, the blob itself.
+CREATE OR REPLACE FUNCTION session.drop_upload(tenant uuid, blob uuid, target uuid) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM set_config('minion.tenant', tenant::text, true);
+    -- The step may be under way yet.
+    PERFORM FROM session.blob_contents c WHERE c.tenant_id = tenant AND c.blob_id = blob FOR UPDATE;
+    DELETE FROM session.blobs b WHERE b.tenant_id = tenant AND b.session_id = target AND b.blob_id = blob;
+    DELETE FROM session.blob_contents c
+     WHERE c.tenant_id = tenant AND c.blob_id = blob AND c.session_id IS NOT NULL;
+END $$;
+
+-- Drops a blob that is on its way in, unless it moved within an age. Says whether it did.
+CREATE OR REPLACE FUNCTION session.drop_upload_left(tenant uuid, blob uuid, age interval)
 RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
     DELETE FROM session.blob_contents c
-     WHERE c.tenant_id = tenant AND c.blob_id = blob AND c.session_id IS NOT NULL
-       AND (age IS NULL OR c.updated_at < now() - age);
+     WHERE c.tenant_id = tenant AND c.blob_id = blob AND c.session_id IS NOT NULL AND c.updated_at < now() - age;
     RETURN FOUND;
 END $$;
 

@@ -6,50 +6,69 @@
 -- half of the budget at most, since a larger one is shown cut. When they begin amid a turn, the user's message that
 -- opened it follows, from no more than a thousand further back: a context begins with a user's message. The sequence
 -- has no gaps, so all of it is a range of the primary key, however long the session is. `shared` is the session's
--- shared_sequence: messages up to it are read from their holders. Planning it takes ten times as long as running it, so
--- it is planned once a connection.
+-- shared_sequence: messages up to it are read from their holders. Planning takes longer than running, so that it is
+-- planned once a connection.
 CREATE OR REPLACE FUNCTION session.read_window(
     tenant uuid, target uuid, shared bigint, upto bigint, token_budget bigint, most integer, most_bytes bigint
 ) RETURNS TABLE (
     sequence bigint, role text, author text, parts jsonb, token_count integer, run_id uuid, metadata jsonb,
     create_time timestamptz
 ) LANGUAGE plpgsql ROWS 50 SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    count   bigint;
+    lowest  bigint;
+    opening bigint;
 BEGIN
-    RETURN QUERY
-    WITH counted AS (
-        SELECT m.sequence, m.role, m.author, m.parts, m.token_count, m.run_id, m.metadata, m.create_time,
-               sum(least(m.token_count, token_budget / 2)) OVER w - least(m.token_count, token_budget / 2) AS tokens_after,
-               sum(m.byte_count) OVER w AS bytes_so_far
-          FROM (SELECT own.* FROM session.messages own
-                 WHERE own.tenant_id = tenant AND own.session_id = target
-                   AND own.sequence > greatest(upto - most, shared) AND own.sequence <= upto
-                UNION ALL
-                SELECT held.*
-                  FROM session.read_stretch(tenant, target, greatest(upto - most, 0), least(upto, shared)) held
-                 WHERE upto - most < shared) m
-        WINDOW w AS (ORDER BY m.sequence DESC)
-    ), shown AS MATERIALIZED (
-        SELECT c.* FROM counted c
-         WHERE c.sequence = upto OR (c.tokens_after <= 2 * token_budget AND c.bytes_so_far <= most_bytes)
-    ), opening AS (
-        SELECT older.*
-          FROM (SELECT own.* FROM session.messages own
-                 WHERE own.tenant_id = tenant AND own.session_id = target AND own.role = 'user'
-                   AND own.sequence < (SELECT min(s.sequence) FROM shown s)
-                   AND own.sequence >= (SELECT min(s.sequence) FROM shown s) - 1000
-                   AND own.sequence > shared
-                UNION ALL
-                SELECT held.*
-                  FROM session.read_stretch(tenant, target, greatest((SELECT min(s.sequence) FROM shown s) - 1001, 0),
-                                            least((SELECT min(s.sequence) FROM shown s) - 1, shared)) held
-                 WHERE held.role = 'user' AND (SELECT min(s.sequence) FROM shown s) - 1001 < shared) older
-         ORDER BY older.sequence DESC LIMIT 1
-    )
-    SELECT s.sequence, s.role, s.author, s.parts, s.token_count, s.run_id, s.metadata, s.create_time FROM shown s
-    UNION ALL
-    SELECT o.sequence, o.role, o.author, o.parts, o.token_count, o.run_id, o.metadata, o.create_time FROM opening o
-     WHERE (SELECT s.role FROM shown s ORDER BY s.sequence LIMIT 1) <> 'user'
-    ORDER BY 1 DESC;
+    IF upto - most >= shared THEN
+        RETURN QUERY
+        SELECT page.sequence, page.role, page.author, page.parts, page.token_count, page.run_id, page.metadata,
+               page.create_time
+          FROM (SELECT m.*,
+                       sum(least(m.token_count, token_budget / 2)) OVER w - least(m.token_count, token_budget / 2)
+                           AS tokens_after,
+                       sum(m.byte_count) OVER w AS bytes_so_far
+                  FROM session.messages m
+                 WHERE m.tenant_id = tenant AND m.session_id = target
+                   AND m.sequence > upto - most AND m.sequence <= upto
+                WINDOW w AS (ORDER BY m.sequence DESC)) page
+         WHERE page.sequence = upto OR (page.tokens_after <= 2 * token_budget AND page.bytes_so_far <= most_bytes)
+         ORDER BY page.sequence DESC;
+    ELSE
+        RETURN QUERY
+        SELECT page.sequence, page.role, page.author, page.parts, page.token_count, page.run_id, page.metadata,
+               page.create_time
+          FROM (SELECT m.*,
+                       sum(least(m.token_count, token_budget / 2)) OVER w - least(m.token_count, token_budget / 2)
+                           AS tokens_after,
+                       sum(m.byte_count) OVER w AS bytes_so_far
+                  FROM session.read_stretch(tenant, target, greatest(upto - most, 0), upto) m
+                WINDOW w AS (ORDER BY m.sequence DESC)) page
+         WHERE page.sequence = upto OR (page.tokens_after <= 2 * token_budget AND page.bytes_so_far <= most_bytes)
+         ORDER BY page.sequence DESC;
+    END IF;
+    -- What is counted only grows on the way back, so the rows are the newest without a gap.
+    GET DIAGNOSTICS count = ROW_COUNT;
+    lowest := upto - count + 1;
+    SELECT m.sequence INTO opening
+      FROM session.messages m
+     WHERE m.tenant_id = tenant AND m.session_id = target AND m.role = 'user'
+       AND m.sequence <= lowest AND m.sequence >= greatest(lowest - 1000, shared + 1)
+     ORDER BY m.sequence DESC LIMIT 1;
+    IF opening IS NULL AND shared > 0 THEN
+        SELECT max(m.sequence) INTO opening
+          FROM session.read_stretch(tenant, target, greatest(lowest - 1001, 0), least(lowest, shared)) m
+         WHERE m.role = 'user';
+    END IF;
+    IF opening < lowest AND opening > shared THEN
+        RETURN QUERY
+        SELECT m.sequence, m.role, m.author, m.parts, m.token_count, m.run_id, m.metadata, m.create_time
+          FROM session.messages m
+         WHERE m.tenant_id = tenant AND m.session_id = target AND m.sequence = opening;
+    ELSIF opening < lowest THEN
+        RETURN QUERY
+        SELECT m.sequence, m.role, m.author, m.parts, m.token_count, m.run_id, m.metadata, m.create_time
+          FROM session.read_stretch(tenant, target, opening - 1, opening) m;
+    END IF;
 END $$;
 
 -- The newest summary of a session that had been saved when the message after `before` came.
