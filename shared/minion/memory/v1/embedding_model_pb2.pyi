@@ -108,7 +108,9 @@ class EmbeddingModel(_message.Message):
     provider: _builtins.str
     """Who runs it: the part of the name before the slash. Given by the service."""
     dimension: _builtins.int
-    """Required. How many numbers a vector has, 1 to 4,000. Up to 2,000 they are indexed as `vector`, above as `halfvec`."""
+    """Required. How many numbers a vector has, 1 to 4,000. They are kept in
+    full precision and indexed in half (`halfvec`).
+    """
     distance: Global___EmbeddingDistance.ValueType
     """How nearness is measured."""
     state: Global___EmbeddingModelState.ValueType
