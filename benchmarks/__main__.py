@@ -32,7 +32,7 @@ def main() -> int:
     figures: list[Figure] = []
     print(_row("id", "figure", "value", "yardstick", "ratio", "goal", "ok"))
     for module in modules:
-        for figure in asyncio.run(module.measure(Options(short=arguments.short))):
+        for figure in _measured(module, Options(short=arguments.short)):
             if arguments.only and figure.id != arguments.only:
                 continue
             figures.append(figure)
@@ -41,6 +41,13 @@ def main() -> int:
         arguments.json.write_text("".join(json.dumps(dataclasses.asdict(figure)) + "\n" for figure in figures))
     missed = any(figure.ok is False for figure in figures)
     return 1 if missed and not arguments.short else 0
+
+
+def _measured(module: ModuleType, options: Options) -> list[Figure]:
+    # A module that calls as services do says on which event loop they run.
+    with asyncio.Runner(loop_factory=getattr(module, "LOOP_FACTORY", None)) as runner:
+        figures: list[Figure] = runner.run(module.measure(options))
+    return figures
 
 
 def _modules() -> Iterable[ModuleType]:

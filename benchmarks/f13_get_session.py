@@ -9,10 +9,8 @@ benchmarks.f13_get_session bare` and `… plain`, on a database given by the env
 import asyncio
 import os
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from uuid import UUID
 
 import asyncpg
@@ -20,23 +18,20 @@ import grpc
 import orjson
 import uvloop
 from minion.session.v1 import session_service_pb2 as pb
-from minion.session.v1.session_service_pb2_grpc import SessionServiceStub, add_SessionServiceServicer_to_server
+from minion.session.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from minion_auth import CallerKind, Identity, ServiceTokens
 from minion_auth.identity import enter
 from minion_postgres import Database
-from minion_session.messages.service import Messages
-from minion_session.messages.store import MessageStore
 from minion_session.servicer import SessionServicer
 from minion_session.sessions.service import Sessions
 from minion_session.sessions.store import SessionStore
 from minion_session.settings import SessionSettings
-from minion_session.workspace.service import Workspace
-from minion_session.workspace.store import WorkspaceStore
 from minion_telemetry import Telemetry
-from minion_testing.postgres import ClonedDatabase, cluster
+from minion_testing.postgres import cluster
 from uuid_utils.compat import uuid7
 
 from benchmarks.figure import Comparison, Figure, Operation, Options, interleave
+from benchmarks.session_stage import POOL, SERVICE_KEY, environ, open_session, serving
 
 ID = "F13"
 
@@ -48,8 +43,6 @@ SELECT session_id, agent_id, user_id, display_name, last_sequence, metadata, cre
 """
 _CONCURRENCY = 16
 _RATE_GOAL, _CPU_GOAL = 0.5, 300.0
-_SERVICE_KEY = "the service key of benchmarks, long enough to be one"
-_POOL = {"pool_min_size": 16, "pool_max_size": 16}
 
 
 async def measure(options: Options) -> list[Figure]:
@@ -58,14 +51,14 @@ async def measure(options: Options) -> list[Figure]:
     async with AsyncExitStack() as running:
         running_cluster = await running.enter_async_context(cluster(durable=True))
         database = await running_cluster.clone()
-        environ = _environ(database, tenant_id)
-        service = await running.enter_async_context(_serving("-m", "minion_session", environ=environ))
-        credential = ServiceTokens(_SERVICE_KEY, "gateway")
-        session_id = await _open(service.address, credential.mint(tenant_id))
-        environ["MINION_BENCH_SESSION"] = str(session_id)
+        variables = environ(database, tenant_id)
+        service = await running.enter_async_context(serving("-m", "minion_session", environ=variables))
+        credential = ServiceTokens(SERVICE_KEY, "gateway")
+        session_id = await open_session(service.address, credential.mint(tenant_id))
+        variables["MINION_BENCH_SESSION"] = str(session_id)
         this = ("-m", "benchmarks.f13_get_session")
-        bare = await running.enter_async_context(_serving(*this, "bare", environ=environ))
-        plain = await running.enter_async_context(_serving(*this, "plain", environ=environ))
+        bare = await running.enter_async_context(serving(*this, "bare", environ=variables))
+        plain = await running.enter_async_context(serving(*this, "plain", environ=variables))
         request = pb.GetSessionRequest(session_id=str(session_id)).SerializeToString()
         ours, yardstick, without = [
             await running.enter_async_context(_caller(one.address, request, credential, tenant_id))
@@ -130,69 +123,6 @@ def _cost(compared: Comparison) -> Figure:
     )
 
 
-class _Process:
-    """A running server: where it answers and which process it is."""
-
-    def __init__(self, address: str, pid: int) -> None:
-        self.address = address
-        self.pid = pid
-
-
-@asynccontextmanager
-async def _serving(*command: str, environ: Mapping[str, str]) -> AsyncIterator[_Process]:
-    """Runs a server for a block; its log goes to a file, as a deployment's goes somewhere."""
-    with tempfile.TemporaryDirectory(prefix="minion-bench-") as place:
-        log = Path(place) / "log"
-        with log.open("wb") as sink:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, *command, env=environ, stdout=sink, stderr=asyncio.subprocess.STDOUT
-            )
-        try:
-            yield _Process(await _address(log, process), process.pid)
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
-
-
-async def _address(log: Path, process: asyncio.subprocess.Process) -> str:
-    async with asyncio.timeout(30):
-        while process.returncode is None:
-            for line in _read(log).splitlines():
-                if line.startswith(b"{") and (logged := orjson.loads(line)).get("event") == "serving":
-                    return str(logged["address"])
-            await asyncio.sleep(0.05)
-    raise RuntimeError(f"the server did not start: {_read(log).decode()}")
-
-
-def _read(log: Path) -> bytes:
-    return log.read_bytes()
-
-
-def _environ(database: ClonedDatabase, tenant_id: UUID) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MINION_", "OTEL_"))}
-    return inherited | {
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "MINION_DATABASE_URL": database.dsn("session"),
-        "MINION_AUTH_MODE": "required",
-        "MINION_SERVICE_KEY": _SERVICE_KEY,
-        "MINION_SESSION_PORT": "0",
-        "MINION_SESSION_OPERATIONS_PORT": "0",
-        "MINION_BENCH_TENANT": str(tenant_id),
-        "MINION_BENCH_OWNER": database.dsn("session", "owner"),
-        **{f"MINION_{name.upper()}": str(value) for name, value in _POOL.items()},
-    }
-
-
-async def _open(address: str, credential: str) -> UUID:
-    async with grpc.aio.insecure_channel(address) as channel:
-        response = await SessionServiceStub(channel).CreateSession(
-            pb.CreateSessionRequest(agent_id=str(uuid7()), user_id="ada", display_name="A chat"),
-            metadata=(("authorization", f"Bearer {credential}"),),
-        )
-        return UUID(response.session.session_id)
-
-
 @asynccontextmanager
 async def _caller(address: str, request: bytes, credential: ServiceTokens, tenant_id: UUID) -> AsyncIterator[Operation]:
     """Gives the call: bytes in, bytes out, so that the client costs the same whoever answers."""
@@ -208,7 +138,7 @@ async def _caller(address: str, request: bytes, credential: ServiceTokens, tenan
 async def _serve_bare() -> None:
     tenant_id, session_id = UUID(os.environ["MINION_BENCH_TENANT"]), UUID(os.environ["MINION_BENCH_SESSION"])
     pool = await asyncpg.create_pool(
-        os.environ["MINION_BENCH_OWNER"], min_size=_POOL["pool_min_size"], max_size=_POOL["pool_max_size"]
+        os.environ["MINION_BENCH_OWNER"], min_size=POOL["pool_min_size"], max_size=POOL["pool_max_size"]
     )
 
     async def echo(request: bytes, context: object) -> bytes:
@@ -240,9 +170,9 @@ async def _serve_plain() -> None:
     async with await Database.connect(
         settings.app_dsn, schema="session", settings=settings, telemetry=telemetry
     ) as database:
-        servicer = _Plain(
-            Sessions(SessionStore(database)), Messages(MessageStore(database)), Workspace(WorkspaceStore(database))
-        )
+        # Of the nouns that GetSession needs alone.
+        servicer = _Plain.__new__(_Plain)
+        servicer._sessions = Sessions(SessionStore(database))
         servicer.identity = Identity(CallerKind.SERVICE, UUID(os.environ["MINION_BENCH_TENANT"]), "service:gateway")
         server = grpc.aio.server()
         add_SessionServiceServicer_to_server(servicer, server)

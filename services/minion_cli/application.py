@@ -13,7 +13,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "dev": ("minion_cli.development.command", "Run all five services and their Postgres on this machine."),
     "chat": ("minion_cli.chat", "Talk to an agent."),
     "agents": ("minion_cli.agents", "Create, list and move agents; see their tools."),
-    "sessions": ("minion_cli.sessions", "List, read and close sessions."),
+    "sessions": ("minion_cli.sessions", "List, read, watch and change sessions; erase a user's."),
     "runs": ("minion_cli.runs", "Start, list and watch runs."),
     "memories": ("minion_cli.memories", "Search, store, list and delete what agents remember."),
     "embeddings": ("minion_cli.embeddings", "Register embedding models; choose one, and move memories to it."),

@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 from minion.session.v1 import message_pb2, session_pb2, session_service_pb2
-from uuid_utils.compat import uuid7
 
 from minion_cli import output
 from minion_cli.agents import find_agent
@@ -12,10 +11,9 @@ from minion_cli.application import group
 from minion_cli.connection import Services, call
 from minion_cli.output import Column, Format, FormatOption, LimitOption
 from minion_cli.paging import take
+from minion_cli.session_life import SessionArgument, register
 
 app = group("Sessions: what was said.")
-
-SessionArgument = Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.")]
 
 _COLUMNS = (
     Column("SESSION ID", lambda session: session.session_id),
@@ -32,7 +30,7 @@ _COLUMNS = (
 def list_(
     agent: Annotated[str, typer.Option(help="Only sessions with this agent, by name or id.")] = "",
     user: Annotated[str, typer.Option(help="Only sessions of this user.")] = "",
-    status: Annotated[str | None, typer.Option(help="Only sessions that are active, closed or expired.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only these: active, closed, expired or archived.")] = None,
     limit: LimitOption = 50,
     form: FormatOption = Format.TABLE,
 ) -> None:
@@ -60,23 +58,43 @@ def get(session: SessionArgument, form: FormatOption = Format.TABLE) -> None:
 
 @app.command()
 def show(session: SessionArgument, limit: LimitOption = 200, form: FormatOption = Format.TABLE) -> None:
-    """Show what was said in a session, oldest first."""
+    """Show how a session stands and what was said in it, oldest first; programs get the messages alone."""
     request = session_service_pb2.ListMessagesRequest(session_id=session)
-    messages = call(
-        lambda services: take(services.sessions.ListMessages, request, "messages", message_pb2.Message, limit)
-    )
-    output.show_list(messages, _MESSAGE_COLUMNS, form)
+
+    async def work(services: Services) -> list[message_pb2.Message]:
+        if form is Format.TABLE:
+            found = (
+                await services.sessions.GetSession(session_service_pb2.GetSessionRequest(session_id=session))
+            ).session
+            workspace = await services.sessions.GetWorkspace(
+                session_service_pb2.GetWorkspaceRequest(session_id=session)
+            )
+            print(_summary(found, len(workspace.entries)), end="\n\n")
+        return await take(services.sessions.ListMessages, request, "messages", message_pb2.Message, limit)
+
+    output.show_list(call(work), _MESSAGE_COLUMNS, form)
 
 
-@app.command()
-def close(session: SessionArgument, form: FormatOption = Format.TABLE) -> None:
-    """Close a session; a run that had begun may still append its answer."""
-
-    async def work(services: Services) -> session_pb2.Session:
-        request = session_service_pb2.CloseSessionRequest(session_id=session, request_id=str(uuid7()))
-        return (await services.sessions.CloseSession(request)).session
-
-    output.show_one(call(work), form)
+def _summary(session: session_pb2.Session, entries: int) -> str:
+    """Writes what a person wants to know of a session beside what was said in it."""
+    facts = [
+        ("session", session.session_id),
+        ("name", session.display_name),
+        ("status", output.enum_text(session_pb2.SessionStatus, session.status)),
+        ("user", session.user_id),
+        ("agent", session.agent_id),
+        ("created", f"{output.time_text(session.create_time)} UTC"),
+        ("expires", f"{output.time_text(session.expire_time)} UTC" if session.HasField("expire_time") else "never"),
+        ("closed", f"{output.time_text(session.close_time)} UTC" if session.HasField("close_time") else ""),
+        ("archived", f"{output.time_text(session.archive_time)} UTC" if session.HasField("archive_time") else ""),
+        (
+            "parent",
+            f"{session.parent_session_id} up to message {session.fork_sequence}" if session.parent_session_id else "",
+        ),
+        ("messages", str(session.last_sequence)),
+        ("workspace", f"{entries} entries"),
+    ]
+    return "\n".join(f"{name:<10} {output.one_line(fact)}" for name, fact in facts if fact)
 
 
 def message_text(message: message_pb2.Message) -> str:
@@ -103,3 +121,5 @@ _MESSAGE_COLUMNS = (
     Column("TIME (UTC)", lambda message: output.time_text(message.create_time)),
     Column("TEXT", message_text, wide=True),
 )
+
+register(app, message_text)

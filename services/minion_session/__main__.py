@@ -8,11 +8,20 @@ from minion.session.v1 import session_service_pb2
 from minion.session.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from minion_grpc import Server, run
 from minion_grpc.verification import authenticating
-from minion_postgres import Database
+from minion_postgres import ChangeFeed, Database
 from minion_telemetry import Telemetry
 
+from minion_session.changes.service import Activity, Changes
+from minion_session.changes.store import ActivityStore
+from minion_session.changes.worker import purge_changes, tell_activity
+from minion_session.erasure.service import Erasure
+from minion_session.erasure.store import ErasureStore
+from minion_session.expiry.service import Expiry
+from minion_session.expiry.store import ExpiryStore
+from minion_session.expiry.worker import clean_for_ever
 from minion_session.messages.service import Messages
 from minion_session.messages.store import MessageStore
+from minion_session.messages.watching import MessageWatch
 from minion_session.servicer import SessionServicer
 from minion_session.sessions.service import Sessions
 from minion_session.sessions.store import SessionStore
@@ -29,9 +38,20 @@ async def compose(settings: SessionSettings, telemetry: Telemetry) -> AsyncItera
         authenticating(settings, telemetry) as authenticator,
         await Database.connect(settings.app_dsn, schema="session", settings=settings, telemetry=telemetry) as database,
     ):
-        sessions = SessionStore(database)
+        sessions, messages = SessionStore(database), MessageStore(database)
+        feed = ChangeFeed(database, schema="session", interval=settings.feed_poll_seconds, kept=settings.changes_kept)
+        expiry = Expiry(ExpiryStore(database), kept=settings.expired_kept)
+        activity = Activity(ActivityStore(database), pause=settings.activity_pause, overlap=settings.activity_overlap)
         servicer = SessionServicer(
-            Sessions(sessions), Messages(MessageStore(database)), Workspace(WorkspaceStore(database))
+            sessions=Sessions(sessions),
+            messages=Messages(messages),
+            message_watch=MessageWatch(
+                messages, poll_seconds=settings.feed_poll_seconds, sync_seconds=settings.watch_sync_seconds
+            ),
+            workspace=Workspace(WorkspaceStore(database)),
+            changes=Changes(feed, settings.watch_sync_seconds),
+            expiry=expiry,
+            erasure=Erasure(ErasureStore(database)),
         )
         server = Server("session", settings, telemetry, authenticator)
         server.add(
@@ -42,6 +62,11 @@ async def compose(settings: SessionSettings, telemetry: Telemetry) -> AsyncItera
         active = ActiveSessions(sessions, telemetry.registry, seconds=settings.active_count_seconds)
         server.background(active.run, name="active_sessions")
         server.background(partial(purge_requests, database), name="purge_requests")
+        server.background(partial(purge_changes, feed), name="purge_changes")
+        # Four looks in the time of a round: each finds it due or not, on whichever replica.
+        look = min(settings.activity_seconds / 4, 5.0)
+        server.background(partial(tell_activity, activity, look), name="tell_activity")
+        server.background(partial(clean_for_ever, expiry, settings.expiry_seconds), name="clean_expired")
         yield server
 
 

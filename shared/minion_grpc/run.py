@@ -13,6 +13,7 @@ from minion_errors import MinionError
 from minion_settings import SettingsError, unknown
 from minion_telemetry import OperationsServer, Telemetry, configure_logging
 
+from minion_grpc.collector import spare_calls
 from minion_grpc.server import Server
 from minion_grpc.settings import ServerSettings
 
@@ -71,6 +72,7 @@ async def _serve(settings: _S, compose: Compose[_S]) -> int:
             operations.start()
             try:
                 await server.start()
+                spare_calls()
                 await stop.wait()
             finally:
                 await server.drain_and_stop()

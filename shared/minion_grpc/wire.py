@@ -33,8 +33,16 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def to_timestamp(moment: datetime) -> Timestamp:
     """Converts an aware datetime; microseconds are kept."""
+    timestamp = Timestamp()
+    set_timestamp(timestamp, moment)
+    return timestamp
+
+
+def set_timestamp(timestamp: Timestamp, moment: datetime) -> None:
+    """Sets a timestamp where it stands, such as in a list's item."""
     since = moment - _EPOCH
-    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
+    timestamp.seconds = since.days * 86_400 + since.seconds
+    timestamp.nanos = since.microseconds * 1_000
 
 
 def to_optional_timestamp(moment: datetime | None) -> Timestamp | None:

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable
 from time import perf_counter, thread_time
 from typing import Any
 
-
 _TRIES = 3
 
 

@@ -7,6 +7,7 @@ from minion_testing.postgres import ClonedDatabase
 
 # Tables that hold no tenant's content, and why.
 _INFRASTRUCTURE = {
+    ("session", "activity_rounds"): "one row with two times, reached through functions of the owner alone",
     ("memory", "embedding_models"): "models are the deployment's, not a tenant's",
 }
 _TABLES = """

@@ -7,12 +7,14 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 
 from tests.architecture.contract import ROOT, methods, reasons
 
-_READS = ("Get", "List", "Search", "Resolve", "Watch", "Verify", "Validate")
+_READS = ("Get", "List", "Search", "Export", "Resolve", "Watch", "Verify", "Validate")
 # Mutations that take no request_id, and why they are safe to retry without one.
 _KEYED_OTHERWISE = {
     "RecordActivities": "each activity_id is its own key",
     "BeginTurn": "its source (run and step) is its key, for ever",
+    "CleanupExpiredSessions": "what was told and deleted is not there to be told and deleted again",
     "EndTurn": "releasing what isn't held changes nothing",
+    "ImportMemories": "agent, user and key are each memory's own key",
     "Complete": "stores nothing; a retry asks and pays again, as its comment says",
     "StreamComplete": "stores nothing; a retry asks and pays again, as its comment says",
     "Embed": "stores nothing",

@@ -43,7 +43,7 @@ def test_every_migration_goes_both_ways() -> None:
 
 
 # What each schema has by copy; the gateway's runs and the activity's rows are their own keys.
-_SHARED = {"registry": (idempotency, feed), "session": (idempotency,), "memory": (idempotency,)}
+_SHARED = {"registry": (idempotency, feed), "session": (idempotency, feed), "memory": (idempotency,)}
 
 
 def test_what_schemas_share_is_copied_as_it_is() -> None:

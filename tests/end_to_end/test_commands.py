@@ -129,6 +129,49 @@ def test_a_conversation_and_all_that_is_left_of_it(
     assert shown("sessions", "close", session_id)["status"] == "SESSION_STATUS_CLOSED"
 
 
+def test_a_sessions_life(
+    shown: Show,
+    told: Callable[..., str],
+    talk: Callable[..., list[str]],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    session_id = talk("What is 6 * 7?\n", "demo", "--user", "lin")[-1].split()[-1]
+    described = tmp_path / "metadata.yaml"
+    described.write_text("plan: pro")
+    changed = shown("sessions", "update", session_id, "--name", "Sums", "--metadata", str(described))
+    assert (changed["display_name"], changed["metadata"]) == ("Sums", {"plan": "pro"})
+    assert told("sessions", "update", session_id, "--name", "x", "--etag", "old").startswith("error: ETAG_MISMATCH: ")
+    assert run(["sessions", "extend", session_id, "--ttl", "soon"]) == 2
+    assert "is no span such as 90s" in capsys.readouterr().err
+    assert shown("sessions", "extend", session_id, "--ttl", "12h")["expire_time"]
+
+    assert run(["sessions", "show", session_id]) == 0
+    text = capsys.readouterr().out
+    for line in ("name       Sums", "status     active", "user       lin", "messages ", "workspace ", "expires "):
+        assert line in text
+    assert "What is 6 * 7?" in text
+
+    assert run(["sessions", "watch", session_id, "--until-synced"]) == 0
+    assert "What is 6 * 7?" in capsys.readouterr().out
+    assert run(["sessions", "watch", "--until-synced"]) == 0
+    cursor = capsys.readouterr().out.split()[-1]
+    assert told("sessions", "archive", session_id).startswith("error: SESSION_STATUS_FORBIDS: ")
+    shown("sessions", "close", session_id)
+    assert shown("sessions", "archive", session_id)["status"] == "SESSION_STATUS_ARCHIVED"
+    assert session_id in [one["session_id"] for one in shown("sessions", "list", "--status", "archived")]
+    assert run(["sessions", "cleanup"]) == 0
+    assert capsys.readouterr().out == "0 expired, 0 deleted\n"
+    assert run(["sessions", "delete", session_id]) == 0
+    assert told("sessions", "get", session_id).startswith("error: SESSION_NOT_FOUND: ")
+
+    assert run(["sessions", "watch", "--cursor", cursor, "--until-synced", "-o", "json"]) == 0
+    sent = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    kinds = [change["kind"].removeprefix("SESSION_CHANGE_KIND_") for change in sent]
+    assert [kind for kind in kinds if kind not in ("ACTIVE", "SYNCED")] == ["CLOSED", "ARCHIVED", "DELETED"]
+    assert shown("sessions", "erase", "lin")["erasure_id"]
+
+
 async def test_a_conversation_in_a_terminal(stack: RunningStack, plain_environ: dict[str, str]) -> None:
     terminal, inside = pty.openpty()
     try:

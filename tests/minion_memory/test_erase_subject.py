@@ -156,11 +156,12 @@ async def test_erasure_checks_its_fields(memories: Stub, fields: dict[str, str],
 
 async def test_counts_go_with_their_own_tenant_alone(memories: Stub, postgres: ClonedDatabase, tenant_id: UUID) -> None:
     memory = await stored(memories)
+    agent_id = UUID(memory.agent_id)
     await memories.DeleteMemory(pb.DeleteMemoryRequest(memory_id=memory.memory_id))
     async with await postgres.connect("memory") as app:
         async with app.transaction(uuid4()) as foreign:
-            await foreign.execute("SELECT memory.forget_scopes($1, 'ann')", tenant_id)
+            await foreign.execute("SELECT memory.forget_scopes($1, ARRAY[$2::uuid], 'ann')", tenant_id, agent_id)
         assert (await rows(postgres, tenant_id))["scope_counts"] == 1
         async with app.transaction(tenant_id) as own:
-            await own.execute("SELECT memory.forget_scopes($1, 'ann')", tenant_id)
+            await own.execute("SELECT memory.forget_scopes($1, ARRAY[$2::uuid], 'ann')", tenant_id, agent_id)
         assert (await rows(postgres, tenant_id))["scope_counts"] == 0

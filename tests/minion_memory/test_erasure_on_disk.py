@@ -14,18 +14,18 @@ from google.protobuf import struct_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
 from minion.memory.v1 import memory_pb2
 from minion.memory.v1 import memory_service_pb2 as pb
+from minion_testing.forensics import clear_away, keep_no_log, traces
 from minion_testing.postgres import ClonedDatabase, cluster
 from minion_testing.serving import serve
 from uuid_utils.compat import uuid7
 
-from tests.minion_memory.forensics import clear_away, keep_no_log, traces
 from tests.minion_memory.stage import MODEL, Stub, batch, calling, placed, scattered
 
 _FIELDS = ("content", "key", "speaker", "label", "metadata", "quote", "reason", "user")
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def own(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ClonedDatabase]:
+async def own() -> AsyncIterator[ClonedDatabase]:
     """A server of the test's own: its whole disk is looked at."""
     async with cluster() as running:
         database = await running.clone()

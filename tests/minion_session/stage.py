@@ -17,8 +17,18 @@ Stub: TypeAlias = "SessionServiceAsyncStub"
 
 
 def serving(database: ClonedDatabase, **overrides: Any) -> AbstractAsyncContextManager[Served]:
-    """Runs a replica on a database for a block; it counts its active sessions often."""
-    return serve("session", database, active_count_seconds=0.05, **overrides)
+    """Runs a replica on a database for a block; it counts its active sessions often, and looks often for news.
+
+    What it does to sessions by itself it does seldom: tests that are about it say so.
+    """
+    values = {
+        "active_count_seconds": 0.05,
+        "feed_poll_seconds": 0.02,
+        "watch_sync_seconds": 0.3,
+        "activity_seconds": 3_600,
+        "expiry_seconds": 3_600,
+    }
+    return serve("session", database, **{**values, **overrides})
 
 
 @asynccontextmanager

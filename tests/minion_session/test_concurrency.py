@@ -1,8 +1,9 @@
 """Many writers on several replicas: nothing lost, nothing twice, no gap."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from uuid import UUID
 
 import grpc
@@ -55,31 +56,72 @@ async def everything(session: Stub, session_id: str) -> list[messages.Message]:
             return found
 
 
-async def test_concurrent_appends_with_retries_are_gapless_and_stored_once(stubs: list[Stub]) -> None:
+async def hammer(stubs: list[Stub], *, writers: int, appends: int, batch: int = 1) -> None:
+    """Lets many writers append to one session, each append tried several times, and looks at what came of it.
+
+    The first try is cut off by its caller at some point, as a client's is whose connection breaks; then it is tried
+    twice at once on two replicas, and once more on a third.
+    """
     session_id = await open_session(stubs[0])
+    chance = random.Random(20_260_101)  # noqa: S311 - repeatable, not secret
 
     async def writer(number: int) -> None:
-        for index in range(APPENDS):
-            batch = [f"{number}.{index}.{place}" for place in range(1 + (number * 7 + index) % 3)]
+        for index in range(appends):
+            texts = [f"{number}.{index}.{place}" for place in range(1 + (number * 7 + index) % batch)]
             # Half are keyed by a request_id, half by a run's step.
             keyed = {"request_id": new_id()} if index % 2 else {"source": source(str(UUID(int=number + 1)), index + 1)}
-            request = append(session_id, *batch, **keyed)
-            # Three tries on both replicas, two of them at once: as a client retries that heard nothing.
-            first, second = await asyncio.gather(*[stub.AppendMessages(request) for stub in stubs])
-            third = await stubs[(number + index) % 2].AppendMessages(request)
+            request = append(session_id, *texts, **keyed)
+            some = [stubs[(number + index + place) % len(stubs)] for place in range(4)]
+            with suppress(TimeoutError):
+                async with asyncio.timeout(chance.uniform(0, 0.02)):
+                    await some[0].AppendMessages(request)
+            first, second = await asyncio.gather(*[stub.AppendMessages(request) for stub in some[1:3]])
+            third = await some[3].AppendMessages(request)
             assert first == second == third
-            assert third.last_sequence - third.first_sequence == len(batch) - 1
+            assert third.last_sequence - third.first_sequence == len(texts) - 1
 
-    await asyncio.gather(*[writer(number) for number in range(WRITERS)])
+    await asyncio.gather(*[writer(number) for number in range(writers)])
     stored = await everything(stubs[1], session_id)
     assert [message.sequence for message in stored] == list(range(1, len(stored) + 1))
     texts = [message.parts[0].text for message in stored]
     assert len(set(texts)) == len(texts)
     assert {text.rpartition(".")[0] for text in texts} == {
-        f"{number}.{index}" for number in range(WRITERS) for index in range(APPENDS)
+        f"{number}.{index}" for number in range(writers) for index in range(appends)
     }
+    if batch == 1:
+        assert len(stored) == writers * appends
     times = [message.create_time.ToNanoseconds() for message in stored]
     assert times == sorted(times)
+
+
+async def set_at_once(stubs: list[Stub], *, keys: int, rounds: int) -> None:
+    """Lets many callers set a key each at once, several times, expecting each its own version."""
+    session_id = await open_session(stubs[0])
+
+    async def put(key: int, number: int) -> None:
+        change = pb.WorkspaceChange(key=f"key {key}", value=wire.to_value(number), expected_version=number)
+        request = pb.SetWorkspaceEntriesRequest(session_id=session_id, changes=[change], request_id=new_id())
+        await stubs[key % len(stubs)].SetWorkspaceEntries(request)
+
+    for number in range(rounds):
+        await asyncio.gather(*[put(key, number) for key in range(keys)])
+    entries = (await stubs[0].GetWorkspace(pb.GetWorkspaceRequest(session_id=session_id))).entries
+    assert len(entries) == keys
+    assert {entry.version for entry in entries} == {rounds}
+
+
+async def test_concurrent_appends_with_retries_are_gapless_and_stored_once(stubs: list[Stub]) -> None:
+    await hammer(stubs, writers=WRITERS, appends=APPENDS, batch=3)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+async def test_64_writers_on_three_replicas_lose_and_double_nothing(postgres: ClonedDatabase, tenant_id: UUID) -> None:
+    async with AsyncExitStack() as running:
+        replicas = [await running.enter_async_context(serving(postgres)) for _ in range(3)]
+        stubs = [await running.enter_async_context(gateway(one, tenant_id)) for one in replicas]
+        await hammer(stubs, writers=64, appends=100)
+        await set_at_once(stubs, keys=64, rounds=10)
 
 
 async def test_of_appends_that_expect_the_same_sequence_one_succeeds(stubs: list[Stub]) -> None:
@@ -135,18 +177,7 @@ async def test_one_step_on_two_sessions_at_once_appends_to_one(stubs: list[Stub]
 
 
 async def test_independent_workspace_keys_never_conflict(stubs: list[Stub]) -> None:
-    session_id = await open_session(stubs[0])
-
-    async def put(key: int, number: int) -> None:
-        change = pb.WorkspaceChange(key=f"key {key}", value=wire.to_value(number), expected_version=number)
-        request = pb.SetWorkspaceEntriesRequest(session_id=session_id, changes=[change], request_id=new_id())
-        await stubs[key % 2].SetWorkspaceEntries(request)
-
-    for number in range(3):
-        await asyncio.gather(*[put(key, number) for key in range(32)])
-    entries = (await stubs[0].GetWorkspace(pb.GetWorkspaceRequest(session_id=session_id))).entries
-    assert len(entries) == 32
-    assert {entry.version for entry in entries} == {3}
+    await set_at_once(stubs, keys=64, rounds=2)
 
 
 async def test_of_setters_that_expect_the_same_version_one_succeeds(stubs: list[Stub]) -> None:

@@ -90,6 +90,16 @@ BEGIN
               walked_label, walked_value, now();
 END $$;
 
+-- The same with the filters of the release before, for as long as its replicas are about.
+DROP FUNCTION IF EXISTS memory.list_query(boolean, boolean, boolean);
+CREATE OR REPLACE FUNCTION memory.list_memories(
+    tenant uuid, agent uuid, subject text, kind text, after_time timestamptz, after_id uuid,
+    most_rows integer, most_bytes bigint
+) RETURNS TABLE (row_count bigint, memory memory.memory_details) LANGUAGE sql STABLE AS $$
+    SELECT * FROM memory.list_memories(
+        tenant, agent, subject, kind, NULL, NULL, true, after_time, after_id, most_rows, most_bytes);
+$$;
+
 -- One page of memories on their way out, those that are no longer so too, with their vectors where they are wanted.
 CREATE OR REPLACE FUNCTION memory.export_memories(
     tenant uuid, agent uuid, subject text, with_vectors boolean,

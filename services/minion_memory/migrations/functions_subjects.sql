@@ -1,21 +1,32 @@
 -- What ends: all of a user, when asked; and what was kept for as long as its kind is.
 
--- Erases at most so many memories of a user, and what hangs on them; counts what went. The last call, which finds fewer,
--- takes the rest along: extraction jobs, stored replies and the counts themselves.
+-- Erases at most so many memories of a user, and what hangs on them, with the extraction jobs; counts what went. The last
+-- call, which finds fewer, takes the rest along: stored replies and the counts themselves.
 CREATE OR REPLACE FUNCTION memory.erase_subject(tenant uuid, subject text, most integer)
 RETURNS TABLE (
     memory_count bigint, vector_count bigint, revision_count bigint, extraction_job_count bigint,
     stored_reply_count bigint, erase_time timestamptz, done boolean
 ) LANGUAGE plpgsql AS $$
 DECLARE
+    agents uuid[];
     victims uuid[];
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
-    -- Whoever stores waits, and then begins anew.
-    PERFORM memory.lock_scopes(tenant, array_agg(scope.agent_id), array_agg(scope.user_id))
-       FROM memory.scope_counts scope WHERE scope.tenant_id = tenant AND scope.user_id = subject;
+    -- Whoever stores waits, and then begins anew. Of scopes that come after this look nothing is touched: their writers
+    -- may wait for us.
+    agents := ARRAY(SELECT scope.agent_id FROM memory.scope_counts scope
+                     WHERE scope.tenant_id = tenant AND scope.user_id = subject);
+    PERFORM memory.lock_scopes(tenant, agents, array_fill(subject, ARRAY[cardinality(agents)]));
+    -- Jobs first: one that is about to write has done so before we look for memories, or finds itself gone and writes
+    -- nothing.
+    extraction_job_count := 0;
+    IF to_regclass('memory.extraction_jobs') IS NOT NULL THEN
+        DELETE FROM memory.extraction_jobs j WHERE j.tenant_id = tenant AND j.user_id = subject;
+        GET DIAGNOSTICS extraction_job_count = ROW_COUNT;
+        DELETE FROM memory.watched_sessions w WHERE w.tenant_id = tenant AND w.user_id = subject;
+    END IF;
     victims := ARRAY(SELECT m.memory_id FROM memory.memories m
-                      WHERE m.tenant_id = tenant AND m.user_id = subject LIMIT most);
+                      WHERE m.tenant_id = tenant AND m.user_id = subject AND m.agent_id = ANY (agents) LIMIT most);
     SELECT count(*) INTO vector_count FROM unnest(victims) AS victim (id)
      CROSS JOIN LATERAL (SELECT FROM memory.memory_vectors v
                           WHERE v.tenant_id = tenant AND v.memory_id = victim.id) placed;
@@ -26,28 +37,23 @@ BEGIN
      WHERE m.tenant_id = tenant AND m.memory_id = victim.id;
     GET DIAGNOSTICS memory_count = ROW_COUNT;
     done := cardinality(victims) < most;
-    extraction_job_count := 0;
     stored_reply_count := 0;
     erase_time := now();
     IF done THEN
-        IF to_regclass('memory.extraction_jobs') IS NOT NULL THEN
-            DELETE FROM memory.extraction_jobs j WHERE j.tenant_id = tenant AND j.user_id = subject;
-            GET DIAGNOSTICS extraction_job_count = ROW_COUNT;
-        END IF;
         DELETE FROM memory.idempotency_keys k WHERE k.tenant_id = tenant AND k.subject = erase_subject.subject;
         GET DIAGNOSTICS stored_reply_count = ROW_COUNT;
-        PERFORM memory.forget_scopes(tenant, subject);
+        PERFORM memory.forget_scopes(tenant, agents, subject);
     END IF;
     RETURN NEXT;
 END $$;
 
--- Deletes the counts of a user that has no memories, which the service itself may not: they are its writers' locks. For
--- the tenant in hand alone.
-CREATE OR REPLACE FUNCTION memory.forget_scopes(tenant uuid, subject text)
+-- Deletes the counts of a user that these agents have no memories of, which the service itself may not: they are its
+-- writers' locks, and held by the caller. For the tenant in hand alone.
+CREATE OR REPLACE FUNCTION memory.forget_scopes(tenant uuid, agents uuid[], subject text)
 RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     DELETE FROM memory.scope_counts
      WHERE tenant_id = tenant AND tenant_id = nullif(current_setting('minion.tenant', true), '')::uuid
-       AND user_id = subject AND memory_count = 0;
+       AND agent_id = ANY (agents) AND user_id = subject AND memory_count = 0;
 $$;
 
 -- The tenants that have memories of a type that last changed before a time; at most so many of the oldest such memories

@@ -108,9 +108,25 @@ def list_from_proto(request: pb.ListMessagesRequest) -> ListRequest:
 
 def page_to_proto(page: MessagePage) -> pb.ListMessagesResponse:
     """Writes one page."""
-    return pb.ListMessagesResponse(
-        messages=[to_proto(message) for message in page.messages], next_page_token=page.next_page_token
-    )
+    response = pb.ListMessagesResponse(next_page_token=page.next_page_token)
+    for message in page.messages:
+        _write(response.messages.add(), message)
+    return response
+
+
+def watch_from_proto(request: pb.WatchMessagesRequest) -> tuple[UUID, int]:
+    """Reads which session to watch, and after which sequence."""
+    violations = Violations()
+    session_id = violations.identifier("session_id", request.session_id)
+    if request.after_sequence < 0:
+        violations.add("after_sequence", f"must not be negative, is {request.after_sequence}")
+    violations.raise_if_any()
+    return session_id, request.after_sequence
+
+
+def watched_to_proto(messages: tuple[Message, ...]) -> list[pb.WatchMessagesResponse]:
+    """Writes messages for a watch."""
+    return [pb.WatchMessagesResponse(message=to_proto(message)) for message in messages]
 
 
 def turn_from_proto(request: pb.BeginTurnRequest) -> Turn:
@@ -163,16 +179,27 @@ def end_from_proto(request: pb.EndTurnRequest) -> tuple[UUID, UUID]:
 
 def to_proto(message: Message) -> message_pb2.Message:
     """Writes a message."""
-    return message_pb2.Message(
-        sequence=message.sequence,
-        role=_TO_ROLE[message.role],
-        author=message.author,
-        parts=[_part_to_proto(part) for part in message.parts],
-        token_count=message.token_count,
-        run_id=wire.optional_text(message.run_id),
-        metadata=wire.to_struct(message.metadata) if message.metadata else None,
-        create_time=wire.to_timestamp(message.create_time),
-    )
+    written = message_pb2.Message()
+    _write(written, message)
+    return written
+
+
+def _write(into: message_pb2.Message, message: Message) -> None:
+    """Writes a message where it is to stand: a page is half converting, and copies would make that thrice as much."""
+    into.sequence = message.sequence
+    into.role = _TO_ROLE[message.role]
+    into.author = message.author
+    for part in message.parts:
+        if isinstance(part, TextPart):
+            into.parts.add(text=part.text)
+        else:
+            into.parts.append(_part_to_proto(part))
+    into.token_count = message.token_count
+    if message.run_id is not None:
+        into.run_id = str(message.run_id)
+    if message.metadata:
+        into.metadata.CopyFrom(wire.to_struct(message.metadata))
+    wire.set_timestamp(into.create_time, message.create_time)
 
 
 def json_bytes(messages: Iterable[Message]) -> int:

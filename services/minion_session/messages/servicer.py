@@ -1,5 +1,7 @@
 """The RPCs on messages and turns."""
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -8,6 +10,7 @@ from minion_grpc import wire
 
 from minion_session.messages import convert
 from minion_session.messages.service import Messages
+from minion_session.messages.watching import CaughtUp, MessageWatch
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -16,6 +19,7 @@ class MessageRpcs:
     """The part of minion.session.v1.SessionService that is about messages."""
 
     _messages: Messages
+    _message_watch: MessageWatch
 
     async def AppendMessages(self, request: pb.AppendMessagesRequest, context: Context) -> pb.AppendMessagesResponse:
         """Appends messages to a session."""
@@ -28,6 +32,19 @@ class MessageRpcs:
         wanted = convert.list_from_proto(request)
         page = await self._messages.list(wanted.query, page_size=wanted.page_size, page_token=wanted.page_token)
         return await wire.off_loop(convert.page_to_proto, page, convert.json_bytes(page.messages))
+
+    async def WatchMessages(
+        self, request: pb.WatchMessagesRequest, context: Context
+    ) -> AsyncIterator[pb.WatchMessagesResponse]:
+        """Sends messages by sequence, then those to come, for as long as the caller stays."""
+        session_id, after = convert.watch_from_proto(request)
+        async with aclosing(self._message_watch.watch(session_id, after)) as watch:
+            async for told in watch:
+                if isinstance(told, CaughtUp):
+                    yield pb.WatchMessagesResponse(synced_sequence=told.sequence)
+                    continue
+                for response in await wire.off_loop(convert.watched_to_proto, told, convert.json_bytes(told)):
+                    yield response
 
     async def BeginTurn(self, request: pb.BeginTurnRequest, context: Context) -> pb.BeginTurnResponse:
         """Appends the user's message and returns the context."""

@@ -1,11 +1,14 @@
 -- The session service's functions. Each that serves a call sets the tenant itself, does its work in one round trip, and
 -- says in `outcome` why it did nothing: OK, or a reason of the contract. Nothing is written before all checks are done.
 
--- Where a session is in its life at a moment. One that a run holds doesn't expire.
+-- Where a session is in its life at a moment. One that a run holds doesn't expire. (The last release leaves
+-- `archive_time` out.)
 CREATE OR REPLACE FUNCTION session.status_of(
-    close_time timestamptz, expire_time timestamptz, hold_until timestamptz, moment timestamptz
+    close_time timestamptz, expire_time timestamptz, hold_until timestamptz, moment timestamptz,
+    archive_time timestamptz DEFAULT NULL
 ) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT CASE WHEN close_time IS NOT NULL THEN 'closed'
+    SELECT CASE WHEN archive_time IS NOT NULL THEN 'archived'
+                WHEN close_time IS NOT NULL THEN 'closed'
                 WHEN expire_time <= moment AND (hold_until IS NULL OR hold_until <= moment) THEN 'expired'
                 ELSE 'active' END;
 $$;
@@ -15,15 +18,16 @@ CREATE OR REPLACE FUNCTION session.get_session(
     tenant uuid, target uuid,
     OUT session_id uuid, OUT agent_id uuid, OUT user_id text, OUT display_name text, OUT status text,
     OUT last_sequence bigint, OUT metadata jsonb, OUT create_time timestamptz, OUT update_time timestamptz,
-    OUT expire_time timestamptz, OUT close_time timestamptz
+    OUT expire_time timestamptz, OUT close_time timestamptz, OUT archive_time timestamptz, OUT version bigint
 ) LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
     SELECT s.session_id, s.agent_id, s.user_id, s.display_name,
-           session.status_of(s.close_time, s.expire_time, s.hold_until, now()),
-           s.last_sequence, s.metadata, s.create_time, s.updated_at, s.expire_time, s.close_time
+           session.status_of(s.close_time, s.expire_time, s.hold_until, now(), s.archive_time),
+           s.last_sequence, s.metadata, s.create_time, s.updated_at, s.expire_time, s.close_time, s.archive_time,
+           s.version
       INTO session_id, agent_id, user_id, display_name, status,
-           last_sequence, metadata, create_time, update_time, expire_time, close_time
+           last_sequence, metadata, create_time, update_time, expire_time, close_time, archive_time, version
       FROM session.sessions s
      WHERE s.tenant_id = tenant AND s.session_id = target;
 END $$;
@@ -56,7 +60,7 @@ DECLARE
     known jsonb;
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
-    SELECT s.last_sequence, s.close_time, s.expire_time, s.hold_until, s.held_by_run INTO held
+    SELECT s.last_sequence, s.close_time, s.expire_time, s.hold_until, s.held_by_run, s.archive_time INTO held
       FROM session.sessions s
      WHERE s.tenant_id = tenant AND s.session_id = target
        FOR NO KEY UPDATE;
@@ -86,7 +90,7 @@ BEGIN
     END IF;
     -- Taken after the lock, so that times grow with the sequence.
     create_time := clock_timestamp();
-    status := session.status_of(held.close_time, held.expire_time, held.hold_until, create_time);
+    status := session.status_of(held.close_time, held.expire_time, held.hold_until, create_time, held.archive_time);
     -- A run that began may finish, whatever became of the session meanwhile.
     IF status <> 'active' AND (run IS NULL OR held.held_by_run IS DISTINCT FROM run) THEN
         outcome := 'SESSION_NOT_ACTIVE';
@@ -175,7 +179,7 @@ CREATE OR REPLACE FUNCTION session.begin_turn(
     outcome text, holder uuid,
     session_id uuid, agent_id uuid, user_id text, display_name text, status text, last_sequence bigint,
     session_metadata jsonb, session_create_time timestamptz, update_time timestamptz, expire_time timestamptz,
-    close_time timestamptz,
+    close_time timestamptz, archive_time timestamptz, version bigint,
     sequence bigint, role text, author text, parts jsonb, token_count integer, run_id uuid, metadata jsonb,
     create_time timestamptz
 ) LANGUAGE plpgsql AS $$
@@ -187,9 +191,9 @@ DECLARE
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
     SELECT s.session_id, s.agent_id, s.user_id, s.display_name, s.last_sequence, s.metadata, s.create_time,
-           s.updated_at, s.expire_time, s.close_time, s.hold_until, s.held_by_run
+           s.updated_at, s.expire_time, s.close_time, s.archive_time, s.version, s.hold_until, s.held_by_run
       INTO session_id, agent_id, user_id, display_name, last_sequence, session_metadata, session_create_time,
-           update_time, expire_time, close_time, until, holder
+           update_time, expire_time, close_time, archive_time, version, until, holder
       FROM session.sessions s
      WHERE s.tenant_id = tenant AND s.session_id = target
        FOR NO KEY UPDATE;
@@ -208,13 +212,14 @@ BEGIN
         END IF;
         upto := kept.kept_last;
         IF holder = run THEN
-            UPDATE session.sessions s SET hold_until = greatest(s.hold_until, moment + hold)
+            -- One that expired while the hold had lapsed lives again, and may expire again.
+            UPDATE session.sessions s SET hold_until = greatest(s.hold_until, moment + hold), expiry_told_time = NULL
              WHERE s.tenant_id = tenant AND s.session_id = target
             RETURNING s.hold_until, s.updated_at INTO until, update_time;
         END IF;
-        status := session.status_of(close_time, expire_time, until, moment);
+        status := session.status_of(close_time, expire_time, until, moment, archive_time);
     ELSE
-        status := session.status_of(close_time, expire_time, until, moment);
+        status := session.status_of(close_time, expire_time, until, moment, archive_time);
         IF status <> 'active' THEN
             outcome := 'SESSION_NOT_ACTIVE';
         ELSIF holder <> run AND until > moment THEN
@@ -239,6 +244,7 @@ BEGIN
     RETURN QUERY
     SELECT NULL::text, NULL::uuid, NULL::uuid, NULL::uuid, NULL::text, NULL::text, NULL::text, NULL::bigint,
            NULL::jsonb, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz,
+           NULL::timestamptz, NULL::bigint,
            page.sequence, page.role, page.author, page.parts, page.token_count, page.run_id, page.metadata,
            page.create_time
       FROM (SELECT m.*,
@@ -261,13 +267,15 @@ BEGIN
 END $$;
 
 -- Says whether working memory may change, and locks the session's row, which puts its writers in order: they wait for
--- each other shortly, and the workspace's limit holds exactly. `status` is NULL when there is no session.
-CREATE OR REPLACE FUNCTION session.open_workspace(tenant uuid, target uuid, OUT status text, OUT is_open boolean)
-LANGUAGE plpgsql AS $$
+-- each other shortly, and the workspace's limit holds exactly. `status` is NULL when there is no session; `subject` is
+-- whose words the keys may be.
+CREATE OR REPLACE FUNCTION session.open_workspace(
+    tenant uuid, target uuid, OUT status text, OUT is_open boolean, OUT subject text
+) LANGUAGE plpgsql AS $$
 BEGIN
-    SELECT session.status_of(s.close_time, s.expire_time, s.hold_until, clock_timestamp()),
-           coalesce(s.hold_until > clock_timestamp(), false)
-      INTO status, is_open
+    SELECT session.status_of(s.close_time, s.expire_time, s.hold_until, clock_timestamp(), s.archive_time),
+           coalesce(s.hold_until > clock_timestamp(), false), s.user_id
+      INTO status, is_open, subject
       FROM session.sessions s
      WHERE s.tenant_id = tenant AND s.session_id = target
        FOR NO KEY UPDATE;
@@ -285,9 +293,10 @@ CREATE OR REPLACE FUNCTION session.set_workspace_entries(
 DECLARE
     is_open boolean;
     is_full boolean;
+    subject text;
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
-    SELECT w.status, w.is_open INTO status, is_open FROM session.open_workspace(tenant, target) w;
+    SELECT w.status, w.is_open, w.subject INTO status, is_open, subject FROM session.open_workspace(tenant, target) w;
     IF status IS NULL THEN
         outcome := 'SESSION_NOT_FOUND';
         RETURN;
@@ -335,8 +344,8 @@ BEGIN
       INTO entries
       FROM stored s;
     IF request IS NOT NULL THEN
-        INSERT INTO session.idempotency_keys (tenant_id, request_id, method, digest, result)
-             VALUES (tenant, request, 'SetWorkspaceEntries', request_digest, entries);
+        INSERT INTO session.idempotency_keys (tenant_id, request_id, method, digest, subject, result)
+             VALUES (tenant, request, 'SetWorkspaceEntries', request_digest, subject, entries);
     END IF;
     outcome := 'OK';
 END $$;
@@ -379,14 +388,14 @@ BEGIN
 END $$;
 
 -- How many sessions of all tenants take messages: exact up to `most`, beyond it what the last vacuum or analyze knew of
--- the sessions that aren't closed. A session past its expire time that a run still holds is not counted.
+-- the sessions that are open. A session past its expire time that a run still holds is not counted.
 CREATE OR REPLACE FUNCTION session.count_active_sessions(most bigint) RETURNS bigint
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH counted AS (
         SELECT (SELECT count(*) FROM (SELECT FROM session.sessions s
-                                       WHERE s.close_time IS NULL AND s.expire_time IS NULL LIMIT most) lasting)
+                                       WHERE s.stage = 'open' AND s.expire_time IS NULL LIMIT most) lasting)
              + (SELECT count(*) FROM (SELECT FROM session.sessions s
-                                       WHERE s.close_time IS NULL AND s.expire_time > now() LIMIT most) passing) AS n
+                                       WHERE s.stage = 'open' AND s.expire_time > now() LIMIT most) passing) AS n
     )
     SELECT CASE WHEN n < most THEN n
                 ELSE greatest(n, (SELECT c.reltuples::bigint FROM pg_class c

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from minion_errors import FailedPrecondition, NotFound
+from minion_errors import Aborted, FailedPrecondition, NotFound
 
 
 class SessionStatus(enum.Enum):
@@ -16,6 +16,7 @@ class SessionStatus(enum.Enum):
     ACTIVE = "active"
     CLOSED = "closed"  # terminal, but a run that had begun may still append
     EXPIRED = "expired"
+    ARCHIVED = "archived"  # terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,48 @@ class Session:
     update_time: datetime
     expire_time: datetime | None = None
     close_time: datetime | None = None
+    archive_time: datetime | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    version: int = 1  # of what callers change; appends don't move it
+
+    @property
+    def etag(self) -> str:
+        """What a caller sends back to say which version was read."""
+        return str(self.version)
+
+    def check_etag(self, etag: str) -> None:
+        """Raises Aborted (ETAG_MISMATCH) when the caller read another version; the empty etag asks for no check."""
+        if etag and etag != self.etag:
+            raise Aborted(
+                "The session changed since it was read.",
+                reason="ETAG_MISMATCH",
+                metadata={"session_id": str(self.session_id), "etag": self.etag},
+            )
+
+    def check_status(self, *allowed: SessionStatus, wanted: str) -> None:
+        """Raises FailedPrecondition (SESSION_STATUS_FORBIDS) unless the status is one of those allowed."""
+        if self.status not in allowed:
+            raise FailedPrecondition(
+                f"The session is {self.status.value}.",
+                reason="SESSION_STATUS_FORBIDS",
+                metadata={"session_id": str(self.session_id), "status": self.status.name, "wanted": wanted},
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class SessionChanges:
+    """New values of what callers may change; None leaves a value as it is."""
+
+    display_name: str | None = None
+    metadata: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LockedSession:
+    """A session that nobody else changes for now, and the run that holds it."""
+
+    session: Session
+    holder: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +117,13 @@ def not_active(session_id: UUID, status: SessionStatus) -> FailedPrecondition:
         f"The session is {status.value}.",
         reason="SESSION_NOT_ACTIVE",
         metadata={"session_id": str(session_id), "status": status.name},
+    )
+
+
+def held(session_id: UUID, run_id: UUID) -> FailedPrecondition:
+    """Makes the error of a session that a run holds."""
+    return FailedPrecondition(
+        "A run holds the session.",
+        reason="SESSION_HELD",
+        metadata={"session_id": str(session_id), "run_id": str(run_id)},
     )

@@ -1,12 +1,14 @@
 """Sessions in Postgres."""
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from minion_postgres import Database, Record, Transaction, queries
+from minion_postgres import Database, Query, Record, Transaction, queries
 
-from minion_session.sessions.domain import NewSession, Session, SessionFilter, SessionStatus
+from minion_session.sessions.domain import LockedSession, NewSession, Session, SessionFilter, SessionStatus
 
 _QUERIES = queries.load(__package__)
 _STATUSES = {status.value: status for status in SessionStatus}
@@ -20,7 +22,7 @@ _COUNTED = 100_000
 
 
 class SessionStore:
-    """Reads and writes sessions; each method is one statement."""
+    """Reads and writes sessions; each method is one statement. What changes a session tells of it in the feed."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -48,35 +50,65 @@ class SessionStore:
         )
         return session_from_row(row) if row is not None else None
 
-    async def close(self, transaction: Transaction, session_id: UUID) -> Session | None:
-        """Closes a session that is active; None when it isn't, or when there is none."""
-        row = await transaction.fetch_one(_QUERIES.close_session, transaction.tenant_id, session_id)
-        return session_from_row(row) if row is not None else None
-
     async def current(self, transaction: Transaction, session_id: UUID) -> Session | None:
         """Reads a session inside a transaction, if there is one."""
         row = await transaction.fetch_one(_QUERIES.get_session, transaction.tenant_id, session_id)
         return session_from_row(row) if row is not None and row["session_id"] is not None else None
 
+    async def lock(self, transaction: Transaction, session_id: UUID) -> LockedSession | None:
+        """Reads a session that nobody else changes until the transaction ends, if there is one."""
+        row = await transaction.fetch_one(_QUERIES.lock_session, transaction.tenant_id, session_id)
+        return LockedSession(session_from_row(row), row["holder"]) if row is not None else None
+
+    async def update(
+        self, transaction: Transaction, session_id: UUID, display_name: str, metadata: Mapping[str, Any]
+    ) -> Session:
+        """Changes a locked session."""
+        return await self._changed(transaction, _QUERIES.update_session, session_id, display_name, metadata)
+
+    async def extend(self, transaction: Transaction, session_id: UUID, ttl: timedelta | None) -> Session:
+        """Gives a locked session another time to live; None is for ever."""
+        return await self._changed(transaction, _QUERIES.extend_session, session_id, ttl)
+
+    async def close(self, transaction: Transaction, session_id: UUID) -> Session:
+        """Closes a locked session."""
+        return await self._changed(transaction, _QUERIES.close_session, session_id)
+
+    async def archive(self, transaction: Transaction, session_id: UUID) -> Session:
+        """Archives a locked session."""
+        return await self._changed(transaction, _QUERIES.archive_session, session_id)
+
+    async def delete(self, transaction: Transaction, session_id: UUID) -> bool:
+        """Deletes a session with all that hangs on it; False when there is none."""
+        return bool(await transaction.fetch_value(_QUERIES.delete_session, session_id))
+
     async def list(
-        self, transaction: Transaction, wanted: SessionFilter, *, before: Place | None, page_size: int
+        self, tenant_id: UUID, wanted: SessionFilter, *, before: Place | None, page_size: int
     ) -> tuple[tuple[Session, ...], bool]:
         """Reads a page of sessions, newest first, less than 3 MiB of them; tells too whether there are more."""
         time, session_id = before or _NEWEST
         status = wanted.status.value if wanted.status else None
-        page = (transaction.tenant_id, time, session_id, status, page_size + 1)
-        if wanted.user_id is not None:
-            rows = await transaction.fetch(_QUERIES.list_sessions_of_user, *page, wanted.user_id, wanted.agent_id)
-        elif wanted.agent_id is not None:
-            rows = await transaction.fetch(_QUERIES.list_sessions_of_agent, *page, wanted.agent_id)
-        else:
-            rows = await transaction.fetch(_QUERIES.list_sessions, *page)
+        rows = await self._database.fetch(
+            _QUERIES.list_sessions,
+            tenant_id,
+            time,
+            session_id,
+            status,
+            wanted.user_id,
+            wanted.agent_id,
+            page_size + 1,
+        )
         kept = [session_from_row(row) for row in rows[:page_size] if row["bytes"] <= PAGE_BYTES]
         return tuple(kept), len(kept) < len(rows)
 
     async def count_active(self) -> int:
         """Counts the sessions of all tenants that take messages: exactly to 100,000, then by estimate."""
         return int(await self._database.fetch_value(_QUERIES.count_active_sessions, _COUNTED))
+
+    async def _changed(self, transaction: Transaction, query: Query, session_id: UUID, *values: object) -> Session:
+        row = await transaction.fetch_one(query, transaction.tenant_id, session_id, *values)
+        assert row is not None
+        return session_from_row(row)
 
 
 def session_from_row(row: Record, *, metadata: str = "metadata", create_time: str = "create_time") -> Session:
@@ -92,5 +124,7 @@ def session_from_row(row: Record, *, metadata: str = "metadata", create_time: st
         update_time=row["update_time"],
         expire_time=row["expire_time"],
         close_time=row["close_time"],
+        archive_time=row["archive_time"],
         metadata=row[metadata],
+        version=row["version"],
     )

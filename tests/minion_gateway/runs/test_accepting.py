@@ -104,6 +104,26 @@ async def test_a_session_that_was_closed_takes_no_turns(client: Client, method: 
             await getattr(client, method)(session_id)
 
 
+@pytest.mark.parametrize("tools", [(), ("calculator",)])
+async def test_a_run_whose_session_is_deleted_meanwhile_fails_and_says_so(
+    client: Client, provider: FakeProvider, tools: tuple[str, ...]
+) -> None:
+    session_id = await client.conversation(tools=tools)
+    provider.push(Fault(FaultKind.STALL))
+    run = asyncio.create_task(client.create(session_id))
+    await provider.ledger.until(1)
+    await client.sessions.DeleteSession(session_service_pb2.DeleteSessionRequest(session_id=session_id))
+    provider.release()
+    async with refused(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND") as refusal:
+        await run
+    ended = (await client.runs.GetRun(run_service_pb2.GetRunRequest(run_id=refusal.metadata["run_id"]))).run
+    assert (ended.state, ended.error.reason) == (run_pb2.RUN_STATE_FAILED, "SESSION_NOT_FOUND")
+    # The gateway has forgotten the session too.
+    async with refused(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND") as refusal:
+        await client.create(session_id)
+    assert "run_id" not in refusal.metadata
+
+
 async def test_a_second_run_is_refused_while_one_is_active(client: Client, provider: FakeProvider) -> None:
     session_id = await client.conversation()
     provider.push(Fault(FaultKind.STALL))

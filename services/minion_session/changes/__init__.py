@@ -1,0 +1,1 @@
+"""What happens to sessions, told in an order that loses nothing."""

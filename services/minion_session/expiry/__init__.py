@@ -1,0 +1,1 @@
+"""What becomes of sessions whose time is up."""
