@@ -157,6 +157,26 @@ async def test_a_changed_vector_is_an_update_and_is_found(memories: Stub) -> Non
     assert [hit.score for hit in found.hits] == pytest.approx([1.0], abs=1e-6)
 
 
+async def test_a_vector_that_is_the_same_is_not_written_again(
+    memories: Stub, postgres: ClonedDatabase, tenant_id: UUID
+) -> None:
+    agent_id = str(uuid4())
+
+    async def written() -> str:
+        async with await postgres.connect("memory", "owner") as owner:
+            return str(
+                await owner.fetch_value("SELECT xmin FROM memory.memory_vectors WHERE tenant_id = $1", tenant_id)
+            )
+
+    await memories.StoreMemories(batch(placed(towards(0), agent_id=agent_id, key="k")))
+    before = await written()
+    for change in ({"importance": 0.9}, {"content": "Other words of the same place."}):
+        again = await memories.StoreMemories(batch(placed(towards(0), agent_id=agent_id, key="k", **change)))
+        assert again.results[0].outcome == UPDATED
+        assert again.results[0].memory.embedding_model == MODEL
+        assert await written() == before
+
+
 async def test_a_vector_of_another_model_replaces_the_first(memories: Stub) -> None:
     agent_id = str(uuid4())
     large = memory_pb2.Embedding(model="openai/text-embedding-3-small", values=[1.0] + [0.0] * 1535)

@@ -23,6 +23,7 @@ DECLARE
     outcomes text[];
     acts boolean[];
     says_it boolean[];
+    stays boolean[];
     ill_timed integer;
     one memory.store_item;
 BEGIN
@@ -83,12 +84,13 @@ BEGIN
                      AND NOT (says_the_same AND (coalesce(stays_in_place, false) OR vectors[position] IS NULL))
                      ORDER BY position),
            array_agg(same_content ORDER BY position),
+           array_agg(coalesce(stays_in_place, false) ORDER BY position),
            min(position) FILTER (WHERE (item).valid_until < valid_from),
            jsonb_agg(element || jsonb_build_object(
                'memory_id', coalesce((known).memory_id, (item).memory_id),
                'create_time', coalesce((known).create_time, (item).create_time, now()),
                'valid_from', valid_from, 'occur_time', occur_time, 'superseded_by', superseded_by) ORDER BY position)
-      INTO outcomes, acts, says_it, ill_timed, batch FROM judged;
+      INTO outcomes, acts, says_it, stays, ill_timed, batch FROM judged;
     IF ill_timed IS NOT NULL THEN
         RAISE EXCEPTION 'ILL_TIMED' USING ERRCODE = 'MN400', DETAIL = 'A memory would end before it begins.',
             HINT = jsonb_build_object('position', ill_timed - 1)::text;
@@ -123,7 +125,9 @@ BEGIN
                occur_time = one.occur_time, superseded_by = one.superseded_by,
                cause = change_cause, reason = coalesce(one.reason, change_reason), principal = change_principal
          WHERE known.tenant_id = tenant AND known.memory_id = one.memory_id;
-        PERFORM memory.place_vector(tenant, one.memory_id, one.model_id, vectors[position], says_it[position]);
+        PERFORM memory.place_vector(
+            tenant, one.memory_id, one.model_id, CASE WHEN NOT stays[position] THEN vectors[position] END,
+            says_it[position] OR stays[position]);
     END LOOP;
 
     SELECT jsonb_agg(jsonb_build_object(
