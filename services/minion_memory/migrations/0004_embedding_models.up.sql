@@ -53,3 +53,14 @@ CREATE POLICY app ON memory.reembeddings TO minion_memory_app
     USING (tenant_id = nullif(current_setting('minion.tenant', true), '')::uuid)
     WITH CHECK (tenant_id = nullif(current_setting('minion.tenant', true), '')::uuid);
 GRANT SELECT, INSERT, UPDATE ON memory.reembeddings TO minion_memory_app;
+
+-- Of a content that is no more, only the vector of the memory's own model may stay, which its writer sees to: one made
+-- for a move goes, and a later pass makes it anew.
+CREATE FUNCTION memory.drop_moved_vectors() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM memory.memory_vectors
+     WHERE tenant_id = NEW.tenant_id AND memory_id = NEW.memory_id AND model_id IS DISTINCT FROM NEW.model_id;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER drop_moved_vectors AFTER UPDATE OF content ON memory.memories
+    FOR EACH ROW WHEN (NEW.content <> OLD.content) EXECUTE FUNCTION memory.drop_moved_vectors();

@@ -280,6 +280,22 @@ async def test_memory_that_changed_meanwhile_gets_no_stale_vector(
     await store.fail(job, "Ended by the test.")
 
 
+async def test_content_that_changes_under_the_same_vector_loses_the_new_one(
+    memories: Stub, app: Database, maintainer: Database, tenant_id: UUID
+) -> None:
+    agent_id = str(uuid4())
+    await memories.StoreMemories(batch(placed(towards(0), agent_id=agent_id, key="drink", content="Tea.")))
+    job = await _begun(app, tenant_id)
+    store = ReembeddingStore(app, lease_seconds=60)
+    assert await store.place(job, await store.pick(job, 10, 1_000), [array("f", [1.0] * 1536)])
+    assert await vectors(maintainer, tenant_id) == {MODEL: 1, SMALL: 1}
+    await memories.StoreMemories(batch(placed(towards(0), agent_id=agent_id, key="drink", content="Coffee.")))
+    assert await vectors(maintainer, tenant_id) == {MODEL: 1}
+    assert await store.end_pass(job) is PassEnd.AGAIN
+    assert [text.content for text in await store.pick(job, 10, 1_000)] == ["Coffee."]
+    await store.fail(job, "Ended by the test.")
+
+
 async def test_worker_that_lost_its_lease_writes_nothing(
     memories: Stub, app: Database, maintainer: Database, tenant_id: UUID
 ) -> None:

@@ -82,6 +82,8 @@ class Load:
                 self.faults.append(f"a search brought {len(found.hits)} of 10")
             elif found.hits[0].memory.content != text and self.known.get(key) == text:
                 self.faults.append(f"{text!r} was not found, but {found.hits[0].memory.content!r}")
+            elif found.hits[0].HasField("explanation") and not found.hits[0].HasField("similarity"):
+                self.faults.append(f"{text!r} was found by its words alone")
 
     async def write(self, stub: Stub, *, pause: float) -> None:
         """Stores memories and changes some."""
