@@ -176,7 +176,17 @@ async def test_a_database_that_is_gone_is_told_and_come_back_to(database_factory
             await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         finally:
             await admin.close()
-        assert (await stub.AppendMessages(append(session_id, "kept"))).last_sequence == 1
+        request = append(session_id, "kept", request_id=new_id())
+
+        async def kept() -> bool:
+            # Each connection of the pool that was cut while it was idle is found out by the first who uses it.
+            try:
+                return (await stub.AppendMessages(request)).last_sequence == 1
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is grpc.StatusCode.UNAVAILABLE  # noqa: PT017 - it may be told again
+                return False
+
+        await eventually(kept)
 
 
 def _environment(**variables: str) -> dict[str, str]:

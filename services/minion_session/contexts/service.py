@@ -1,9 +1,15 @@
 """What callers do with contexts."""
 
+import asyncio
+
 from minion_auth import tenant
 
-from minion_session.contexts.domain import ContextQuery, SessionContext, build
+from minion_session.contexts.domain import Context, ContextQuery, Limits, SessionContext, build
 from minion_session.contexts.store import ContextStore
+from minion_session.messages.store import Window
+
+# Above it a context is cut off the event loop: 128 KiB of JSON, by our estimate.
+_LARGE_TOKENS = 32_768
 
 
 class Contexts:
@@ -20,4 +26,11 @@ class Contexts:
             InvalidArgument: the last message alone takes more than the budget (`CONTEXT_BUDGET_TOO_SMALL`).
         """
         window = await self._store.window(tenant(), wanted)
-        return SessionContext(window.session, build(window.messages, wanted.limits, window.summary))
+        return SessionContext(window.session, await cut(window, wanted.limits))
+
+
+async def cut(window: Window, limits: Limits) -> Context:
+    """Cuts a context from a window; see `build` for what it raises."""
+    if sum(message.token_count for message in window.messages) <= _LARGE_TOKENS:
+        return build(window.messages, limits, window.summary)
+    return await asyncio.to_thread(build, window.messages, limits, window.summary)

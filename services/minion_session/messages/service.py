@@ -6,7 +6,8 @@ from minion_auth import tenant
 from minion_postgres import Key, pages
 
 from minion_session.callers import only_services
-from minion_session.contexts.domain import BegunTurn, Limits, build, too_small
+from minion_session.contexts.domain import BegunTurn, Limits, too_small
+from minion_session.contexts.service import cut
 from minion_session.messages.domain import Append, Appended, MessagePage, MessageQuery, Turn
 from minion_session.messages.store import MessageStore
 
@@ -59,7 +60,7 @@ class Messages:
             raise too_small(turn.token_budget, {"token_count": str(turn.message.token_count)})
         begun = await self._store.begin_turn(tenant(), turn)
         # A repeat may find another message stored, and refuse it here.
-        context = build(begun.messages, Limits(turn.token_budget, turn.max_messages), begun.summary)
+        context = await cut(begun, Limits(turn.token_budget, turn.max_messages))
         return BegunTurn(begun.session, begun.messages[-1], context)
 
     async def end_turn(self, session_id: UUID, run_id: UUID) -> None:
