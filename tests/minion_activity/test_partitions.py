@@ -181,10 +181,16 @@ async def test_the_worker_makes_what_is_missing_and_goes_on_looking(
     owner = {"MINION_OWNER_DATABASE_URL": database.dsn("activity", "owner")}
     expected = {_name(_month(distance)) for distance in range(6)}
     with structlog.testing.capture_logs() as lines:
+
+        async def told() -> bool:
+            # It tells of partitions once they are there.
+            return sum(line["event"] == "made partitions" for line in lines) == 2
+
         async with serve("activity", database, environ=owner, partition_months_ahead=5, partition_check_seconds=0.05):
             await _until_there_are(maintainer, expected)
             await maintainer.execute(f"DROP TABLE activity.{_name(_month(5))}")
             await _until_there_are(maintainer, expected)
+            await until(told)
     made = [line["months"] for line in lines if line["event"] == "made partitions"]
     assert made == [[f"{_month(distance):%Y-%m}" for distance in (1, 4, 5)], [f"{_month(5):%Y-%m}"]]
     assert not [line for line in lines if line["log_level"] in ("warning", "error")]
