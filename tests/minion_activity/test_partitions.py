@@ -184,7 +184,7 @@ async def test_the_worker_makes_what_is_missing_and_goes_on_looking(
 
         async def told() -> bool:
             # It tells of partitions once they are there.
-            return sum(line["event"] == "made partitions" for line in lines) == 2
+            return bool(sum(line["event"] == "made partitions" for line in lines) == 2)
 
         async with serve("activity", database, environ=owner, partition_months_ahead=5, partition_check_seconds=0.05):
             await _until_there_are(maintainer, expected)
