@@ -77,7 +77,7 @@ async def compose(settings: MemorySettings, telemetry: Telemetry) -> AsyncIterat
         # A long stream, or a large erasure, takes as long as it takes.
         unbounded = [f"/minion.memory.v1.MemoryService/{method}" for method in ("ImportMemories", "EraseSubject")]
         drawing = await extraction.build(settings, telemetry, database, gateway, models, tokens, held)
-        consolidation = Consolidation(ConsolidationStore(database))
+        consolidation = Consolidation(ConsolidationStore(database), models)
         server = Server("memory", settings, telemetry, authenticator, deadlines=dict.fromkeys(unbounded))
         server.add(
             add_MemoryServiceServicer_to_server,
