@@ -338,6 +338,7 @@ DECLARE
     agent constant uuid := wish.agent_id;
     subject constant text := wish.user_id;
     with_words constant boolean := wish.said <> '';
+    most_matches constant integer := greatest(50, 2 * wish.most);
     counted bigint;
     matching bigint;
     told bigint;
@@ -353,6 +354,7 @@ DECLARE
     nearest uuid[];
     distances double precision[];
     picked uuid[];
+    all_weighed boolean := false;
     hits memory.search_hit[];
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
@@ -381,33 +383,39 @@ BEGIN
         named := CASE WHEN cardinality(named) = 1 THEN named END;
     END IF;
 
-    IF counted > whole_limit THEN
-        IF query IS NOT NULL THEN
-            -- Past its first batch of candidates a walk brings vectors in nearly the order of their distances, so the
-            -- best of several times as many are taken. Measured with one in thirty matching: 92 % of the nearest ten are
-            -- among the first ten, 99 % among the first forty.
-            indexed := greatest(matching, (SELECT reltuples::bigint FROM pg_class
-                                            WHERE oid = format('memory.memory_vectors_%s', model)::regclass));
-            fetched := wish.most * CASE WHEN matching * 3 >= indexed THEN 2 ELSE 4 END;
-            IF with_words OR matching <= exact_limit THEN
-                -- More, since what else weighs may put another first; comparing costs the same however many are taken.
-                fetched := greatest(fetched, 50);
-            END IF;
-            visited := fetched * indexed / matching;
-            -- A vector met on a walk costs about as much as ten compared in a row.
-            IF matching > exact_limit AND visited * 10 <= matching THEN
+    IF query IS NOT NULL AND counted > whole_limit THEN
+        -- Past its first batch of candidates a walk brings vectors in nearly the order of their distances, so the best of
+        -- several times as many are taken. Measured with one in thirty matching: 92 % of the nearest ten are among the
+        -- first ten, 99 % among the first forty.
+        indexed := greatest(matching, (SELECT reltuples::bigint FROM pg_class
+                                        WHERE oid = format('memory.memory_vectors_%s', model)::regclass));
+        fetched := wish.most * CASE WHEN matching * 3 >= indexed THEN 2 ELSE 4 END;
+        IF with_words OR matching <= exact_limit THEN
+            -- More, since what else weighs may put another first; comparing costs the same however many are taken.
+            fetched := greatest(fetched, 50);
+        END IF;
+        visited := fetched * indexed / matching;
+        -- A vector met on a walk costs about as much as ten compared in a row.
+        IF matching > exact_limit AND visited * 10 <= matching THEN
+            chosen := 'hnsw';
+        END IF;
+    END IF;
+
+    -- By the plan; if that brings too few, by comparing all; if that still may have missed some, by weighing all.
+    LOOP
+        IF counted > whole_limit AND NOT all_weighed THEN
+            IF chosen = 'hnsw' THEN
                 -- As many candidates of its own as the setting says, whatever share of the index the scope is; but no more
                 -- than cost as much as comparing all.
                 candidates := greatest(walk_candidates, fetched,
                                        least(walk_candidates * indexed / matching, matching / 10));
-                -- All of them end with the transaction. With sorting off the planner takes the index whatever it guesses.
+                -- All of them end with the transaction.
                 PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true),
                         set_config('hnsw.ef_search', least(candidates, 1000)::text, true),
                         set_config('hnsw.max_scan_tuples', least(greatest(4 * visited, 1000), walk_limit)::text, true);
                 EXECUTE format('SELECT * FROM memory.walk_%s($1, $2, $3, $4, $5, $6)', model)
                    INTO nearest, distances USING tenant, agent, subject, wish.types, query, fetched;
-                chosen := 'hnsw';
-            ELSE
+            ELSIF query IS NOT NULL THEN
                 SELECT array_agg(best.memory_id), array_agg(best.distance) INTO nearest, distances
                   FROM (SELECT v.memory_id, v.embedding <=> query AS distance
                           FROM memory.memory_vectors v
@@ -416,30 +424,41 @@ BEGIN
                            AND (wish.types IS NULL OR v.type = ANY (wish.types))
                          ORDER BY distance LIMIT fetched) best;
             END IF;
+            picked := nearest;
+            IF matched IS NOT NULL THEN
+                SELECT array_agg(DISTINCT id) INTO picked
+                  FROM (SELECT unnest(nearest) AS id
+                         UNION ALL
+                        (SELECT id FROM unnest(matched, matches) AS given (id, score)
+                          ORDER BY score DESC, id LIMIT most_matches)) together;
+            END IF;
+            IF told > 0 THEN
+                picked := memory.with_neighbors(tenant, agent, subject, picked);
+            END IF;
+            picked := coalesce(picked, '{}');
+        ELSE
+            all_weighed := true;
+            picked := NULL;
         END IF;
-        picked := nearest;
-        IF matched IS NOT NULL THEN
-            SELECT array_agg(DISTINCT id) INTO picked
-              FROM (SELECT unnest(nearest) AS id
-                     UNION ALL
-                    (SELECT id FROM unnest(matched, matches) AS given (id, score)
-                      ORDER BY score DESC, id LIMIT greatest(50, 2 * wish.most))) together;
+        IF told = 0 AND NOT with_words AND NOT all_weighed THEN
+            SELECT array_agg(ROW(w.memory_id, w.similarity, w.shares, w.byte_count)::memory.search_hit) INTO hits
+              FROM memory.weigh_nearest(tenant, wish, nearest, distances) w;
+        ELSE
+            SELECT array_agg(ROW(w.memory_id, w.similarity, w.shares, w.byte_count)::memory.search_hit) INTO hits
+              FROM memory.weigh(tenant, wish, model, query, picked, nearest, distances, matched, matches, named) w;
         END IF;
-        picked := coalesce(CASE WHEN told > 0 THEN memory.with_neighbors(tenant, agent, subject, picked) ELSE picked END,
-                           '{}');
-    END IF;
-    IF counted > whole_limit AND told = 0 AND NOT with_words THEN
-        SELECT array_agg(ROW(w.memory_id, w.similarity, w.shares, w.byte_count)::memory.search_hit) INTO hits
-          FROM memory.weigh_nearest(tenant, wish, nearest, distances) w;
-    ELSE
-        SELECT array_agg(ROW(w.memory_id, w.similarity, w.shares, w.byte_count)::memory.search_hit) INTO hits
-          FROM memory.weigh(tenant, wish, model, query, picked, nearest, distances, matched, matches, named) w;
-    END IF;
-    IF counted > whole_limit AND coalesce(cardinality(hits), 0) < wish.most THEN
-        SELECT array_agg(ROW(w.memory_id, w.similarity, w.shares, w.byte_count)::memory.search_hit) INTO hits
-          FROM memory.weigh(tenant, wish, model, query, NULL, NULL, NULL, matched, matches, named) w;
-        chosen := CASE chosen WHEN 'hnsw' THEN 'hnsw_then_exact' ELSE chosen END;
-    END IF;
+        EXIT WHEN all_weighed OR coalesce(cardinality(hits), 0) >= wish.most;
+        IF chosen = 'hnsw' THEN
+            chosen := 'hnsw_then_exact';
+        ELSE
+            -- Nothing was missed where all that have words were candidates, and all that have vectors, or all that are as
+            -- near as asked for.
+            EXIT WHEN coalesce(cardinality(matched), 0) <= most_matches
+                  AND (query IS NULL OR coalesce(cardinality(nearest), 0) < fetched
+                       OR coalesce(1 - distances[cardinality(distances)] < wish.least_similarity, false));
+            all_weighed := true;
+        END IF;
+    END LOOP;
     RETURN QUERY
         SELECT chosen, counted, filled.place, filled.memory_id, filled.similarity, filled.shares
           FROM (SELECT hit.*, sum(hit.byte_count) OVER (ORDER BY hit.place) AS filling
