@@ -54,7 +54,7 @@ SELECT memory_id, embedding <=> $3 AS distance FROM memory.memory_vectors_1
 
 
 class _Scope:
-    """Memories of one agent and user, and what is asked of them; like texts, they lie near a space of few dimensions."""
+    """Memories of one scope, and what is asked of them; like texts, they lie near a space of few dimensions."""
 
     def __init__(self, count: int, seed: int) -> None:
         source = np.random.default_rng(seed)
