@@ -3,7 +3,6 @@
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from minion_postgres import Database, Transaction
@@ -13,7 +12,7 @@ from minion_memory.extraction.domain import Drawn, ExtractionOutcome, Job, Touch
 from minion_memory.extraction.planning import Planned, Step, plan
 from minion_memory.extraction.store import QUERIES, Lease
 from minion_memory.memories.domain import Memory, NewMemory
-from minion_memory.memories.store import memory_of, packed
+from minion_memory.memories.store import Placed, item_of, memory_of, packed
 
 _BATCH = 100
 _OUTCOMES = {
@@ -127,15 +126,16 @@ class DrawingStore:
         vectors: Vectors,
         reason: str,
     ) -> list[tuple[UUID, ExtractionOutcome]]:
-        placed = [vectors.by_content.get(memory.content) for memory in memories]
+        made = [vectors.by_content.get(memory.content) for memory in memories]
+        placed = [
+            Placed(memory, None if vector is None else vectors.model, vector, given=False)
+            for memory, vector in zip(memories, made, strict=True)
+        ]
         results = await transaction.fetch_value(
             QUERIES.store_drawn,
             lease.tenant_id,
-            [
-                _item(memory, vectors.model.model_id if vectors.model and vector is not None else None)
-                for memory, vector in zip(memories, placed, strict=True)
-            ],
-            [None if vector is None else packed(vector) for vector in placed],
+            [item_of(each) for each in placed],
+            [None if vector is None else packed(vector) for vector in made],
             reason,
             job.principal,
         )
@@ -151,29 +151,3 @@ class DrawingStore:
             refused,
             [{"memory_id": str(one.memory_id), "outcome": one.outcome.value, "reason": one.reason} for one in touched],
         )
-
-
-def _item(memory: NewMemory, model_id: int | None) -> dict[str, Any]:
-    source = memory.source
-    return {
-        "memory_id": str(memory.memory_id),
-        "agent_id": str(memory.agent_id),
-        "user_id": memory.user_id,
-        "key": memory.key,
-        "type": memory.type.value,
-        "content": memory.content,
-        "speaker": memory.speaker,
-        "importance": memory.importance,
-        "confidence": memory.confidence,
-        "trust": memory.trust.value,
-        "labels": dict(memory.labels),
-        "metadata": dict(memory.metadata),
-        "source_session": str(source.session_id) if source.session_id else None,
-        "source_sequences": list(source.message_sequences),
-        "source_quote": source.quote,
-        "model_id": model_id,
-        "vector_given": False,
-        "valid_from": memory.valid_from,
-        "valid_until": memory.valid_until,
-        "occur_time": memory.occur_time,
-    }

@@ -90,7 +90,7 @@ class MemoryStore:
         Raises AlreadyExists (MEMORY_ID_TAKEN) when another memory has a proposed id, and InvalidArgument when one would
         end before it begins.
         """
-        items = [_item(placed) for placed in batch]
+        items = [item_of(placed) for placed in batch]
         vectors = [None if placed.vector is None else packed(placed.vector) for placed in batch]
         try:
             stored = await self._database.fetch_value(
@@ -216,7 +216,8 @@ def columns_of(values: Mapping[str, Any]) -> dict[str, Any]:
     return columns
 
 
-def _item(placed: Placed) -> dict[str, Any]:
+def item_of(placed: Placed) -> dict[str, Any]:
+    """Writes a memory to store, as memory.store_memories takes it."""
     memory = placed.memory
     source = memory.source
     return {
