@@ -30,7 +30,8 @@ class Weights:
     """What each part of a score counts at most, in the order in which the search takes them.
 
     Each is chosen for what it says, among round numbers. The signs' two were chosen while looking at LoCoMo's
-    development half, where the next round numbers rank one or two points lower; the others hardly matter if halved or doubled.
+    development half, where the next round numbers rank one or two points lower; the others hardly matter if halved
+    or doubled.
     """
 
     # Two witnesses that err apart, neither better than the other: half each.
