@@ -48,6 +48,17 @@ async def test_a_replay_saves_nothing(session: Stub) -> None:
     assert len((await _listed(session, session_id)).summaries) == 1
 
 
+async def test_a_closed_session_takes_a_summary_and_an_archived_one_none(session: Stub) -> None:
+    session_id = await _session_of(session, 2)
+    await session.CloseSession(pb.CloseSessionRequest(session_id=session_id))
+    await session.SaveSummary(summary(session_id, 2))
+    await session.ArchiveSession(pb.ArchiveSessionRequest(session_id=session_id))
+    async with refused(grpc.StatusCode.FAILED_PRECONDITION, "SESSION_STATUS_FORBIDS") as refusal:
+        await session.SaveSummary(summary(session_id, 2, "another"))
+    assert refusal.metadata["status"] == "ARCHIVED"
+    assert len((await _listed(session, session_id)).summaries) == 1
+
+
 async def test_a_step_saves_once_for_ever(session: Stub) -> None:
     session_id, step = await _session_of(session, 2), source()
     first = (await session.SaveSummary(summary(session_id, 1, source=step))).summary

@@ -76,8 +76,8 @@ class InferenceServiceServicer:
         - INVALID_ARGUMENT / RESPONSE_SCHEMA_UNSUPPORTED: the model, or its server, takes no schema for its answer.
         - FAILED_PRECONDITION / PROVIDER_CREDENTIAL_REFUSED: the provider refuses our key.
         - RESOURCE_EXHAUSTED / PROVIDER_RATE_LIMITED: the provider refuses more for now.
-        - UNAVAILABLE / PROVIDER_UNAVAILABLE, PROVIDER_ANSWER_INVALID: the provider is away, or its answer is unreadable, or
-        isn't what `response_schema` asks for.
+        - UNAVAILABLE / PROVIDER_UNAVAILABLE, PROVIDER_ANSWER_INVALID: the provider is away, or its answer is unreadable,
+        or isn't what `response_schema` asks for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,8 +46,8 @@ class InferenceServiceStub:
     - INVALID_ARGUMENT / RESPONSE_SCHEMA_UNSUPPORTED: the model, or its server, takes no schema for its answer.
     - FAILED_PRECONDITION / PROVIDER_CREDENTIAL_REFUSED: the provider refuses our key.
     - RESOURCE_EXHAUSTED / PROVIDER_RATE_LIMITED: the provider refuses more for now.
-    - UNAVAILABLE / PROVIDER_UNAVAILABLE, PROVIDER_ANSWER_INVALID: the provider is away, or its answer is unreadable, or
-      isn't what `response_schema` asks for.
+    - UNAVAILABLE / PROVIDER_UNAVAILABLE, PROVIDER_ANSWER_INVALID: the provider is away, or its answer is unreadable,
+      or isn't what `response_schema` asks for.
     """
     StreamComplete: _grpc.UnaryStreamMultiCallable[_inference_service_pb2.StreamCompleteRequest, _inference_service_pb2.StreamCompleteResponse]
     """Asks a model and streams its answer: text as it comes, then the completion. A retry asks (and pays) again.
@@ -85,8 +85,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     - INVALID_ARGUMENT / RESPONSE_SCHEMA_UNSUPPORTED: the model, or its server, takes no schema for its answer.
     - FAILED_PRECONDITION / PROVIDER_CREDENTIAL_REFUSED: the provider refuses our key.
     - RESOURCE_EXHAUSTED / PROVIDER_RATE_LIMITED: the provider refuses more for now.
-    - UNAVAILABLE / PROVIDER_UNAVAILABLE, PROVIDER_ANSWER_INVALID: the provider is away, or its answer is unreadable, or
-      isn't what `response_schema` asks for.
+    - UNAVAILABLE / PROVIDER_UNAVAILABLE, PROVIDER_ANSWER_INVALID: the provider is away, or its answer is unreadable,
+      or isn't what `response_schema` asks for.
     """
     StreamComplete: _aio.UnaryStreamMultiCallable[_inference_service_pb2.StreamCompleteRequest, _inference_service_pb2.StreamCompleteResponse]  # type: ignore[assignment]
     """Asks a model and streams its answer: text as it comes, then the completion. A retry asks (and pays) again.
@@ -127,8 +127,8 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_ARGUMENT / RESPONSE_SCHEMA_UNSUPPORTED: the model, or its server, takes no schema for its answer.
         - FAILED_PRECONDITION / PROVIDER_CREDENTIAL_REFUSED: the provider refuses our key.
         - RESOURCE_EXHAUSTED / PROVIDER_RATE_LIMITED: the provider refuses more for now.
-        - UNAVAILABLE / PROVIDER_UNAVAILABLE, PROVIDER_ANSWER_INVALID: the provider is away, or its answer is unreadable, or
-          isn't what `response_schema` asks for.
+        - UNAVAILABLE / PROVIDER_UNAVAILABLE, PROVIDER_ANSWER_INVALID: the provider is away, or its answer is unreadable,
+          or isn't what `response_schema` asks for.
         """
 
     @_abc_1.abstractmethod

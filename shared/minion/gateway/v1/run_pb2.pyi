@@ -497,8 +497,8 @@ class ToolCallFinished(_message.Message):
     is_error: _builtins.bool
     """True when it failed; the model is told."""
     blob_id: _builtins.str
-    """Where the whole of it is when it is too large for a message: a blob of the session. Then `output` is an excerpt that
-    says so.
+    """Where the whole of it is when it is too large for a message: a blob of the session. Then `output` is an excerpt
+    that says so.
     """
     @_builtins.property
     def output(self) -> _struct_pb2.Value:

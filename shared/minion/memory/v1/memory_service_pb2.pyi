@@ -38,8 +38,8 @@ class NewMemory(_message.Message):
 
     @_builtins.property
     def embedding(self) -> _memory_pb2.Embedding:
-        """Its vector; when unset the service has the content embedded, and so it does where the tenant has chosen another model
-        (EmbeddingModelService).
+        """Its vector; when unset the service has the content embedded, and so it does where the tenant has chosen another
+        model (EmbeddingModelService).
         """
 
     def __init__(
@@ -370,8 +370,8 @@ class SearchMemoriesRequest(_message.Message):
     user_id: _builtins.str
     """Required. The user it is about."""
     query: _builtins.str
-    """What to look for, at most 8,192 characters. Give this, `vector`, or both; then meaning is compared by the vector, and
-    words by this.
+    """What to look for, at most 8,192 characters. Give this, `vector`, or both; then meaning is compared by the vector,
+    and words by this.
     """
     min_score: _builtins.float
     """Only memories with at least this cosine similarity, -1 to 1, or of which the words alone were compared; unset means

@@ -128,8 +128,8 @@ class MemoryServiceServicer:
     def StoreMemories(self, request, context):
         """Stores memories, all or none; one under a key that exists for its agent and user replaces what is there.
 
-        Texts that come without a vector are embedded by the gateway; while it can't, they are stored all the same, found by
-        their words, and embedded later. Safe to retry with the same `request_id`.
+        Texts that come without a vector are embedded by the gateway; while it can't, they are stored all the same, found
+        by their words, and embedded later. Safe to retry with the same `request_id`.
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or a vector its model's shape.
@@ -223,8 +223,8 @@ class MemoryServiceServicer:
         goes on; ListExtractionJobs tells how it ended.
 
         Each memory drawn names its source messages and quotes words that stand in them; what a tool said never gains the
-        trust of what the user said. Safe to retry with the same `request_id`; a stretch that was drawn already with the same
-        extractor gives UNCHANGED.
+        trust of what the user said. Safe to retry with the same `request_id`; a stretch that was drawn already with the
+        same extractor gives UNCHANGED.
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
@@ -298,8 +298,8 @@ class MemoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EraseSubject(self, request, context):
-        """Deletes all that is kept of a user in the caller's tenant: memories, vectors, revisions, extraction jobs, counts, and
-        results stored for replays.
+        """Deletes all that is kept of a user in the caller's tenant: memories, vectors, revisions, extraction jobs, counts,
+        and results stored for replays.
 
         Safe to retry; what is gone is not counted again.
 

@@ -39,8 +39,8 @@ class MemoryServiceStub:
     StoreMemories: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.StoreMemoriesRequest, _memory_service_pb2.StoreMemoriesResponse]
     """Stores memories, all or none; one under a key that exists for its agent and user replaces what is there.
 
-    Texts that come without a vector are embedded by the gateway; while it can't, they are stored all the same, found by
-    their words, and embedded later. Safe to retry with the same `request_id`.
+    Texts that come without a vector are embedded by the gateway; while it can't, they are stored all the same, found
+    by their words, and embedded later. Safe to retry with the same `request_id`.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or a vector its model's shape.
@@ -106,8 +106,8 @@ class MemoryServiceStub:
     goes on; ListExtractionJobs tells how it ended.
 
     Each memory drawn names its source messages and quotes words that stand in them; what a tool said never gains the
-    trust of what the user said. Safe to retry with the same `request_id`; a stretch that was drawn already with the same
-    extractor gives UNCHANGED.
+    trust of what the user said. Safe to retry with the same `request_id`; a stretch that was drawn already with the
+    same extractor gives UNCHANGED.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
@@ -157,8 +157,8 @@ class MemoryServiceStub:
     - ABORTED / ETAG_MISMATCH: the memory changed since it was read.
     """
     EraseSubject: _grpc.UnaryUnaryMultiCallable[_memory_service_pb2.EraseSubjectRequest, _memory_service_pb2.EraseSubjectResponse]
-    """Deletes all that is kept of a user in the caller's tenant: memories, vectors, revisions, extraction jobs, counts, and
-    results stored for replays.
+    """Deletes all that is kept of a user in the caller's tenant: memories, vectors, revisions, extraction jobs, counts,
+    and results stored for replays.
 
     Safe to retry; what is gone is not counted again.
 
@@ -189,8 +189,8 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     StoreMemories: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.StoreMemoriesRequest, _memory_service_pb2.StoreMemoriesResponse]  # type: ignore[assignment]
     """Stores memories, all or none; one under a key that exists for its agent and user replaces what is there.
 
-    Texts that come without a vector are embedded by the gateway; while it can't, they are stored all the same, found by
-    their words, and embedded later. Safe to retry with the same `request_id`.
+    Texts that come without a vector are embedded by the gateway; while it can't, they are stored all the same, found
+    by their words, and embedded later. Safe to retry with the same `request_id`.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or a vector its model's shape.
@@ -256,8 +256,8 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     goes on; ListExtractionJobs tells how it ended.
 
     Each memory drawn names its source messages and quotes words that stand in them; what a tool said never gains the
-    trust of what the user said. Safe to retry with the same `request_id`; a stretch that was drawn already with the same
-    extractor gives UNCHANGED.
+    trust of what the user said. Safe to retry with the same `request_id`; a stretch that was drawn already with the
+    same extractor gives UNCHANGED.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
@@ -307,8 +307,8 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     - ABORTED / ETAG_MISMATCH: the memory changed since it was read.
     """
     EraseSubject: _aio.UnaryUnaryMultiCallable[_memory_service_pb2.EraseSubjectRequest, _memory_service_pb2.EraseSubjectResponse]  # type: ignore[assignment]
-    """Deletes all that is kept of a user in the caller's tenant: memories, vectors, revisions, extraction jobs, counts, and
-    results stored for replays.
+    """Deletes all that is kept of a user in the caller's tenant: memories, vectors, revisions, extraction jobs, counts,
+    and results stored for replays.
 
     Safe to retry; what is gone is not counted again.
 
@@ -342,8 +342,8 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_memory_service_pb2.StoreMemoriesResponse, _abc.Awaitable[_memory_service_pb2.StoreMemoriesResponse]]:
         """Stores memories, all or none; one under a key that exists for its agent and user replaces what is there.
 
-        Texts that come without a vector are embedded by the gateway; while it can't, they are stored all the same, found by
-        their words, and embedded later. Safe to retry with the same `request_id`.
+        Texts that come without a vector are embedded by the gateway; while it can't, they are stored all the same, found
+        by their words, and embedded later. Safe to retry with the same `request_id`.
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS, VECTOR_INVALID: a field breaks its limit, or a vector its model's shape.
@@ -451,8 +451,8 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         goes on; ListExtractionJobs tells how it ended.
 
         Each memory drawn names its source messages and quotes words that stand in them; what a tool said never gains the
-        trust of what the user said. Safe to retry with the same `request_id`; a stretch that was drawn already with the same
-        extractor gives UNCHANGED.
+        trust of what the user said. Safe to retry with the same `request_id`; a stretch that was drawn already with the
+        same extractor gives UNCHANGED.
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
@@ -538,8 +538,8 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_service_pb2.EraseSubjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_service_pb2.EraseSubjectResponse, _abc.Awaitable[_memory_service_pb2.EraseSubjectResponse]]:
-        """Deletes all that is kept of a user in the caller's tenant: memories, vectors, revisions, extraction jobs, counts, and
-        results stored for replays.
+        """Deletes all that is kept of a user in the caller's tenant: memories, vectors, revisions, extraction jobs, counts,
+        and results stored for replays.
 
         Safe to retry; what is gone is not counted again.
 

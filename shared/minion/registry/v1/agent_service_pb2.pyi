@@ -112,8 +112,8 @@ class GetAgentResponse(_message.Message):
     AGENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def agent(self) -> _agent_pb2.Agent:
-        """The agent; for an earlier revision, with the contents of then, the status and etag of now, and as `update_time` when
-        that revision was made.
+        """The agent; for an earlier revision, with the contents of then, the status and etag of now, and as `update_time`
+        when that revision was made.
         """
 
     def __init__(

@@ -66,7 +66,9 @@ class PutBlobRequest(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
-    """The next bytes, 1 to 1,048,576 of them; a blob has 1 byte to `MINION_SESSION_BLOB_LIMIT_BYTES` (64 MiB unless set)."""
+    """The next bytes, 1 to 1,048,576 of them; a blob has 1 byte to `MINION_SESSION_BLOB_LIMIT_BYTES` (64 MiB unless
+    set).
+    """
     @_builtins.property
     def header(self) -> Global___BlobHeader:
         """What is coming. The first message, and no other."""

@@ -29,7 +29,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SESSION_ID_TAKEN: _ErrorReason.ValueType  # 2
     """ALREADY_EXISTS: another session has the proposed id."""
     ERROR_REASON_SESSION_NOT_ACTIVE: _ErrorReason.ValueType  # 3
-    """FAILED_PRECONDITION: the session is closed or expired; `metadata.status` names which."""
+    """FAILED_PRECONDITION: the session is closed, expired or archived; `metadata.status` names which."""
     ERROR_REASON_SEQUENCE_MOVED: _ErrorReason.ValueType  # 4
     """ABORTED: `expected_sequence` isn't the session's last; `metadata.last_sequence` gives it."""
     ERROR_REASON_WORKSPACE_VERSION_MOVED: _ErrorReason.ValueType  # 5
@@ -67,7 +67,7 @@ ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 1
 ERROR_REASON_SESSION_ID_TAKEN: ErrorReason.ValueType  # 2
 """ALREADY_EXISTS: another session has the proposed id."""
 ERROR_REASON_SESSION_NOT_ACTIVE: ErrorReason.ValueType  # 3
-"""FAILED_PRECONDITION: the session is closed or expired; `metadata.status` names which."""
+"""FAILED_PRECONDITION: the session is closed, expired or archived; `metadata.status` names which."""
 ERROR_REASON_SEQUENCE_MOVED: ErrorReason.ValueType  # 4
 """ABORTED: `expected_sequence` isn't the session's last; `metadata.last_sequence` gives it."""
 ERROR_REASON_WORKSPACE_VERSION_MOVED: ErrorReason.ValueType  # 5

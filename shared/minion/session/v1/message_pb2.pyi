@@ -113,8 +113,8 @@ Global___Message: _TypeAlias = Message  # noqa: Y015
 
 @_typing.final
 class Part(_message.Message):
-    """A piece of a message. USER messages hold text and media, SYSTEM messages text, ASSISTANT messages text, media, thinking
-    and tool calls, TOOL messages tool results.
+    """A piece of a message. USER messages hold text and media, SYSTEM messages text, ASSISTANT messages text, media,
+    thinking and tool calls, TOOL messages tool results.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -1205,11 +1205,12 @@ class GetContextResponse(_message.Message):
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
         """The newest messages that fit the budget (less the summary) and 3 MiB, oldest first. A result stands right after its
         call, wherever it came. A tool call without a result is given one that says so (`is_error`, in a message of its own
-        with no sequence and with `metadata.minion_synthetic`); a result without its call is left out. What alone takes more
-        than half of the budget, isn't the last message and doesn't fit is cut, with a mark that says what isn't shown. Where
-        what fits begins amid a turn, the user's message that opened it comes first. Ids of calls that a provider refuses
-        (the same twice, more than 40 characters, others than letters, digits, `_` and `-`) are replaced by others, in call
-        and result alike, and names mended. Media in an assistant's message, which no provider takes, is told in words.
+        with no sequence and with `metadata.minion_synthetic`); a result without its call is left out. What alone takes
+        more than half of the budget, isn't the last message and doesn't fit is cut, with a mark that says what isn't
+        shown. Where what fits begins amid a turn, the user's message that opened it comes first. Ids of calls that a
+        provider refuses (the same twice, more than 40 characters, others than letters, digits, `_` and `-`) are replaced
+        by others, in call and result alike, and names mended. Media in an assistant's message, which no provider takes, is
+        told in words.
         """
 
     def __init__(

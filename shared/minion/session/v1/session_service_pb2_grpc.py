@@ -289,8 +289,8 @@ class SessionServiceServicer:
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         - NOT_FOUND / BLOB_NOT_FOUND: a message names a blob that the session hasn't.
         - ABORTED / SEQUENCE_MOVED: `expected_sequence` is not the session's last.
-        - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and `source` names no run that
-        holds it.
+        - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived, and `source` names no run
+        that holds it.
         - ALREADY_EXISTS / REQUEST_ID_REUSED: the `request_id` came with another request, or the step of `source` has
         appended to another session.
         - PERMISSION_DENIED / PERMISSION_MISSING: the caller gives a `source` and is no service.
@@ -313,7 +313,8 @@ class SessionServiceServicer:
     def WatchMessages(self, request, context):
         """Sends a session's messages after a sequence, in order, then those to come, for as long as the caller stays.
 
-        To resume, on any replica, give the last sequence received. The stream ends when the session is deleted (NOT_FOUND).
+        To resume, on any replica, give the last sequence received. The stream ends when the session is deleted
+        (NOT_FOUND).
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
@@ -340,9 +341,9 @@ class SessionServiceServicer:
     def GetContext(self, request, context):
         """Returns what a model is to be shown of a session: its newest summary and as many of the newest messages as fit.
 
-        What it returns is always a transcript that OpenAI, Anthropic and Gemini accept: it begins with a user's message (or
-        is empty), a tool call always comes with its result right after it, and nothing is empty. What comes before the first
-        user's message is left out, and so is thinking. Its cost doesn't grow with the session's length.
+        What it returns is always a transcript that OpenAI, Anthropic and Gemini accept: it begins with a user's message
+        (or is empty), a tool call always comes with its result right after it, and nothing is empty. What comes before the
+        first user's message is left out, and so is thinking. Its cost doesn't grow with the session's length.
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
@@ -387,15 +388,15 @@ class SessionServiceServicer:
         """Appends the user's message, holds the session for the run, and returns the context for the model, in one round
         trip. Services alone may call it.
 
-        Safe to retry for ever with the same `source`: the message is stored once, the context is that of then, and the hold
-        is renewed if the run still has it.
+        Safe to retry for ever with the same `source`: the message is stored once, the context is that of then, and the
+        hold is renewed if the run still has it.
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
         - INVALID_ARGUMENT / CONTEXT_BUDGET_TOO_SMALL: the message alone takes more than `token_budget`.
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         - NOT_FOUND / BLOB_NOT_FOUND: the message names a blob that the session hasn't.
-        - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired.
+        - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived.
         - FAILED_PRECONDITION / SESSION_HELD: another run holds the session.
         - ALREADY_EXISTS / REQUEST_ID_REUSED: the step of `source` has appended something else.
         """
@@ -434,7 +435,7 @@ class SessionServiceServicer:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         - ABORTED / WORKSPACE_VERSION_MOVED: an entry isn't at its `expected_version`.
-        - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and no run holds it.
+        - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived, and no run holds it.
         - RESOURCE_EXHAUSTED / WORKSPACE_FULL: the session would have more than 1,000 entries, or 2 MiB of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -449,7 +450,7 @@ class SessionServiceServicer:
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
-        - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and no run holds it.
+        - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived, and no run holds it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -467,8 +468,8 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EraseSubject(self, request, context):
-        """Deletes all that is kept of a user in the caller's tenant: sessions, messages, blobs, summaries, working memory, and
-        results stored for replays. Runs that hold one of the sessions fail. Forks that others made of them go too.
+        """Deletes all that is kept of a user in the caller's tenant: sessions, messages, blobs, summaries, working memory,
+        and results stored for replays. Runs that hold one of the sessions fail. Forks that others made of them go too.
 
         Safe to retry; what is gone is not counted again.
 

@@ -129,8 +129,8 @@ class SessionServiceStub:
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - NOT_FOUND / BLOB_NOT_FOUND: a message names a blob that the session hasn't.
     - ABORTED / SEQUENCE_MOVED: `expected_sequence` is not the session's last.
-    - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and `source` names no run that
-      holds it.
+    - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived, and `source` names no run
+      that holds it.
     - ALREADY_EXISTS / REQUEST_ID_REUSED: the `request_id` came with another request, or the step of `source` has
       appended to another session.
     - PERMISSION_DENIED / PERMISSION_MISSING: the caller gives a `source` and is no service.
@@ -145,7 +145,8 @@ class SessionServiceStub:
     WatchMessages: _grpc.UnaryStreamMultiCallable[_session_service_pb2.WatchMessagesRequest, _session_service_pb2.WatchMessagesResponse]
     """Sends a session's messages after a sequence, in order, then those to come, for as long as the caller stays.
 
-    To resume, on any replica, give the last sequence received. The stream ends when the session is deleted (NOT_FOUND).
+    To resume, on any replica, give the last sequence received. The stream ends when the session is deleted
+    (NOT_FOUND).
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
@@ -164,9 +165,9 @@ class SessionServiceStub:
     GetContext: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetContextRequest, _session_service_pb2.GetContextResponse]
     """Returns what a model is to be shown of a session: its newest summary and as many of the newest messages as fit.
 
-    What it returns is always a transcript that OpenAI, Anthropic and Gemini accept: it begins with a user's message (or
-    is empty), a tool call always comes with its result right after it, and nothing is empty. What comes before the first
-    user's message is left out, and so is thinking. Its cost doesn't grow with the session's length.
+    What it returns is always a transcript that OpenAI, Anthropic and Gemini accept: it begins with a user's message
+    (or is empty), a tool call always comes with its result right after it, and nothing is empty. What comes before the
+    first user's message is left out, and so is thinking. Its cost doesn't grow with the session's length.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
@@ -199,15 +200,15 @@ class SessionServiceStub:
     """Appends the user's message, holds the session for the run, and returns the context for the model, in one round
     trip. Services alone may call it.
 
-    Safe to retry for ever with the same `source`: the message is stored once, the context is that of then, and the hold
-    is renewed if the run still has it.
+    Safe to retry for ever with the same `source`: the message is stored once, the context is that of then, and the
+    hold is renewed if the run still has it.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
     - INVALID_ARGUMENT / CONTEXT_BUDGET_TOO_SMALL: the message alone takes more than `token_budget`.
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - NOT_FOUND / BLOB_NOT_FOUND: the message names a blob that the session hasn't.
-    - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired.
+    - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived.
     - FAILED_PRECONDITION / SESSION_HELD: another run holds the session.
     - ALREADY_EXISTS / REQUEST_ID_REUSED: the step of `source` has appended something else.
     """
@@ -234,7 +235,7 @@ class SessionServiceStub:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - ABORTED / WORKSPACE_VERSION_MOVED: an entry isn't at its `expected_version`.
-    - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and no run holds it.
+    - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived, and no run holds it.
     - RESOURCE_EXHAUSTED / WORKSPACE_FULL: the session would have more than 1,000 entries, or 2 MiB of them.
     """
     DeleteWorkspaceEntries: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.DeleteWorkspaceEntriesRequest, _session_service_pb2.DeleteWorkspaceEntriesResponse]
@@ -245,7 +246,7 @@ class SessionServiceStub:
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
-    - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and no run holds it.
+    - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived, and no run holds it.
     """
     CleanupExpiredSessions: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CleanupExpiredSessionsRequest, _session_service_pb2.CleanupExpiredSessionsResponse]
     """Marks sessions of the caller's tenant whose time is up as EXPIRED, and deletes those that expired longer ago than
@@ -255,8 +256,8 @@ class SessionServiceStub:
     Safe to retry.
     """
     EraseSubject: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.EraseSubjectRequest, _session_service_pb2.EraseSubjectResponse]
-    """Deletes all that is kept of a user in the caller's tenant: sessions, messages, blobs, summaries, working memory, and
-    results stored for replays. Runs that hold one of the sessions fail. Forks that others made of them go too.
+    """Deletes all that is kept of a user in the caller's tenant: sessions, messages, blobs, summaries, working memory,
+    and results stored for replays. Runs that hold one of the sessions fail. Forks that others made of them go too.
 
     Safe to retry; what is gone is not counted again.
 
@@ -365,8 +366,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - NOT_FOUND / BLOB_NOT_FOUND: a message names a blob that the session hasn't.
     - ABORTED / SEQUENCE_MOVED: `expected_sequence` is not the session's last.
-    - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and `source` names no run that
-      holds it.
+    - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived, and `source` names no run
+      that holds it.
     - ALREADY_EXISTS / REQUEST_ID_REUSED: the `request_id` came with another request, or the step of `source` has
       appended to another session.
     - PERMISSION_DENIED / PERMISSION_MISSING: the caller gives a `source` and is no service.
@@ -381,7 +382,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     WatchMessages: _aio.UnaryStreamMultiCallable[_session_service_pb2.WatchMessagesRequest, _session_service_pb2.WatchMessagesResponse]  # type: ignore[assignment]
     """Sends a session's messages after a sequence, in order, then those to come, for as long as the caller stays.
 
-    To resume, on any replica, give the last sequence received. The stream ends when the session is deleted (NOT_FOUND).
+    To resume, on any replica, give the last sequence received. The stream ends when the session is deleted
+    (NOT_FOUND).
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
@@ -400,9 +402,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
     GetContext: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetContextRequest, _session_service_pb2.GetContextResponse]  # type: ignore[assignment]
     """Returns what a model is to be shown of a session: its newest summary and as many of the newest messages as fit.
 
-    What it returns is always a transcript that OpenAI, Anthropic and Gemini accept: it begins with a user's message (or
-    is empty), a tool call always comes with its result right after it, and nothing is empty. What comes before the first
-    user's message is left out, and so is thinking. Its cost doesn't grow with the session's length.
+    What it returns is always a transcript that OpenAI, Anthropic and Gemini accept: it begins with a user's message
+    (or is empty), a tool call always comes with its result right after it, and nothing is empty. What comes before the
+    first user's message is left out, and so is thinking. Its cost doesn't grow with the session's length.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
@@ -435,15 +437,15 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Appends the user's message, holds the session for the run, and returns the context for the model, in one round
     trip. Services alone may call it.
 
-    Safe to retry for ever with the same `source`: the message is stored once, the context is that of then, and the hold
-    is renewed if the run still has it.
+    Safe to retry for ever with the same `source`: the message is stored once, the context is that of then, and the
+    hold is renewed if the run still has it.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
     - INVALID_ARGUMENT / CONTEXT_BUDGET_TOO_SMALL: the message alone takes more than `token_budget`.
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - NOT_FOUND / BLOB_NOT_FOUND: the message names a blob that the session hasn't.
-    - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired.
+    - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived.
     - FAILED_PRECONDITION / SESSION_HELD: another run holds the session.
     - ALREADY_EXISTS / REQUEST_ID_REUSED: the step of `source` has appended something else.
     """
@@ -470,7 +472,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
     - ABORTED / WORKSPACE_VERSION_MOVED: an entry isn't at its `expected_version`.
-    - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and no run holds it.
+    - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived, and no run holds it.
     - RESOURCE_EXHAUSTED / WORKSPACE_FULL: the session would have more than 1,000 entries, or 2 MiB of them.
     """
     DeleteWorkspaceEntries: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteWorkspaceEntriesRequest, _session_service_pb2.DeleteWorkspaceEntriesResponse]  # type: ignore[assignment]
@@ -481,7 +483,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
     - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
-    - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and no run holds it.
+    - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived, and no run holds it.
     """
     CleanupExpiredSessions: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CleanupExpiredSessionsRequest, _session_service_pb2.CleanupExpiredSessionsResponse]  # type: ignore[assignment]
     """Marks sessions of the caller's tenant whose time is up as EXPIRED, and deletes those that expired longer ago than
@@ -491,8 +493,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     Safe to retry.
     """
     EraseSubject: _aio.UnaryUnaryMultiCallable[_session_service_pb2.EraseSubjectRequest, _session_service_pb2.EraseSubjectResponse]  # type: ignore[assignment]
-    """Deletes all that is kept of a user in the caller's tenant: sessions, messages, blobs, summaries, working memory, and
-    results stored for replays. Runs that hold one of the sessions fail. Forks that others made of them go too.
+    """Deletes all that is kept of a user in the caller's tenant: sessions, messages, blobs, summaries, working memory,
+    and results stored for replays. Runs that hold one of the sessions fail. Forks that others made of them go too.
 
     Safe to retry; what is gone is not counted again.
 
@@ -658,8 +660,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         - NOT_FOUND / BLOB_NOT_FOUND: a message names a blob that the session hasn't.
         - ABORTED / SEQUENCE_MOVED: `expected_sequence` is not the session's last.
-        - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and `source` names no run that
-          holds it.
+        - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived, and `source` names no run
+          that holds it.
         - ALREADY_EXISTS / REQUEST_ID_REUSED: the `request_id` came with another request, or the step of `source` has
           appended to another session.
         - PERMISSION_DENIED / PERMISSION_MISSING: the caller gives a `source` and is no service.
@@ -686,7 +688,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_session_service_pb2.WatchMessagesResponse], _abc.AsyncIterator[_session_service_pb2.WatchMessagesResponse]]:
         """Sends a session's messages after a sequence, in order, then those to come, for as long as the caller stays.
 
-        To resume, on any replica, give the last sequence received. The stream ends when the session is deleted (NOT_FOUND).
+        To resume, on any replica, give the last sequence received. The stream ends when the session is deleted
+        (NOT_FOUND).
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
@@ -717,9 +720,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_service_pb2.GetContextResponse, _abc.Awaitable[_session_service_pb2.GetContextResponse]]:
         """Returns what a model is to be shown of a session: its newest summary and as many of the newest messages as fit.
 
-        What it returns is always a transcript that OpenAI, Anthropic and Gemini accept: it begins with a user's message (or
-        is empty), a tool call always comes with its result right after it, and nothing is empty. What comes before the first
-        user's message is left out, and so is thinking. Its cost doesn't grow with the session's length.
+        What it returns is always a transcript that OpenAI, Anthropic and Gemini accept: it begins with a user's message
+        (or is empty), a tool call always comes with its result right after it, and nothing is empty. What comes before the
+        first user's message is left out, and so is thinking. Its cost doesn't grow with the session's length.
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
@@ -770,15 +773,15 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Appends the user's message, holds the session for the run, and returns the context for the model, in one round
         trip. Services alone may call it.
 
-        Safe to retry for ever with the same `source`: the message is stored once, the context is that of then, and the hold
-        is renewed if the run still has it.
+        Safe to retry for ever with the same `source`: the message is stored once, the context is that of then, and the
+        hold is renewed if the run still has it.
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
         - INVALID_ARGUMENT / CONTEXT_BUDGET_TOO_SMALL: the message alone takes more than `token_budget`.
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         - NOT_FOUND / BLOB_NOT_FOUND: the message names a blob that the session hasn't.
-        - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired.
+        - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived.
         - FAILED_PRECONDITION / SESSION_HELD: another run holds the session.
         - ALREADY_EXISTS / REQUEST_ID_REUSED: the step of `source` has appended something else.
         """
@@ -823,7 +826,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
         - ABORTED / WORKSPACE_VERSION_MOVED: an entry isn't at its `expected_version`.
-        - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and no run holds it.
+        - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived, and no run holds it.
         - RESOURCE_EXHAUSTED / WORKSPACE_FULL: the session would have more than 1,000 entries, or 2 MiB of them.
         """
 
@@ -840,7 +843,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
         - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
-        - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed or expired, and no run holds it.
+        - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived, and no run holds it.
         """
 
     @_abc_1.abstractmethod
@@ -862,8 +865,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.EraseSubjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.EraseSubjectResponse, _abc.Awaitable[_session_service_pb2.EraseSubjectResponse]]:
-        """Deletes all that is kept of a user in the caller's tenant: sessions, messages, blobs, summaries, working memory, and
-        results stored for replays. Runs that hold one of the sessions fail. Forks that others made of them go too.
+        """Deletes all that is kept of a user in the caller's tenant: sessions, messages, blobs, summaries, working memory,
+        and results stored for replays. Runs that hold one of the sessions fail. Forks that others made of them go too.
 
         Safe to retry; what is gone is not counted again.
 
