@@ -48,7 +48,12 @@ async def collector() -> AsyncIterator[Collector]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def stack(plain_environ: dict[str, str], collector: Collector) -> AsyncIterator[RunningStack]:
     """A `minion dev` that all tests of the session share."""
-    env = {**plain_environ, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}"}
+    env = {
+        **plain_environ,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}",
+        # So that a command that watches until it is synced is soon through.
+        "MINION_SESSION_WATCH_SYNC_SECONDS": "0.5",
+    }
     with _open_directory() as directory:
         async with dev(directory / ".minion", env=env) as running:
             yield running
