@@ -40,6 +40,15 @@ def test_what_says_the_same_of_one_subject_becomes_one() -> None:
         ("The user prefers tea over coffee.", "The user prefers coffee over tea."),
         ("Ann lives with Bob.", "Bob lives with Ann."),
         ("Ann lives in Paris.", "Ann works in Paris."),
+        ("The fridge is set to -5 degrees.", "The fridge is set to 5 degrees."),
+        ("The user rates the film +1.", "The user rates the film -1."),
+        ("It needs version 1.2.", "It needs version 1-2."),
+        ("It costs $500.", "It costs €500."),
+        ("It costs 50 %.", "It costs 50."),
+        ("The user writes C++.", "The user writes C#."),
+        ("Bob is the boss of the user.", "Is Bob the boss of the user?"),
+        ("The user likes Ann.", "The user likes Ann?"),
+        ("The user feels 😀.", "The user feels 😡."),
     ],
 )
 def test_what_is_only_alike_stays_two(one: str, other: str) -> None:

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest_asyncio
 from minion.memory.v1 import extraction_pb2, memory_pb2
+from minion.memory.v1 import memory_service_pb2 as pb
 from minion.session.v1 import session_service_pb2
 from minion_testing.postgres import ClonedDatabase
 from minion_testing.serving import serve
@@ -65,6 +66,21 @@ async def test_episodes_are_kept_beside_facts_and_at_once(ours: Tenant) -> None:
     await ours.done(session_id, 2)
     kinds = {memory.key.split("/")[0]: memory.type for memory in await ours.kept()}
     assert kinds == {"episode": memory_pb2.MEMORY_TYPE_CONTEXT, "user": memory_pb2.MEMORY_TYPE_FACT}
+
+
+async def test_what_was_said_before_an_erasure_is_not_drawn_again(ours: Tenant) -> None:
+    agent_id = await ours.agent(episodes=True, extract=True)
+    session_id = await ours.session("My name is Ada.", agent_id=agent_id)
+    await ours.done(session_id)
+    await ours.memories.EraseSubject(pb.EraseSubjectRequest(user_id="ann"))
+    assert await ours.kept() == []
+    # The session service keeps the session, and it goes on.
+    await ours.say(session_id, "I live in Rome.")
+    await ours.close(session_id)
+    await ours.done(session_id, 2)
+    await ours.extract(session_id, first_sequence=1)
+    said = sorted(memory.content for memory in await ours.kept())
+    assert said == ["I live in Rome.", "The user lives in Rome."]
 
 
 async def test_an_agent_that_wants_nothing_remembered_gets_nothing(stage: House, ours: Tenant) -> None:

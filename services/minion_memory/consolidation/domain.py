@@ -25,7 +25,9 @@ PRUNED_AGE = timedelta(days=90)
 LEAST_SIMILARITY = 0.9
 _RANK = {Trust.TOOL: 0, Trust.ASSERTED: 1, Trust.USER: 2}
 _FILED_AWAY = re.compile(r"~[0-9a-f-]{36}$")
-_WORD = re.compile(r"[^\W_]+")
+# Numbers with their sign and what stands between their digits, words with what makes C++ and C# of them, and marks.
+_TOKEN = re.compile(r"(?<!\w)[+\-\u2212]?\d+(?:[.,:/\-]\d+)*|[^\W_]+[+#]*|[^\w\s]")
+_MARKS = frozenset("%&@#")
 # Words that a sentence can lose and still say the same. No negation, no pronoun that tells who, no preposition.
 _FILLERS = frozenset(
     ["a", "an", "the", "is", "are", "was", "were", "user", "users", "s", "very", "really", "also", "does"]
@@ -121,9 +123,17 @@ def prunable(memory: Memory, now: datetime) -> bool:
 
 
 def telling(content: str) -> tuple[str, ...]:
-    """The words of a content that make it what it says, in order."""
-    plain = unicodedata.normalize("NFKC", content).casefold()
-    return tuple(word for word in _WORD.findall(plain) if word not in _FILLERS)
+    """What of a content makes it what it says, in order: words, numbers and symbols, and whether it asks."""
+    plain = unicodedata.normalize("NFKC", content).casefold().rstrip()
+    said = tuple(token for token in _TOKEN.findall(plain) if _tells(token))
+    return (*said, "?") if said and plain.endswith("?") else said
+
+
+def _tells(token: str) -> bool:
+    if len(token) == 1 and not token.isalnum():
+        # Currencies, signs of arithmetic, pictures; punctuation says nothing.
+        return token in _MARKS or unicodedata.category(token).startswith("S")
+    return token not in _FILLERS
 
 
 def subject_of(key: str) -> str:

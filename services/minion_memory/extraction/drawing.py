@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from minion_postgres import Database, Transaction
@@ -51,6 +52,12 @@ class DrawingStore:
         async with self._database.transaction(tenant_id) as transaction:
             rows = await transaction.fetch(QUERIES.known_memories, tenant_id, job.agent_id, job.user_id, most)
         return [(row["key"], row["content"]) for row in rows]
+
+    async def erased_time(self, tenant_id: UUID, user_id: str) -> datetime | None:
+        """Says when a user was last erased; None when never."""
+        async with self._database.transaction(tenant_id) as transaction:
+            found: datetime | None = await transaction.fetch_value(QUERIES.erased_time, tenant_id, user_id)
+        return found
 
     async def read(self, tenant_id: UUID, ids: Sequence[UUID]) -> list[Memory]:
         """Gives memories by their ids, in this order; those that are gone are left out."""

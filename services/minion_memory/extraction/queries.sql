@@ -89,6 +89,11 @@ SELECT key, content FROM memory.memory_details
    AND key LIKE '%/%' AND NOT labels ? 'minion.episode'
  ORDER BY update_time DESC LIMIT $4;
 
+-- name: erased_time
+-- When a user was last erased; NULL when never.
+SELECT erase_time FROM memory.erased_subjects
+ WHERE tenant_id = $1 AND subject_digest = memory.subject_digest($1, $2);
+
 -- name: lock_scope
 -- Locks a scope, as whoever writes its memories does.
 SELECT memory.lock_scopes($1, ARRAY[$2::uuid], ARRAY[$3::text]);

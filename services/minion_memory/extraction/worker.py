@@ -200,6 +200,10 @@ class Worker:
 
     async def _draw(self, lease: Lease, job: Job) -> None:
         messages = await self._sessions.messages(job.session_id, job.first_sequence, job.last_sequence)
+        erased = await self._drawing.erased_time(lease.tenant_id, job.user_id)
+        if erased is not None:
+            # The session service may still keep what was said before; here it is gone for good.
+            messages = [message for message in messages if message.create_time > erased]
         if job.extractor == EPISODES:
             made = episodes(messages, job)
             contents = [memory.content for memory in made]

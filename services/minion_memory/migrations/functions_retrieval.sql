@@ -124,10 +124,11 @@ CREATE OR REPLACE FUNCTION memory.passes(
        AND (wish.as_of IS NOT NULL OR superseded_by IS NULL);
 $$;
 
--- What is left, 1 to 0, of the newness of what occurred; the half-life is in seconds.
+-- What is left, 1 to 0, of the newness of what occurred; the half-life is in seconds. After 500 of them it is no less:
+-- Postgres refuses numbers that are too small for it.
 CREATE OR REPLACE FUNCTION memory.newness(occur_time timestamptz, moment timestamptz, half_life double precision)
 RETURNS double precision LANGUAGE sql IMMUTABLE AS $$
-    SELECT exp(-ln(2::double precision) * greatest(extract(epoch FROM moment - occur_time), 0) / half_life);
+    SELECT exp(-ln(2::double precision) * least(greatest(extract(epoch FROM moment - occur_time), 0) / half_life, 500));
 $$;
 
 -- What somebody's word is worth, 0 to 1.

@@ -1,5 +1,10 @@
 -- What ends: all of a user, when asked; and what was kept for as long as its kind is.
 
+-- What is kept of an erased user: a digest that names nobody and is the same again.
+CREATE OR REPLACE FUNCTION memory.subject_digest(tenant uuid, subject text) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
+    SELECT sha256(convert_to(tenant::text || '/' || subject, 'UTF8'));
+$$;
+
 -- Erases at most so many memories of a user, and what hangs on them, with the extraction jobs; counts what went. The last
 -- call, which finds fewer, takes the rest along: stored replies and the counts themselves.
 CREATE OR REPLACE FUNCTION memory.erase_subject(tenant uuid, subject text, most integer)
@@ -12,6 +17,10 @@ DECLARE
     victims uuid[];
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
+    -- First of all, so that a job that comes between two batches finds it.
+    INSERT INTO memory.erased_subjects (tenant_id, subject_digest, erase_time)
+         VALUES (tenant, memory.subject_digest(tenant, subject), clock_timestamp())
+    ON CONFLICT (tenant_id, subject_digest) DO UPDATE SET erase_time = excluded.erase_time;
     -- Whoever stores waits, and then begins anew. Of scopes that come after this look nothing is touched: their writers
     -- may wait for us.
     agents := ARRAY(SELECT scope.agent_id FROM memory.scope_counts scope

@@ -6,7 +6,15 @@ from uuid import UUID
 
 import structlog
 from minion_auth import tenant
-from minion_errors import InvalidArgument, MinionError, ResourceExhausted, Violation
+from minion_errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    MinionError,
+    NotFound,
+    ResourceExhausted,
+    Violation,
+)
 from uuid_utils.compat import uuid7
 
 from minion_session.blobs.domain import Blob, BlobRange, NewBlob, Pieces, blob_not_found, slices
@@ -50,7 +58,14 @@ class Blobs:
             # A call that is cancelled looks like a stream that has ended, until the cancellation comes a moment later:
             # it finds us here, before the blob is anybody's.
             await self._store.add(tenant_id, blob_id, place, pieces.rest())
-            blob = await self._store.keep(tenant_id, blob_id, new, pieces.size, pieces.sha256())
+            # With a promise kept the stream was whole: then a call that is cancelled from here on leaves the blob to
+            # whoever tries again, who may have been given it already.
+            kept = new.size_bytes is not None or new.sha256 is not None
+            try:
+                blob = await self._store.keep(tenant_id, blob_id, new, pieces.size, pieces.sha256())
+            except (NotFound, FailedPrecondition, DeadlineExceeded):
+                kept = False
+                raise
             kept = True
             return blob
         finally:

@@ -125,7 +125,8 @@ BEGIN
     END IF;
     PERFORM FROM session.sessions s
       WHERE s.tenant_id = tenant AND (s.shares_with = target OR s.parent_session_id = target)
-      ORDER BY s.session_id
+      -- What was forked before what was forked from it: whoever deletes one of them locks in the same order.
+      ORDER BY s.create_time, s.session_id
         FOR NO KEY UPDATE;
     SELECT s.session_id, s.shared_sequence INTO heir
       FROM session.sessions s

@@ -127,13 +127,15 @@ RETURNS TABLE (tenant_id uuid) LANGUAGE sql STABLE SECURITY DEFINER SET search_p
 $$;
 
 -- Tells of sessions whose time is up that they expired, each once, and deletes those of which that was told longer than
--- `kept` ago (NULL: none), at most so many of each; those that somebody is busy with have to wait. It works in the
+-- `kept` ago (NULL: none), at most so many of each, and no more once 100,000 messages went, so that a round ends within
+-- the statement's time; those that somebody is busy with have to wait. It works in the
 -- tenant of the transaction; for the schema's owner, who sees all tenants, in all of them.
 CREATE OR REPLACE FUNCTION session.cleanup_expired_sessions(
     most integer DEFAULT 1000, kept interval DEFAULT NULL, OUT expired bigint, OUT deleted bigint
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    old record;
+    old  record;
+    gone bigint := 0;
 BEGIN
     WITH due AS (
         SELECT s.tenant_id, s.session_id FROM session.sessions s
@@ -156,8 +158,9 @@ BEGIN
            FOR UPDATE SKIP LOCKED
     LOOP
         PERFORM set_config('minion.tenant', old.tenant_id::text, true);
-        PERFORM session.delete_session(old.session_id);
+        gone := gone + (SELECT d.messages FROM session.delete_session(old.session_id) d);
         deleted := deleted + 1;
+        EXIT WHEN gone >= 100000;
     END LOOP;
 END $$;
 
