@@ -9,6 +9,7 @@ import pytest_asyncio
 from google.protobuf import json_format
 from minion.memory.v1 import embedding_model_service_pb2 as models_pb
 from minion.memory.v1 import memory_service_pb2 as pb
+from minion_testing.examples import as_json
 from minion_testing.postgres import ClonedDatabase
 from minion_testing.serving import serve
 from uuid_utils.compat import uuid7
@@ -37,7 +38,7 @@ async def test_every_rpc_has_an_example_that_works(tenant: Tenant) -> None:
     answers = {}
     for body, name in examples:
         filled = re.sub(r"\$[A-Z]+", lambda variable: values[variable.group()], body)
-        request = json_format.Parse(filled, getattr(pb, f"{name}Request")())
+        request = json_format.Parse(as_json(filled), getattr(pb, f"{name}Request")())
         method = service.methods_by_name[name]
         if method.client_streaming:
             answers[name] = await getattr(memories, name)(iter([request]))

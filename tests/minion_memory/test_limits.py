@@ -38,6 +38,7 @@ def struct(**fields: Any) -> struct_pb2.Struct:
         ({"type": 99}, "type"),
         ({"content": ""}, "content"),
         ({"content": "c" * 32_769}, "content"),
+        ({"content": " \n"}, "content"),
         ({"speaker": "s" * 201}, "speaker"),
         ({"importance": 1.01}, "importance"),
         ({"importance": float("nan")}, "importance"),

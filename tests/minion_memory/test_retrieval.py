@@ -244,6 +244,18 @@ async def test_recency_importance_and_trust_decide_between_equals(memories: Stub
     assert (shares["tool"].trust, shares["plain"].trust) == (0, 0.05)
 
 
+@pytest.mark.parametrize("year", [1, 1930, 2_200, 9_999])
+async def test_memories_of_any_age_are_weighed(memories: Stub, year: int) -> None:
+    agent_id = str(uuid4())
+    said = moment(datetime(year, 5, 1, tzinfo=UTC))
+    # So from the beginning of time on, whatever it was said: else what is said in the future is not so yet.
+    new = placed(towards(0), agent_id=agent_id, occur_time=said, valid_from=moment(datetime(1, 1, 1, tzinfo=UTC)))
+    await memories.StoreMemories(batch(new))
+    for at in (None, moment(datetime(9_999, 12, 31, tzinfo=UTC))):
+        [hit] = (await memories.SearchMemories(search(agent_id, towards(0), as_of=at))).hits
+        assert 0 <= hit.explanation.recency <= 0.05
+
+
 async def test_each_filter_is_held(memories: Stub) -> None:
     agent_id, session_id = str(uuid4()), str(uuid4())
     now = datetime.now(UTC).replace(microsecond=0)

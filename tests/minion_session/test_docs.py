@@ -5,6 +5,7 @@ from pathlib import Path
 
 from google.protobuf import json_format
 from minion.session.v1 import session_service_pb2 as pb
+from minion_testing.examples import as_json
 
 from tests.minion_session.made import new_id
 from tests.minion_session.stage import Stub
@@ -20,7 +21,7 @@ async def test_every_rpc_has_an_example_that_works(session: Stub) -> None:
     values = {"$SESSION": new_id(), "$AGENT": new_id(), "$RUN": new_id()}
     for body, name in examples:
         filled = re.sub(r"\$[A-Z]+", lambda variable: values[variable.group()], body)
-        request = json_format.Parse(filled, getattr(pb, f"{name}Request")())
+        request = json_format.Parse(as_json(filled), getattr(pb, f"{name}Request")())
         call = getattr(session, name)(request)
         if not service.methods_by_name[name].server_streaming:
             await call

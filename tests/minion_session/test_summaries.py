@@ -139,6 +139,7 @@ async def test_a_page_ends_before_three_mebibytes(session: Stub) -> None:
         ({"first_sequence": -1}, {"first_sequence"}),
         ({"text": ""}, {"text"}),
         ({"text": "x" * 100_001}, {"text"}),
+        ({"text": " \n"}, {"text"}),
         ({"token_count": -1}, {"token_count"}),
         ({"token_count": 1_000_001}, {"token_count"}),
         ({"model": "x" * 201}, {"model"}),

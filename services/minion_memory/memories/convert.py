@@ -247,6 +247,8 @@ def _trust(number: int, field: str, violations: Violations) -> Trust:
 
 
 def _content(memory: memory_pb2.Memory, field: str, violations: Violations) -> str:
+    if memory.content and not memory.content.strip():
+        violations.add(field, "must not be blank")
     return violations.length(field, memory.content, minimum=1, maximum=32_768)
 
 

@@ -34,6 +34,8 @@ def save_from_proto(request: pb.SaveSummaryRequest) -> tuple[NewSummary, Key | N
         violations.add("first_sequence", f"must be 1 to last_sequence, is {request.first_sequence}")
     violations.between("token_count", request.token_count, minimum=0, maximum=1_000_000)
     text = violations.length("text", request.text, minimum=1, maximum=100_000)
+    if text and not text.strip():
+        violations.add("text", "must not be blank")
     new = NewSummary(
         session_id=violations.identifier("session_id", request.session_id),
         first_sequence=first,

@@ -240,7 +240,7 @@ class Memory(_message.Message):
     type: Global___MemoryType.ValueType
     """What kind it is."""
     content: _builtins.str
-    """What is remembered: 1 to 32,768 characters."""
+    """What is remembered: 1 to 32,768 characters, not all blank."""
     speaker: _builtins.str
     """Who said it, at most 200 characters."""
     importance: _builtins.float

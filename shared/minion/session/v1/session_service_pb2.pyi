@@ -1251,7 +1251,7 @@ class SaveSummaryRequest(_message.Message):
     first_sequence: _builtins.int
     """The first message that it covers; 0 means 1."""
     text: _builtins.str
-    """Required. The summary, 1 to 100,000 characters."""
+    """Required. The summary, 1 to 100,000 characters, not all blank."""
     token_count: _builtins.int
     """How many tokens it takes, 0 to 1,000,000; 0 means that the service estimates it."""
     model: _builtins.str
