@@ -31,6 +31,7 @@ _MOST_BATCH_BYTES = 1024 * 1024
 _DEFAULT_PAGE, _LARGEST_PAGE = 50, 500
 _MOST_LABELS_ASKED = 8
 _DEFAULT_IMPORTANCE, _DEFAULT_CONFIDENCE = 0.5, 1.0
+_NO_SOURCE = Source()
 
 _TYPES = {getattr(memory_pb2, f"MEMORY_TYPE_{kind.name}"): kind for kind in MemoryType}
 _TYPES_TO_PROTO = {kind: number for number, kind in _TYPES.items()}
@@ -167,7 +168,7 @@ def memory_to_proto(memory: Memory) -> memory_pb2.Memory:
             message_sequences=source.message_sequences,
             quote=source.quote,
         )
-        if source != Source()
+        if source != _NO_SOURCE
         else None,
         embedding_model=memory.embedding_model,
         create_time=wire.to_timestamp(memory.create_time),
