@@ -2,8 +2,8 @@
 
 Two scopes in one table: 100,000 memories, which are found by the index, and 10,000, which are compared. The memory
 service is a process of its own, with identity, row-level security, metrics and logs on. The yardstick is what one would
-write by hand: the nearest ids of the scope in the vectors' own table, with no row-level security; where it walks the
-index, with as few candidates as find 99 of 100 of the nearest.
+write by hand: the nearest of the scope in the vectors' own table, with the memories that they belong to, and with no
+row-level security; where it walks the index, with as few candidates as find 99 of 100 of the nearest.
 """
 
 import itertools
@@ -43,14 +43,26 @@ _COLUMNS = (
     *("tenant_id", "memory_id", "agent_id", "user_id", "key", "type", "content"),
     *("importance", "confidence", "trust", "model_id"),
 )
-_BARE_WALK = """
+# What a caller is given of a memory beside its vector's distance.
+_BARE = """
+SELECT m.memory_id, m.agent_id, m.user_id, m.key, m.type, m.content, m.speaker, m.importance, m.confidence, m.trust,
+       m.labels, m.metadata, m.model_id, m.create_time, m.updated_at, m.valid_from, m.valid_until, m.occur_time,
+       m.superseded_by, m.revision, near.distance
+  FROM ({nearest}) near JOIN memory.memories m ON m.tenant_id = $4 AND m.memory_id = near.memory_id
+ ORDER BY near.distance
+"""
+_BARE_WALK = _BARE.format(
+    nearest="""
 SELECT memory_id, (embedding::halfvec(384)) <=> $3::vector::halfvec(384) AS distance FROM memory.memory_vectors_1
  WHERE agent_id = $1 AND user_id = $2 ORDER BY (embedding::halfvec(384)) <=> $3::vector::halfvec(384) LIMIT 10
 """
-_BARE_EXACT = """
+)
+_BARE_EXACT = _BARE.format(
+    nearest="""
 SELECT memory_id, embedding <=> $3 AS distance FROM memory.memory_vectors_1
  WHERE agent_id = $1 AND user_id = $2 AND tenant_id = $4 ORDER BY embedding <=> $3 LIMIT 10
 """
+)
 
 
 class _Scope:
@@ -97,7 +109,7 @@ async def measure(options: Options) -> list[Figure]:
         services = await running.enter_async_context(serving(database, "memory", pool_min_size="4", pool_max_size="4"))
         channel = await running.enter_async_context(grpc.aio.insecure_channel(services["memory"].address))
         client = _Client(channel, tenant_id)
-        candidates, bare_recall = await _candidates(pool, large)
+        candidates, bare_recall = await _candidates(pool, large, tenant_id)
         recall = await client.recall(large, memory_pb2.SEARCH_PLAN_HNSW)
         await client.recall(small, memory_pb2.SEARCH_PLAN_EXACT)
         async with pool.acquire() as connection:
@@ -117,7 +129,7 @@ async def measure(options: Options) -> list[Figure]:
                 yardstick_pids=backends,
             )
 
-        rates = await compared(client.searching(large), _bare(pool, _BARE_WALK, large), _CONCURRENCY)
+        rates = await compared(client.searching(large), _bare(pool, _BARE_WALK, large, tenant_id), _CONCURRENCY)
         times = await compared(client.searching(small), _bare(pool, _BARE_EXACT, small, tenant_id), 1)
     return [_rate(rates, recall, candidates, bare_recall), _latency(times, len(small.ids))]
 
@@ -202,11 +214,11 @@ def _requests(scope: _Scope) -> Sequence[bytes]:
     ]
 
 
-def _bare(pool: Any, statement: str, scope: _Scope, *more: UUID) -> Operation:
+def _bare(pool: Any, statement: str, scope: _Scope, tenant_id: UUID) -> Operation:
     vectors = itertools.cycle([Vector(query) for query in scope.queries])
 
     async def operation() -> object:
-        return await pool.fetch(statement, scope.agent_id, "ann", next(vectors), *more)
+        return await pool.fetch(statement, scope.agent_id, "ann", next(vectors), tenant_id)
 
     return operation
 
@@ -215,7 +227,7 @@ async def _keep_as_it_is(connection: object) -> None:
     """Leaves a connection's settings alone, at the cost of no round trip."""
 
 
-async def _candidates(pool: Any, scope: _Scope) -> tuple[int, float]:
+async def _candidates(pool: Any, scope: _Scope, tenant_id: UUID) -> tuple[int, float]:
     """Sets the least `ef_search` with which the bare statement finds enough; gives it with its recall."""
     connections = [await pool.acquire() for _ in range(_CONCURRENCY)]
     try:
@@ -224,7 +236,7 @@ async def _candidates(pool: Any, scope: _Scope) -> tuple[int, float]:
                 await connection.execute(f"SET hnsw.ef_search = {candidates}")
             right = 0
             for query, nearest in zip(scope.queries, scope.nearest, strict=True):
-                rows = await connections[0].fetch(_BARE_WALK, scope.agent_id, "ann", Vector(query))
+                rows = await connections[0].fetch(_BARE_WALK, scope.agent_id, "ann", Vector(query), tenant_id)
                 right += len({str(row["memory_id"]) for row in rows} & nearest)
             recall = right / (len(scope.queries) * _LIMIT)
             if recall >= _RECALL_GOAL:

@@ -45,6 +45,17 @@ def set_timestamp(timestamp: Timestamp, moment: datetime) -> None:
     timestamp.nanos = since.microseconds * 1_000
 
 
+def timestamp_fields(moment: datetime) -> dict[str, int]:
+    """Gives a timestamp's fields, for a message that is made of fields of fields: nothing is made to be copied then."""
+    since = moment - _EPOCH
+    return {"seconds": since.days * 86_400 + since.seconds, "nanos": since.microseconds * 1_000}
+
+
+def optional_timestamp_fields(moment: datetime | None) -> dict[str, int] | None:
+    """Gives a timestamp's fields where there is one; None leaves the field unset."""
+    return None if moment is None else timestamp_fields(moment)
+
+
 def to_optional_timestamp(moment: datetime | None) -> Timestamp | None:
     """Converts a datetime where there is one; None leaves the field unset when given to a message's constructor."""
     return None if moment is None else to_timestamp(moment)

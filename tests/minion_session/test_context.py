@@ -106,6 +106,20 @@ def test_every_context_of_ten_thousand_is_accepted(
     _check(history, limits, summary)
 
 
+def test_a_result_that_came_late_takes_no_more_than_there_is() -> None:
+    def said(sequence: int, role: Role, tokens: int, *parts: Part) -> Message:
+        return Message(sequence, role, "", parts or (TextPart("words"),), tokens, NOW)
+
+    for since in range(190, 256):
+        history = [
+            said(1, Role.USER, 6),
+            said(2, Role.ASSISTANT, 30, ToolCallPart("a", "clock", {"zone": "UTC" * 20})),
+            said(3, Role.USER, since),
+            said(4, Role.TOOL, 40, ToolResultPart("a", "clock", "noon" * 30, is_error=False)),
+        ]
+        _check(history, Limits(256, 7), None)
+
+
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(transcripts())
 def test_where_all_fits_nothing_said_is_lost(history: list[Message]) -> None:

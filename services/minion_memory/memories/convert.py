@@ -31,6 +31,7 @@ _MOST_BATCH_BYTES = 1024 * 1024
 _DEFAULT_PAGE, _LARGEST_PAGE = 50, 500
 _MOST_LABELS_ASKED = 8
 _DEFAULT_IMPORTANCE, _DEFAULT_CONFIDENCE = 0.5, 1.0
+_NO_SOURCE = Source()
 
 _TYPES = {getattr(memory_pb2, f"MEMORY_TYPE_{kind.name}"): kind for kind in MemoryType}
 _TYPES_TO_PROTO = {kind: number for number, kind in _TYPES.items()}
@@ -148,39 +149,45 @@ def memories_to_proto(memories: Sequence[Memory]) -> list[memory_pb2.Memory]:
 
 def memory_to_proto(memory: Memory) -> memory_pb2.Memory:
     """Writes a memory."""
+    return memory_pb2.Memory(**memory_fields(memory))
+
+
+def memory_fields(memory: Memory) -> dict[str, Any]:
+    """Gives a memory's fields, for messages that hold one: a message would be copied into them, which costs as much as
+    making it."""
     source = memory.source
-    return memory_pb2.Memory(
-        memory_id=str(memory.memory_id),
-        agent_id=str(memory.agent_id),
-        user_id=memory.user_id,
-        key=memory.key,
-        type=_TYPES_TO_PROTO[memory.type],
-        content=memory.content,
-        speaker=memory.speaker,
-        importance=memory.importance,
-        confidence=memory.confidence,
-        trust=_TRUSTS_TO_PROTO[memory.trust],
-        labels=memory.labels,
-        metadata=wire.to_struct(memory.metadata) if memory.metadata else None,
-        source=memory_pb2.MemorySource(
-            session_id=wire.optional_text(source.session_id),
-            message_sequences=source.message_sequences,
-            quote=source.quote,
-        )
-        if source != Source()
+    return {
+        "memory_id": str(memory.memory_id),
+        "agent_id": str(memory.agent_id),
+        "user_id": memory.user_id,
+        "key": memory.key,
+        "type": _TYPES_TO_PROTO[memory.type],
+        "content": memory.content,
+        "speaker": memory.speaker,
+        "importance": memory.importance,
+        "confidence": memory.confidence,
+        "trust": _TRUSTS_TO_PROTO[memory.trust],
+        "labels": memory.labels,
+        "metadata": wire.to_struct(memory.metadata) if memory.metadata else None,
+        "source": {
+            "session_id": wire.optional_text(source.session_id),
+            "message_sequences": source.message_sequences,
+            "quote": source.quote,
+        }
+        if source != _NO_SOURCE
         else None,
-        embedding_model=memory.embedding_model,
-        create_time=wire.to_timestamp(memory.create_time),
-        update_time=wire.to_timestamp(memory.update_time),
-        valid_from=wire.to_timestamp(memory.valid_from),
-        valid_until=wire.to_optional_timestamp(memory.valid_until),
-        occur_time=wire.to_timestamp(memory.occur_time),
-        superseded_by=wire.optional_text(memory.superseded_by),
-        access_count=memory.access_count,
-        access_time=wire.to_optional_timestamp(memory.access_time),
-        revision=memory.revision,
-        etag=memory.etag,
-    )
+        "embedding_model": memory.embedding_model,
+        "create_time": wire.timestamp_fields(memory.create_time),
+        "update_time": wire.timestamp_fields(memory.update_time),
+        "valid_from": wire.timestamp_fields(memory.valid_from),
+        "valid_until": wire.optional_timestamp_fields(memory.valid_until),
+        "occur_time": wire.timestamp_fields(memory.occur_time),
+        "superseded_by": wire.optional_text(memory.superseded_by),
+        "access_count": memory.access_count,
+        "access_time": wire.optional_timestamp_fields(memory.access_time),
+        "revision": memory.revision,
+        "etag": memory.etag,
+    }
 
 
 def new_memory_from_proto(new: memory_service_pb2.NewMemory, field: str, violations: Violations) -> NewMemory:

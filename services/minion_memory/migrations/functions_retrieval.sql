@@ -128,7 +128,8 @@ $$;
 -- Postgres refuses numbers that are too small for it.
 CREATE OR REPLACE FUNCTION memory.newness(occur_time timestamptz, moment timestamptz, half_life double precision)
 RETURNS double precision LANGUAGE sql IMMUTABLE AS $$
-    SELECT exp(-ln(2::double precision) * least(greatest(extract(epoch FROM moment - occur_time), 0) / half_life, 500));
+    -- date_part counts in floating point, where extract would in decimal digits.
+    SELECT exp(-ln(2::double precision) * least(greatest(date_part('epoch', moment - occur_time), 0) / half_life, 500));
 $$;
 
 -- What somebody's word is worth, 0 to 1.
@@ -249,26 +250,25 @@ DECLARE
     half_life constant double precision := extract(epoch FROM wish.half_life);
 BEGIN
     RETURN QUERY
-        SELECT one.id, 1 - one.distance,
-               ARRAY[by_meaning * (1 - one.distance), 0, 0, CASE WHEN m.is_question THEN -by_question ELSE 0 END,
-                     by_recency * memory.newness(m.occur_time, moment, half_life),
-                     by_importance * m.importance * m.confidence,
-                     by_access * coalesce(a.access_count::double precision / (a.access_count + 100), 0),
-                     by_trust * memory.worth(m.trust)],
-               m.byte_count
-          FROM unnest(nearest, distances) AS one (id, distance)
-         CROSS JOIN LATERAL (SELECT * FROM memory.memories m
-                              WHERE m.tenant_id = tenant AND m.memory_id = one.id LIMIT 1) m
-          LEFT JOIN LATERAL (SELECT access_count FROM memory.memory_access a
-                              WHERE a.tenant_id = tenant AND a.memory_id = one.id LIMIT 1) a ON true
-         WHERE memory.passes(wish, moment, m.type, m.labels, m.metadata, m.occur_time, m.source_session, m.trust,
-                             m.valid_from, m.valid_until, m.superseded_by)
-           AND (wish.least_similarity IS NULL OR 1 - one.distance >= wish.least_similarity)
-         ORDER BY by_meaning * (1 - one.distance) - CASE WHEN m.is_question THEN by_question ELSE 0 END
-                  + by_recency * memory.newness(m.occur_time, moment, half_life)
-                  + by_importance * m.importance * m.confidence
-                  + by_access * coalesce(a.access_count::double precision / (a.access_count + 100), 0)
-                  + by_trust * memory.worth(m.trust) DESC, one.distance, one.id
+        SELECT weighed.id, 1 - weighed.distance, ARRAY[semantic, 0, 0, cues, recency, importance, access, trust],
+               weighed.byte_count
+          FROM (SELECT one.id, one.distance, by_meaning * (1 - one.distance) AS semantic,
+                       CASE WHEN m.is_question THEN -by_question ELSE 0 END AS cues,
+                       by_recency * memory.newness(m.occur_time, moment, half_life) AS recency,
+                       by_importance * m.importance * m.confidence AS importance,
+                       by_access * coalesce(a.access_count::double precision / (a.access_count + 100), 0) AS access,
+                       by_trust * memory.worth(m.trust) AS trust, m.byte_count
+                  FROM unnest(nearest, distances) AS one (id, distance)
+                 CROSS JOIN LATERAL (SELECT * FROM memory.memories m
+                                      WHERE m.tenant_id = tenant AND m.memory_id = one.id LIMIT 1) m
+                  LEFT JOIN LATERAL (SELECT access_count FROM memory.memory_access a
+                                      WHERE a.tenant_id = tenant AND a.memory_id = one.id LIMIT 1) a ON true
+                 WHERE memory.passes(wish, moment, m.type, m.labels, m.metadata, m.occur_time, m.source_session, m.trust,
+                                     m.valid_from, m.valid_until, m.superseded_by)
+                   AND (wish.least_similarity IS NULL OR 1 - one.distance >= wish.least_similarity)
+                -- Each share is reckoned once, not again where the order is.
+                OFFSET 0) weighed
+         ORDER BY semantic + cues + recency + importance + access + trust DESC, weighed.distance, weighed.id
          LIMIT wish.most;
 END $$;
 

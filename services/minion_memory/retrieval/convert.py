@@ -4,13 +4,13 @@ from array import array
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from minion.memory.v1 import memory_pb2, memory_service_pb2
 from minion_errors import Violations
 from minion_grpc import wire
 
-from minion_memory.memories.convert import memory_to_proto
+from minion_memory.memories.convert import memory_fields
 from minion_memory.memories.domain import Embedding, MemoryType, Trust
 from minion_memory.retrieval.domain import Found, Hit, Plan, Search
 
@@ -57,30 +57,32 @@ def search_from_proto(request: memory_service_pb2.SearchMemoriesRequest) -> Sear
 
 def found_to_proto(found: Found) -> memory_service_pb2.SearchMemoriesResponse:
     """Writes what a search found."""
-    return memory_service_pb2.SearchMemoriesResponse(
-        hits=[_hit_to_proto(hit) for hit in found.hits],
-        plan=_PLANS_TO_PROTO[found.plan],
-        scope_count=found.scope_count,
+    response = memory_service_pb2.SearchMemoriesResponse(
+        plan=_PLANS_TO_PROTO[found.plan], scope_count=found.scope_count
     )
+    # Made where they stand: hits that are handed over are copied, with all that they hold.
+    for hit in found.hits:
+        response.hits.add(**_hit_fields(hit))
+    return response
 
 
-def _hit_to_proto(hit: Hit) -> memory_pb2.MemoryHit:
+def _hit_fields(hit: Hit) -> dict[str, Any]:
     shares = hit.shares
-    return memory_pb2.MemoryHit(
-        memory=memory_to_proto(hit.memory),
-        score=shares.score,
-        similarity=hit.similarity,
-        explanation=memory_pb2.ScoreExplanation(
-            semantic=shares.semantic,
-            lexical=shares.lexical,
-            neighborhood=shares.neighborhood,
-            cues=shares.cues,
-            recency=shares.recency,
-            importance=shares.importance,
-            access=shares.access,
-            trust=shares.trust,
-        ),
-    )
+    return {
+        "memory": memory_fields(hit.memory),
+        "score": shares.score,
+        "similarity": hit.similarity,
+        "explanation": {
+            "semantic": shares.semantic,
+            "lexical": shares.lexical,
+            "neighborhood": shares.neighborhood,
+            "cues": shares.cues,
+            "recency": shares.recency,
+            "importance": shares.importance,
+            "access": shares.access,
+            "trust": shares.trust,
+        },
+    }
 
 
 def _kinds(

@@ -144,9 +144,11 @@ def _cut(unit: Unit, last: Message | None, left: int, token_budget: int) -> Unit
     if last is None or all(message.sequence != last.sequence for message in unit):
         return cut_unit(unit, left // 2) if _tokens(unit) > token_budget // 2 else None
     whole = last.token_count
-    cut = cut_unit(unit, whole + (left - whole) // 2, whole=last) or cut_unit(unit, left, whole=last)
+    cut = None
+    if whole <= left:
+        cut = cut_unit(unit, whole + (left - whole) // 2, whole=last) or cut_unit(unit, left, whole=last)
     if cut is None:
-        # It can't be shown without its call.
+        # It can't be shown without its call; or it is a result that came late, and what came since its call takes all.
         raise too_small(token_budget, {"token_count": str(whole)})
     return cut
 
