@@ -113,9 +113,10 @@ def test_a_result_that_came_late_takes_no_more_than_there_is() -> None:
     for since in range(190, 256):
         history = [
             said(1, Role.USER, 6),
-            said(2, Role.ASSISTANT, 30, ToolCallPart("a", "clock", {"zone": "UTC" * 20})),
+            said(2, Role.ASSISTANT, 10, ToolCallPart("a", "clock", {"zone": "UTC"})),
             said(3, Role.USER, since),
-            said(4, Role.TOOL, 40, ToolResultPart("a", "clock", "noon" * 30, is_error=False)),
+            # Of its two results the second answers nothing.
+            said(4, Role.TOOL, 40, *[ToolResultPart(name, "clock", None, is_error=False) for name in ("a", "b")]),
         ]
         _check(history, Limits(256, 7), None)
 

@@ -143,7 +143,8 @@ def _cut(unit: Unit, last: Message | None, left: int, token_budget: int) -> Unit
     """Cuts what doesn't fit to half of what is left, if it is large; None where it isn't, or can't be."""
     if last is None or all(message.sequence != last.sequence for message in unit):
         return cut_unit(unit, left // 2) if _tokens(unit) > token_budget // 2 else None
-    whole = last.token_count
+    # As it is shown: a result that answers nothing is left out of it.
+    whole = next(message.token_count for message in unit if message.sequence == last.sequence)
     cut = None
     if whole <= left:
         cut = cut_unit(unit, whole + (left - whole) // 2, whole=last) or cut_unit(unit, left, whole=last)
