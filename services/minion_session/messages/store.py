@@ -27,6 +27,8 @@ from minion_session.summaries.domain import Summary
 
 _QUERIES = queries.load(__package__)
 _ROLES = {role.value: role for role in Role}
+# The index by which a step of a run appends once.
+_STEPS = "messages_of_step"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,27 +59,33 @@ class MessageStore:
         source = append.source
         messages = append.messages
         await self._check_blobs(tenant_id, append.session_id, messages)
+        args = (
+            tenant_id,
+            append.session_id,
+            key.request_id if key else None,
+            key.digest if key else None,
+            append.expected_sequence,
+            source.run_id if source else None,
+            source.step_sequence if source else None,
+            append.release_hold,
+            [message.role.value for message in messages],
+            [message.author for message in messages],
+            # JSON as text: asyncpg takes a list of lists for an array of two dimensions.
+            [orjson.dumps([part_to_json(part) for part in message.parts]).decode() for message in messages],
+            [message.token_count for message in messages],
+            [message.byte_count for message in messages],
+            [orjson.dumps(message.metadata).decode() if message.metadata else None for message in messages],
+        )
         try:
-            row = await self._database.fetch_one(
-                _QUERIES.append_messages,
-                tenant_id,
-                append.session_id,
-                key.request_id if key else None,
-                key.digest if key else None,
-                append.expected_sequence,
-                source.run_id if source else None,
-                source.step_sequence if source else None,
-                append.release_hold,
-                [message.role.value for message in messages],
-                [message.author for message in messages],
-                # JSON as text: asyncpg takes a list of lists for an array of two dimensions.
-                [orjson.dumps([part_to_json(part) for part in message.parts]).decode() for message in messages],
-                [message.token_count for message in messages],
-                [message.byte_count for message in messages],
-                [orjson.dumps(message.metadata).decode() if message.metadata else None for message in messages],
-            )
+            row = await self._database.fetch_one(_QUERIES.append_messages, *args)
         except asyncpg.UniqueViolationError as error:
-            raise _taken_meanwhile(error, source) from error
+            if error.constraint_name != _STEPS:
+                raise
+            # Two tries of one step met, and the other's was stored first: now it is found.
+            try:
+                row = await self._database.fetch_one(_QUERIES.append_messages, *args)
+            except asyncpg.UniqueViolationError as again:
+                raise _taken_meanwhile(again, source) from again
         assert row is not None
         match row["outcome"]:
             case "OK":
@@ -228,7 +236,7 @@ def _refused(row: Record, session_id: UUID, source: RunSource | None) -> Excepti
 
 def _taken_meanwhile(error: asyncpg.UniqueViolationError, source: RunSource | None) -> Exception:
     # Two sessions are not put in order by a lock: of two appends of one step to both, the second fails here.
-    return _step_taken(source) if error.constraint_name == "messages_of_step" else error
+    return _step_taken(source) if error.constraint_name == _STEPS else error
 
 
 def _step_taken(source: RunSource | None) -> AlreadyExists:
