@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from minion.session.v1 import message_pb2 as messages
 from minion.session.v1 import session_service_pb2 as pb
 from minion_grpc import wire
+from minion_postgres import Database
 from minion_testing.errors import refused
 from minion_testing.postgres import ClonedDatabase
 from minion_testing.serving import Served
@@ -122,6 +123,23 @@ async def test_64_writers_on_three_replicas_lose_and_double_nothing(postgres: Cl
         stubs = [await running.enter_async_context(gateway(one, tenant_id)) for one in replicas]
         await hammer(stubs, writers=64, appends=100)
         await set_at_once(stubs, keys=64, rounds=10)
+
+
+async def test_two_tries_of_a_step_that_wait_for_the_session_store_one_message(
+    stubs: list[Stub], owner: Database
+) -> None:
+    # Both have looked for the step when the first gets the session's row.
+    session_id = await open_session(stubs[0])
+    request = append(session_id, "hello", source=source(new_id(), 1))
+    async with owner.transaction(None) as transaction:
+        await transaction.fetch("SELECT FROM session.sessions WHERE session_id = $1 FOR UPDATE", UUID(session_id))
+        tries = asyncio.gather(*[stub.AppendMessages(request) for stub in stubs])
+        waiting = 0
+        while waiting < len(stubs):
+            waiting = await transaction.fetch_value("SELECT count(*) FROM pg_locks, pg_sleep(0.01) WHERE NOT granted")
+    first, second = await tries
+    assert first == second
+    assert [message.sequence for message in await everything(stubs[0], session_id)] == [1]
 
 
 async def test_of_appends_that_expect_the_same_sequence_one_succeeds(stubs: list[Stub]) -> None:
