@@ -6,20 +6,19 @@ from time import perf_counter, thread_time
 from typing import Any
 
 _TRIES = 3
-_SHORT = 0.4  # of the whole: what works off the loop stays well below, what works on it well above
 
 
-async def longest_stall(work: Callable[[], Awaitable[Any]]) -> float:
+async def longest_stall(work: Callable[[], Awaitable[Any]], *, enough: float = 0.4) -> float:
     """Does `work`; gives the longest time that the loop's thread worked in one piece, as a share of the whole.
 
     The thread's own CPU time, so that being passed over by a busy machine is no stall; a share of the wall time,
-    because a slow machine makes both longer. The best of up to three tries, until one is short: what disturbs a
-    measurement only lengthens it.
+    because a slow machine makes both longer. The best of up to three tries, until one is below
+    `enough`: what disturbs a measurement only lengthens it.
     """
     best = 1.0
     for _ in range(_TRIES):
         best = min(best, await _stall(work()))
-        if best < _SHORT:
+        if best < enough:
             break
     return best
 
