@@ -12,8 +12,8 @@ async def longest_stall(work: Callable[[], Awaitable[Any]], *, enough: float = 0
     """Does `work`; gives the longest time that the loop's thread worked in one piece, as a share of the whole.
 
     The thread's own CPU time, so that being passed over by a busy machine is no stall; a share of the wall time,
-    because a slow machine makes both longer. The best of up to three tries, until one is below
-    `enough`: what disturbs a measurement only lengthens it.
+    because a slow machine makes both longer. The best of up to three tries, until one is below `enough`: what disturbs
+    a measurement only lengthens it.
     """
     best = 1.0
     for _ in range(_TRIES):
