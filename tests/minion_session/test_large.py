@@ -26,8 +26,8 @@ async def test_a_large_workspace_is_converted_off_the_loop(session: Stub) -> Non
         change = changes.changes.add(key=str(key))
         for _ in range(20_000):
             change.value.list_value.values.add().list_value.SetInParent()
-    # On the loop the first takes a third or more of the whole, the second more than half; gRPC writes and reads its bytes
-    # there in any case.
+    # On the loop the first takes a third or more of the whole, the second more than half; gRPC writes and reads its
+    # bytes there in any case.
     assert await longest_stall(lambda: session.SetWorkspaceEntries(changes), enough=0.2) < 0.2
     get = pb.GetWorkspaceRequest(session_id=session_id)
     assert await longest_stall(lambda: session.GetWorkspace(get), enough=0.5) < 0.5
