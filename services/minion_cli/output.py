@@ -144,11 +144,6 @@ def dollars(nanos: int) -> str:
     return f"${nanos / _NANOS:.6f}" if nanos % 1_000 == 0 or nanos >= 1_000_000 else f"${nanos / _NANOS:.9f}"
 
 
-def labels_text(labels: Mapping[str, str]) -> str:
-    """Writes labels as `key=value`, by key."""
-    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
-
-
 def as_json(message: Message) -> str:
     """Writes a Struct or a Value as compact JSON; whole numbers without a fraction."""
     return json.dumps(plain(message), ensure_ascii=False)

@@ -40,15 +40,18 @@ def to_timestamp(moment: datetime) -> Timestamp:
 
 def set_timestamp(timestamp: Timestamp, moment: datetime) -> None:
     """Sets a timestamp where it stands, such as in a list's item."""
-    since = moment - _EPOCH
-    timestamp.seconds = since.days * 86_400 + since.seconds
-    timestamp.nanos = since.microseconds * 1_000
+    timestamp.seconds, timestamp.nanos = _since_the_epoch(moment)
 
 
 def timestamp_fields(moment: datetime) -> dict[str, int]:
     """Gives a timestamp's fields, for a message that is made of fields of fields: nothing is made to be copied then."""
+    seconds, nanos = _since_the_epoch(moment)
+    return {"seconds": seconds, "nanos": nanos}
+
+
+def _since_the_epoch(moment: datetime) -> tuple[int, int]:
     since = moment - _EPOCH
-    return {"seconds": since.days * 86_400 + since.seconds, "nanos": since.microseconds * 1_000}
+    return since.days * 86_400 + since.seconds, since.microseconds * 1_000
 
 
 def optional_timestamp_fields(moment: datetime | None) -> dict[str, int] | None:

@@ -37,11 +37,6 @@ def bound_request(request: CompletionRequest) -> int:
     )
 
 
-def bound_texts(texts: Sequence[str]) -> int:
-    """Returns tokens that embedding the texts can't pass."""
-    return sum(len(text.encode()) + _BOUND_ANSWER for text in texts)
-
-
 def estimate_usage(request: CompletionRequest, text: str, tool_calls: Sequence[ToolCall]) -> Usage:
     """Returns the likely usage of an answer whose provider counted nothing."""
     written = estimate_text(text) + sum(estimate_text(call.name) + estimate_text(call.arguments) for call in tool_calls)
