@@ -62,6 +62,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ABORTED: two writes got in each other's way and this one gave way: retry it."""
     ERROR_REASON_REQUEST_IN_PROGRESS: _ErrorReason.ValueType  # 19
     """ABORTED: the same `request_id` is being worked on: retry to get its result."""
+    ERROR_REASON_TENANT_SUSPENDED: _ErrorReason.ValueType  # 20
+    """PERMISSION_DENIED: the caller's tenant is suspended; an operator resumes it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons that any service may give in `google.rpc.ErrorInfo.reason`, on the wire without the prefix
@@ -109,4 +111,6 @@ ERROR_REASON_TRANSACTION_CONFLICT: ErrorReason.ValueType  # 18
 """ABORTED: two writes got in each other's way and this one gave way: retry it."""
 ERROR_REASON_REQUEST_IN_PROGRESS: ErrorReason.ValueType  # 19
 """ABORTED: the same `request_id` is being worked on: retry to get its result."""
+ERROR_REASON_TENANT_SUSPENDED: ErrorReason.ValueType  # 20
+"""PERMISSION_DENIED: the caller's tenant is suspended; an operator resumes it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -25,27 +25,36 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from minion.registry.v1 import api_key_pb2 as minion_dot_registry_dot_v1_dot_api__key__pb2
+from minion.registry.v1 import tenant_pb2 as minion_dot_registry_dot_v1_dot_tenant__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(minion/registry/v1/api_key_service.proto\x12\x12minion.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a minion/registry/v1/api_key.proto\"g\n\x13\x43reateApiKeyRequest\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"S\n\x14\x43reateApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.minion.registry.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\"=\n\x13RevokeApiKeyRequest\x12\x12\n\napi_key_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"C\n\x14RevokeApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.minion.registry.v1.ApiKey\")\n\x17VerifyCredentialRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\"r\n\x18VerifyCredentialResponse\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xc4\x02\n\rApiKeyService\x12\x61\n\x0c\x43reateApiKey\x12\'.minion.registry.v1.CreateApiKeyRequest\x1a(.minion.registry.v1.CreateApiKeyResponse\x12\x61\n\x0cRevokeApiKey\x12\'.minion.registry.v1.RevokeApiKeyRequest\x1a(.minion.registry.v1.RevokeApiKeyResponse\x12m\n\x10VerifyCredential\x12+.minion.registry.v1.VerifyCredentialRequest\x1a,.minion.registry.v1.VerifyCredentialResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(minion/registry/v1/api_key_service.proto\x12\x12minion.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a minion/registry/v1/api_key.proto\x1a\x1fminion/registry/v1/tenant.proto\"w\n\x13\x43reateApiKeyRequest\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\"S\n\x14\x43reateApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.minion.registry.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\"=\n\x13RevokeApiKeyRequest\x12\x12\n\napi_key_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"C\n\x14RevokeApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.minion.registry.v1.ApiKey\";\n\x12ListApiKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x13ListApiKeysResponse\x12,\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x1a.minion.registry.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x91\x01\n\x13RotateApiKeyRequest\x12\x12\n\napi_key_id\x18\x01 \x01(\t\x12*\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x81\x01\n\x14RotateApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.minion.registry.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12,\n\x08replaced\x18\x03 \x01(\x0b\x32\x1a.minion.registry.v1.ApiKey\"<\n\x17VerifyCredentialRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x11\n\ttenant_id\x18\x02 \x01(\t\"\xbb\x01\n\x18VerifyCredentialResponse\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x37\n\rtenant_status\x18\x05 \x01(\x0e\x32 .minion.registry.v1.TenantStatus2\x87\x04\n\rApiKeyService\x12\x61\n\x0c\x43reateApiKey\x12\'.minion.registry.v1.CreateApiKeyRequest\x1a(.minion.registry.v1.CreateApiKeyResponse\x12^\n\x0bListApiKeys\x12&.minion.registry.v1.ListApiKeysRequest\x1a\'.minion.registry.v1.ListApiKeysResponse\x12\x61\n\x0cRotateApiKey\x12\'.minion.registry.v1.RotateApiKeyRequest\x1a(.minion.registry.v1.RotateApiKeyResponse\x12\x61\n\x0cRevokeApiKey\x12\'.minion.registry.v1.RevokeApiKeyRequest\x1a(.minion.registry.v1.RevokeApiKeyResponse\x12m\n\x10VerifyCredential\x12+.minion.registry.v1.VerifyCredentialRequest\x1a,.minion.registry.v1.VerifyCredentialResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'minion.registry.v1.api_key_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=163
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=266
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=268
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=351
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=353
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=414
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=416
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=483
-  _globals['_VERIFYCREDENTIALREQUEST']._serialized_start=485
-  _globals['_VERIFYCREDENTIALREQUEST']._serialized_end=526
-  _globals['_VERIFYCREDENTIALRESPONSE']._serialized_start=528
-  _globals['_VERIFYCREDENTIALRESPONSE']._serialized_end=642
-  _globals['_APIKEYSERVICE']._serialized_start=645
-  _globals['_APIKEYSERVICE']._serialized_end=969
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=196
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=315
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=317
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=400
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=402
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=463
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=465
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=532
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=534
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=593
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=595
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=687
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=690
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=835
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_start=838
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_end=967
+  _globals['_VERIFYCREDENTIALREQUEST']._serialized_start=969
+  _globals['_VERIFYCREDENTIALREQUEST']._serialized_end=1029
+  _globals['_VERIFYCREDENTIALRESPONSE']._serialized_start=1032
+  _globals['_VERIFYCREDENTIALRESPONSE']._serialized_end=1219
+  _globals['_APIKEYSERVICE']._serialized_start=1222
+  _globals['_APIKEYSERVICE']._serialized_end=1741
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,16 @@ class ApiKeyServiceStub:
                 request_serializer=minion_dot_registry_dot_v1_dot_api__key__service__pb2.CreateApiKeyRequest.SerializeToString,
                 response_deserializer=minion_dot_registry_dot_v1_dot_api__key__service__pb2.CreateApiKeyResponse.FromString,
                 _registered_method=True)
+        self.ListApiKeys = channel.unary_unary(
+                '/minion.registry.v1.ApiKeyService/ListApiKeys',
+                request_serializer=minion_dot_registry_dot_v1_dot_api__key__service__pb2.ListApiKeysRequest.SerializeToString,
+                response_deserializer=minion_dot_registry_dot_v1_dot_api__key__service__pb2.ListApiKeysResponse.FromString,
+                _registered_method=True)
+        self.RotateApiKey = channel.unary_unary(
+                '/minion.registry.v1.ApiKeyService/RotateApiKey',
+                request_serializer=minion_dot_registry_dot_v1_dot_api__key__service__pb2.RotateApiKeyRequest.SerializeToString,
+                response_deserializer=minion_dot_registry_dot_v1_dot_api__key__service__pb2.RotateApiKeyResponse.FromString,
+                _registered_method=True)
         self.RevokeApiKey = channel.unary_unary(
                 '/minion.registry.v1.ApiKeyService/RevokeApiKey',
                 request_serializer=minion_dot_registry_dot_v1_dot_api__key__service__pb2.RevokeApiKeyRequest.SerializeToString,
@@ -63,8 +73,36 @@ class ApiKeyServiceServicer:
         names the tenant in `minion-tenant` metadata, or by the tenant itself.
 
         Errors:
-        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or a scope names no permission.
+        - PERMISSION_DENIED / PERMISSION_MISSING: a scope is wider than the caller's own.
         - NOT_FOUND / TENANT_NOT_FOUND: no such tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApiKeys(self, request, context):
+        """Lists the tenant's keys, newest first, revoked and expired ones included; never a secret. Called as CreateApiKey
+        is.
+
+        Errors:
+        - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateApiKey(self, request, context):
+        """Makes a key that takes the place of another, with its name and scopes, and shows its secret, this once. The other
+        works for `overlap` more, so that nothing is refused while the new one is being handed out.
+
+        Safe to retry with the same `request_id`; a repeat returns the key without the secret. Called as CreateApiKey is.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        - PERMISSION_DENIED / PERMISSION_MISSING: the key's scopes are wider than the caller's own.
+        - NOT_FOUND / API_KEY_NOT_FOUND: no such key in the tenant.
+        - FAILED_PRECONDITION / API_KEY_NOT_ACTIVE: the key is revoked or expired: create another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,9 +121,11 @@ class ApiKeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyCredential(self, request, context):
-        """Returns whose key a digest belongs to. Services alone may call it.
+        """Returns whose key a digest belongs to, or whether a tenant's credentials work. Services alone may call it.
 
         Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: neither or both are given, or one is malformed.
+        - NOT_FOUND / TENANT_NOT_FOUND: no such tenant.
         - UNAUTHENTICATED / CREDENTIAL_INVALID: the key is unknown, revoked or expired.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -99,6 +139,16 @@ def add_ApiKeyServiceServicer_to_server(servicer, server):
                     servicer.CreateApiKey,
                     request_deserializer=minion_dot_registry_dot_v1_dot_api__key__service__pb2.CreateApiKeyRequest.FromString,
                     response_serializer=minion_dot_registry_dot_v1_dot_api__key__service__pb2.CreateApiKeyResponse.SerializeToString,
+            ),
+            'ListApiKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApiKeys,
+                    request_deserializer=minion_dot_registry_dot_v1_dot_api__key__service__pb2.ListApiKeysRequest.FromString,
+                    response_serializer=minion_dot_registry_dot_v1_dot_api__key__service__pb2.ListApiKeysResponse.SerializeToString,
+            ),
+            'RotateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateApiKey,
+                    request_deserializer=minion_dot_registry_dot_v1_dot_api__key__service__pb2.RotateApiKeyRequest.FromString,
+                    response_serializer=minion_dot_registry_dot_v1_dot_api__key__service__pb2.RotateApiKeyResponse.SerializeToString,
             ),
             'RevokeApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeApiKey,
@@ -139,6 +189,60 @@ class ApiKeyService:
             '/minion.registry.v1.ApiKeyService/CreateApiKey',
             minion_dot_registry_dot_v1_dot_api__key__service__pb2.CreateApiKeyRequest.SerializeToString,
             minion_dot_registry_dot_v1_dot_api__key__service__pb2.CreateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApiKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.registry.v1.ApiKeyService/ListApiKeys',
+            minion_dot_registry_dot_v1_dot_api__key__service__pb2.ListApiKeysRequest.SerializeToString,
+            minion_dot_registry_dot_v1_dot_api__key__service__pb2.ListApiKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.registry.v1.ApiKeyService/RotateApiKey',
+            minion_dot_registry_dot_v1_dot_api__key__service__pb2.RotateApiKeyRequest.SerializeToString,
+            minion_dot_registry_dot_v1_dot_api__key__service__pb2.RotateApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

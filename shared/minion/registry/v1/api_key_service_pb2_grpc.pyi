@@ -40,8 +40,28 @@ class ApiKeyServiceStub:
     names the tenant in `minion-tenant` metadata, or by the tenant itself.
 
     Errors:
-    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or a scope names no permission.
+    - PERMISSION_DENIED / PERMISSION_MISSING: a scope is wider than the caller's own.
     - NOT_FOUND / TENANT_NOT_FOUND: no such tenant.
+    """
+    ListApiKeys: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.ListApiKeysRequest, _api_key_service_pb2.ListApiKeysResponse]
+    """Lists the tenant's keys, newest first, revoked and expired ones included; never a secret. Called as CreateApiKey
+    is.
+
+    Errors:
+    - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list.
+    """
+    RotateApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.RotateApiKeyRequest, _api_key_service_pb2.RotateApiKeyResponse]
+    """Makes a key that takes the place of another, with its name and scopes, and shows its secret, this once. The other
+    works for `overlap` more, so that nothing is refused while the new one is being handed out.
+
+    Safe to retry with the same `request_id`; a repeat returns the key without the secret. Called as CreateApiKey is.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    - PERMISSION_DENIED / PERMISSION_MISSING: the key's scopes are wider than the caller's own.
+    - NOT_FOUND / API_KEY_NOT_FOUND: no such key in the tenant.
+    - FAILED_PRECONDITION / API_KEY_NOT_ACTIVE: the key is revoked or expired: create another.
     """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.RevokeApiKeyRequest, _api_key_service_pb2.RevokeApiKeyResponse]
     """Revokes a key; every service refuses it within 5 s.
@@ -52,9 +72,11 @@ class ApiKeyServiceStub:
     - NOT_FOUND / API_KEY_NOT_FOUND: no such key in the tenant.
     """
     VerifyCredential: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.VerifyCredentialRequest, _api_key_service_pb2.VerifyCredentialResponse]
-    """Returns whose key a digest belongs to. Services alone may call it.
+    """Returns whose key a digest belongs to, or whether a tenant's credentials work. Services alone may call it.
 
     Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: neither or both are given, or one is malformed.
+    - NOT_FOUND / TENANT_NOT_FOUND: no such tenant.
     - UNAUTHENTICATED / CREDENTIAL_INVALID: the key is unknown, revoked or expired.
     """
 
@@ -70,8 +92,28 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     names the tenant in `minion-tenant` metadata, or by the tenant itself.
 
     Errors:
-    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or a scope names no permission.
+    - PERMISSION_DENIED / PERMISSION_MISSING: a scope is wider than the caller's own.
     - NOT_FOUND / TENANT_NOT_FOUND: no such tenant.
+    """
+    ListApiKeys: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.ListApiKeysRequest, _api_key_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
+    """Lists the tenant's keys, newest first, revoked and expired ones included; never a secret. Called as CreateApiKey
+    is.
+
+    Errors:
+    - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list.
+    """
+    RotateApiKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.RotateApiKeyRequest, _api_key_service_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
+    """Makes a key that takes the place of another, with its name and scopes, and shows its secret, this once. The other
+    works for `overlap` more, so that nothing is refused while the new one is being handed out.
+
+    Safe to retry with the same `request_id`; a repeat returns the key without the secret. Called as CreateApiKey is.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    - PERMISSION_DENIED / PERMISSION_MISSING: the key's scopes are wider than the caller's own.
+    - NOT_FOUND / API_KEY_NOT_FOUND: no such key in the tenant.
+    - FAILED_PRECONDITION / API_KEY_NOT_ACTIVE: the key is revoked or expired: create another.
     """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.RevokeApiKeyRequest, _api_key_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Revokes a key; every service refuses it within 5 s.
@@ -82,9 +124,11 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     - NOT_FOUND / API_KEY_NOT_FOUND: no such key in the tenant.
     """
     VerifyCredential: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.VerifyCredentialRequest, _api_key_service_pb2.VerifyCredentialResponse]  # type: ignore[assignment]
-    """Returns whose key a digest belongs to. Services alone may call it.
+    """Returns whose key a digest belongs to, or whether a tenant's credentials work. Services alone may call it.
 
     Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: neither or both are given, or one is malformed.
+    - NOT_FOUND / TENANT_NOT_FOUND: no such tenant.
     - UNAUTHENTICATED / CREDENTIAL_INVALID: the key is unknown, revoked or expired.
     """
 
@@ -103,8 +147,40 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         names the tenant in `minion-tenant` metadata, or by the tenant itself.
 
         Errors:
-        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or a scope names no permission.
+        - PERMISSION_DENIED / PERMISSION_MISSING: a scope is wider than the caller's own.
         - NOT_FOUND / TENANT_NOT_FOUND: no such tenant.
+        """
+
+    @_abc_1.abstractmethod
+    def ListApiKeys(
+        self,
+        request: _api_key_service_pb2.ListApiKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_key_service_pb2.ListApiKeysResponse, _abc.Awaitable[_api_key_service_pb2.ListApiKeysResponse]]:
+        """Lists the tenant's keys, newest first, revoked and expired ones included; never a secret. Called as CreateApiKey
+        is.
+
+        Errors:
+        - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateApiKey(
+        self,
+        request: _api_key_service_pb2.RotateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_key_service_pb2.RotateApiKeyResponse, _abc.Awaitable[_api_key_service_pb2.RotateApiKeyResponse]]:
+        """Makes a key that takes the place of another, with its name and scopes, and shows its secret, this once. The other
+        works for `overlap` more, so that nothing is refused while the new one is being handed out.
+
+        Safe to retry with the same `request_id`; a repeat returns the key without the secret. Called as CreateApiKey is.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        - PERMISSION_DENIED / PERMISSION_MISSING: the key's scopes are wider than the caller's own.
+        - NOT_FOUND / API_KEY_NOT_FOUND: no such key in the tenant.
+        - FAILED_PRECONDITION / API_KEY_NOT_ACTIVE: the key is revoked or expired: create another.
         """
 
     @_abc_1.abstractmethod
@@ -127,9 +203,11 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_service_pb2.VerifyCredentialRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_service_pb2.VerifyCredentialResponse, _abc.Awaitable[_api_key_service_pb2.VerifyCredentialResponse]]:
-        """Returns whose key a digest belongs to. Services alone may call it.
+        """Returns whose key a digest belongs to, or whether a tenant's credentials work. Services alone may call it.
 
         Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: neither or both are given, or one is malformed.
+        - NOT_FOUND / TENANT_NOT_FOUND: no such tenant.
         - UNAUTHENTICATED / CREDENTIAL_INVALID: the key is unknown, revoked or expired.
         """
 

@@ -6,6 +6,7 @@ isort:skip_file
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +18,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _TenantStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TenantStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TenantStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TENANT_STATUS_UNSPECIFIED: _TenantStatus.ValueType  # 0
+    """Never stored; as a filter, any status."""
+    TENANT_STATUS_ACTIVE: _TenantStatus.ValueType  # 1
+    """Its credentials work."""
+    TENANT_STATUS_SUSPENDED: _TenantStatus.ValueType  # 2
+    """Its API keys and JWTs are refused by every service; what it has stays. What was accepted before finishes."""
+
+class TenantStatus(_TenantStatus, metaclass=_TenantStatusEnumTypeWrapper):
+    """Whether a tenant's credentials work."""
+
+TENANT_STATUS_UNSPECIFIED: TenantStatus.ValueType  # 0
+"""Never stored; as a filter, any status."""
+TENANT_STATUS_ACTIVE: TenantStatus.ValueType  # 1
+"""Its credentials work."""
+TENANT_STATUS_SUSPENDED: TenantStatus.ValueType  # 2
+"""Its API keys and JWTs are refused by every service; what it has stays. What was accepted before finishes."""
+Global___TenantStatus: _TypeAlias = TenantStatus  # noqa: Y015
+
 @_typing.final
 class Tenant(_message.Message):
     """A tenant: whoever's agents, sessions, memories and bills are kept apart from all others'."""
@@ -27,15 +52,31 @@ class Tenant(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    SUSPEND_REASON_FIELD_NUMBER: _builtins.int
+    SUSPEND_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """A UUIDv7 made by the service, unless the operator proposed one."""
     name: _builtins.str
     """The tenant's name, unique: 1 to 63 characters of `a-z`, `0-9` and `-`, starting with a letter."""
     display_name: _builtins.str
     """A name for people, at most 200 characters."""
+    status: Global___TenantStatus.ValueType
+    """Whether its credentials work."""
+    suspend_reason: _builtins.str
+    """Why it is suspended, as the operator said; empty while it is ACTIVE."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the tenant was created."""
+
+    @_builtins.property
+    def suspend_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was suspended; unset while it is ACTIVE."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When the tenant last changed."""
 
     def __init__(
         self,
@@ -44,10 +85,14 @@ class Tenant(_message.Message):
         name: _builtins.str = ...,
         display_name: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        status: Global___TenantStatus.ValueType = ...,
+        suspend_reason: _builtins.str = ...,
+        suspend_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "suspend_time", b"suspend_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "name", b"name", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "name", b"name", "status", b"status", "suspend_reason", b"suspend_reason", "suspend_time", b"suspend_time", "tenant_id", b"tenant_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from minion.registry.v1 import tenant_pb2 as minion_dot_registry_dot_v1_dot_tenant__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'minion/registry/v1/tenant_service.proto\x12\x12minion.registry.v1\x1a\x1fminion/registry/v1/tenant.proto\"U\n\x13\x43reateTenantRequest\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.minion.registry.v1.Tenant\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"B\n\x14\x43reateTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.minion.registry.v1.Tenant2r\n\rTenantService\x12\x61\n\x0c\x43reateTenant\x12\'.minion.registry.v1.CreateTenantRequest\x1a(.minion.registry.v1.CreateTenantResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'minion/registry/v1/tenant_service.proto\x12\x12minion.registry.v1\x1a\x1fminion/registry/v1/tenant.proto\"U\n\x13\x43reateTenantRequest\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.minion.registry.v1.Tenant\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"B\n\x14\x43reateTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.minion.registry.v1.Tenant\"3\n\x10GetTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"?\n\x11GetTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.minion.registry.v1.Tenant\"m\n\x12ListTenantsRequest\x12\x30\n\x06status\x18\x01 \x01(\x0e\x32 .minion.registry.v1.TenantStatus\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"[\n\x13ListTenantsResponse\x12+\n\x07tenants\x18\x01 \x03(\x0b\x32\x1a.minion.registry.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"M\n\x14SuspendTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"C\n\x15SuspendTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.minion.registry.v1.Tenant\"<\n\x13ResumeTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"B\n\x14ResumeTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.minion.registry.v1.Tenant2\xf5\x03\n\rTenantService\x12\x61\n\x0c\x43reateTenant\x12\'.minion.registry.v1.CreateTenantRequest\x1a(.minion.registry.v1.CreateTenantResponse\x12X\n\tGetTenant\x12$.minion.registry.v1.GetTenantRequest\x1a%.minion.registry.v1.GetTenantResponse\x12^\n\x0bListTenants\x12&.minion.registry.v1.ListTenantsRequest\x1a\'.minion.registry.v1.ListTenantsResponse\x12\x64\n\rSuspendTenant\x12(.minion.registry.v1.SuspendTenantRequest\x1a).minion.registry.v1.SuspendTenantResponse\x12\x61\n\x0cResumeTenant\x12\'.minion.registry.v1.ResumeTenantRequest\x1a(.minion.registry.v1.ResumeTenantResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +36,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATETENANTREQUEST']._serialized_end=181
   _globals['_CREATETENANTRESPONSE']._serialized_start=183
   _globals['_CREATETENANTRESPONSE']._serialized_end=249
-  _globals['_TENANTSERVICE']._serialized_start=251
-  _globals['_TENANTSERVICE']._serialized_end=365
+  _globals['_GETTENANTREQUEST']._serialized_start=251
+  _globals['_GETTENANTREQUEST']._serialized_end=302
+  _globals['_GETTENANTRESPONSE']._serialized_start=304
+  _globals['_GETTENANTRESPONSE']._serialized_end=367
+  _globals['_LISTTENANTSREQUEST']._serialized_start=369
+  _globals['_LISTTENANTSREQUEST']._serialized_end=478
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=480
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=571
+  _globals['_SUSPENDTENANTREQUEST']._serialized_start=573
+  _globals['_SUSPENDTENANTREQUEST']._serialized_end=650
+  _globals['_SUSPENDTENANTRESPONSE']._serialized_start=652
+  _globals['_SUSPENDTENANTRESPONSE']._serialized_end=719
+  _globals['_RESUMETENANTREQUEST']._serialized_start=721
+  _globals['_RESUMETENANTREQUEST']._serialized_end=781
+  _globals['_RESUMETENANTRESPONSE']._serialized_start=783
+  _globals['_RESUMETENANTRESPONSE']._serialized_end=849
+  _globals['_TENANTSERVICE']._serialized_start=852
+  _globals['_TENANTSERVICE']._serialized_end=1353
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,26 @@ class TenantServiceStub:
                 request_serializer=minion_dot_registry_dot_v1_dot_tenant__service__pb2.CreateTenantRequest.SerializeToString,
                 response_deserializer=minion_dot_registry_dot_v1_dot_tenant__service__pb2.CreateTenantResponse.FromString,
                 _registered_method=True)
+        self.GetTenant = channel.unary_unary(
+                '/minion.registry.v1.TenantService/GetTenant',
+                request_serializer=minion_dot_registry_dot_v1_dot_tenant__service__pb2.GetTenantRequest.SerializeToString,
+                response_deserializer=minion_dot_registry_dot_v1_dot_tenant__service__pb2.GetTenantResponse.FromString,
+                _registered_method=True)
+        self.ListTenants = channel.unary_unary(
+                '/minion.registry.v1.TenantService/ListTenants',
+                request_serializer=minion_dot_registry_dot_v1_dot_tenant__service__pb2.ListTenantsRequest.SerializeToString,
+                response_deserializer=minion_dot_registry_dot_v1_dot_tenant__service__pb2.ListTenantsResponse.FromString,
+                _registered_method=True)
+        self.SuspendTenant = channel.unary_unary(
+                '/minion.registry.v1.TenantService/SuspendTenant',
+                request_serializer=minion_dot_registry_dot_v1_dot_tenant__service__pb2.SuspendTenantRequest.SerializeToString,
+                response_deserializer=minion_dot_registry_dot_v1_dot_tenant__service__pb2.SuspendTenantResponse.FromString,
+                _registered_method=True)
+        self.ResumeTenant = channel.unary_unary(
+                '/minion.registry.v1.TenantService/ResumeTenant',
+                request_serializer=minion_dot_registry_dot_v1_dot_tenant__service__pb2.ResumeTenantRequest.SerializeToString,
+                response_deserializer=minion_dot_registry_dot_v1_dot_tenant__service__pb2.ResumeTenantResponse.FromString,
+                _registered_method=True)
 
 
 class TenantServiceServicer:
@@ -59,6 +79,51 @@ class TenantServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTenant(self, request, context):
+        """Returns a tenant by id or by name.
+
+        Errors:
+        - NOT_FOUND / TENANT_NOT_FOUND: no such tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTenants(self, request, context):
+        """Lists tenants by name.
+
+        Errors:
+        - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuspendTenant(self, request, context):
+        """Suspends a tenant: within 5 s every service refuses its API keys and JWTs with PERMISSION_DENIED /
+        TENANT_SUSPENDED.
+
+        Runs that were accepted finish; nothing is deleted; operators still reach what it has. Safe to retry; a suspended
+        tenant stays as it was.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        - NOT_FOUND / TENANT_NOT_FOUND: no such tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeTenant(self, request, context):
+        """Lets a suspended tenant's credentials work again, within 5 s everywhere. Safe to retry.
+
+        Errors:
+        - NOT_FOUND / TENANT_NOT_FOUND: no such tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TenantServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -66,6 +131,26 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     servicer.CreateTenant,
                     request_deserializer=minion_dot_registry_dot_v1_dot_tenant__service__pb2.CreateTenantRequest.FromString,
                     response_serializer=minion_dot_registry_dot_v1_dot_tenant__service__pb2.CreateTenantResponse.SerializeToString,
+            ),
+            'GetTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTenant,
+                    request_deserializer=minion_dot_registry_dot_v1_dot_tenant__service__pb2.GetTenantRequest.FromString,
+                    response_serializer=minion_dot_registry_dot_v1_dot_tenant__service__pb2.GetTenantResponse.SerializeToString,
+            ),
+            'ListTenants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTenants,
+                    request_deserializer=minion_dot_registry_dot_v1_dot_tenant__service__pb2.ListTenantsRequest.FromString,
+                    response_serializer=minion_dot_registry_dot_v1_dot_tenant__service__pb2.ListTenantsResponse.SerializeToString,
+            ),
+            'SuspendTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendTenant,
+                    request_deserializer=minion_dot_registry_dot_v1_dot_tenant__service__pb2.SuspendTenantRequest.FromString,
+                    response_serializer=minion_dot_registry_dot_v1_dot_tenant__service__pb2.SuspendTenantResponse.SerializeToString,
+            ),
+            'ResumeTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeTenant,
+                    request_deserializer=minion_dot_registry_dot_v1_dot_tenant__service__pb2.ResumeTenantRequest.FromString,
+                    response_serializer=minion_dot_registry_dot_v1_dot_tenant__service__pb2.ResumeTenantResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -96,6 +181,114 @@ class TenantService:
             '/minion.registry.v1.TenantService/CreateTenant',
             minion_dot_registry_dot_v1_dot_tenant__service__pb2.CreateTenantRequest.SerializeToString,
             minion_dot_registry_dot_v1_dot_tenant__service__pb2.CreateTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.registry.v1.TenantService/GetTenant',
+            minion_dot_registry_dot_v1_dot_tenant__service__pb2.GetTenantRequest.SerializeToString,
+            minion_dot_registry_dot_v1_dot_tenant__service__pb2.GetTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTenants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.registry.v1.TenantService/ListTenants',
+            minion_dot_registry_dot_v1_dot_tenant__service__pb2.ListTenantsRequest.SerializeToString,
+            minion_dot_registry_dot_v1_dot_tenant__service__pb2.ListTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.registry.v1.TenantService/SuspendTenant',
+            minion_dot_registry_dot_v1_dot_tenant__service__pb2.SuspendTenantRequest.SerializeToString,
+            minion_dot_registry_dot_v1_dot_tenant__service__pb2.SuspendTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.registry.v1.TenantService/ResumeTenant',
+            minion_dot_registry_dot_v1_dot_tenant__service__pb2.ResumeTenantRequest.SerializeToString,
+            minion_dot_registry_dot_v1_dot_tenant__service__pb2.ResumeTenantResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,35 @@ class TenantServiceStub:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
     - ALREADY_EXISTS / TENANT_NAME_TAKEN: another tenant has this name or id.
     """
+    GetTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.GetTenantRequest, _tenant_service_pb2.GetTenantResponse]
+    """Returns a tenant by id or by name.
+
+    Errors:
+    - NOT_FOUND / TENANT_NOT_FOUND: no such tenant.
+    """
+    ListTenants: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.ListTenantsRequest, _tenant_service_pb2.ListTenantsResponse]
+    """Lists tenants by name.
+
+    Errors:
+    - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+    """
+    SuspendTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.SuspendTenantRequest, _tenant_service_pb2.SuspendTenantResponse]
+    """Suspends a tenant: within 5 s every service refuses its API keys and JWTs with PERMISSION_DENIED /
+    TENANT_SUSPENDED.
+
+    Runs that were accepted finish; nothing is deleted; operators still reach what it has. Safe to retry; a suspended
+    tenant stays as it was.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    - NOT_FOUND / TENANT_NOT_FOUND: no such tenant.
+    """
+    ResumeTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.ResumeTenantRequest, _tenant_service_pb2.ResumeTenantResponse]
+    """Lets a suspended tenant's credentials work again, within 5 s everywhere. Safe to retry.
+
+    Errors:
+    - NOT_FOUND / TENANT_NOT_FOUND: no such tenant.
+    """
 
 @_typing.type_check_only
 class TenantServiceAsyncStub(TenantServiceStub):
@@ -56,6 +85,35 @@ class TenantServiceAsyncStub(TenantServiceStub):
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
     - ALREADY_EXISTS / TENANT_NAME_TAKEN: another tenant has this name or id.
+    """
+    GetTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.GetTenantRequest, _tenant_service_pb2.GetTenantResponse]  # type: ignore[assignment]
+    """Returns a tenant by id or by name.
+
+    Errors:
+    - NOT_FOUND / TENANT_NOT_FOUND: no such tenant.
+    """
+    ListTenants: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.ListTenantsRequest, _tenant_service_pb2.ListTenantsResponse]  # type: ignore[assignment]
+    """Lists tenants by name.
+
+    Errors:
+    - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+    """
+    SuspendTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.SuspendTenantRequest, _tenant_service_pb2.SuspendTenantResponse]  # type: ignore[assignment]
+    """Suspends a tenant: within 5 s every service refuses its API keys and JWTs with PERMISSION_DENIED /
+    TENANT_SUSPENDED.
+
+    Runs that were accepted finish; nothing is deleted; operators still reach what it has. Safe to retry; a suspended
+    tenant stays as it was.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+    - NOT_FOUND / TENANT_NOT_FOUND: no such tenant.
+    """
+    ResumeTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.ResumeTenantRequest, _tenant_service_pb2.ResumeTenantResponse]  # type: ignore[assignment]
+    """Lets a suspended tenant's credentials work again, within 5 s everywhere. Safe to retry.
+
+    Errors:
+    - NOT_FOUND / TENANT_NOT_FOUND: no such tenant.
     """
 
 class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -74,6 +132,59 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
         - ALREADY_EXISTS / TENANT_NAME_TAKEN: another tenant has this name or id.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTenant(
+        self,
+        request: _tenant_service_pb2.GetTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_service_pb2.GetTenantResponse, _abc.Awaitable[_tenant_service_pb2.GetTenantResponse]]:
+        """Returns a tenant by id or by name.
+
+        Errors:
+        - NOT_FOUND / TENANT_NOT_FOUND: no such tenant.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTenants(
+        self,
+        request: _tenant_service_pb2.ListTenantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_service_pb2.ListTenantsResponse, _abc.Awaitable[_tenant_service_pb2.ListTenantsResponse]]:
+        """Lists tenants by name.
+
+        Errors:
+        - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+        """
+
+    @_abc_1.abstractmethod
+    def SuspendTenant(
+        self,
+        request: _tenant_service_pb2.SuspendTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_service_pb2.SuspendTenantResponse, _abc.Awaitable[_tenant_service_pb2.SuspendTenantResponse]]:
+        """Suspends a tenant: within 5 s every service refuses its API keys and JWTs with PERMISSION_DENIED /
+        TENANT_SUSPENDED.
+
+        Runs that were accepted finish; nothing is deleted; operators still reach what it has. Safe to retry; a suspended
+        tenant stays as it was.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
+        - NOT_FOUND / TENANT_NOT_FOUND: no such tenant.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeTenant(
+        self,
+        request: _tenant_service_pb2.ResumeTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_service_pb2.ResumeTenantResponse, _abc.Awaitable[_tenant_service_pb2.ResumeTenantResponse]]:
+        """Lets a suspended tenant's credentials work again, within 5 s everywhere. Safe to retry.
+
+        Errors:
+        - NOT_FOUND / TENANT_NOT_FOUND: no such tenant.
         """
 
 def add_TenantServiceServicer_to_server(servicer: TenantServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
