@@ -40,6 +40,10 @@ class _ActivityKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Activity
     """A call of a model outside any run, through the inference service."""
     ACTIVITY_KIND_CUSTOM: _ActivityKind.ValueType  # 5
     """Anything else that a caller records."""
+    ACTIVITY_KIND_ADMINISTRATION: _ActivityKind.ValueType  # 6
+    """A change of who may run what: of a tenant, a key, an agent, a tool, a binding or a rollout, as the registry tells
+    it. `name` says which, as `tool.update` or `binding.block`; `input` holds what changed.
+    """
 
 class ActivityKind(_ActivityKind, metaclass=_ActivityKindEnumTypeWrapper):
     """What kind of thing was done."""
@@ -56,6 +60,10 @@ ACTIVITY_KIND_INFERENCE: ActivityKind.ValueType  # 4
 """A call of a model outside any run, through the inference service."""
 ACTIVITY_KIND_CUSTOM: ActivityKind.ValueType  # 5
 """Anything else that a caller records."""
+ACTIVITY_KIND_ADMINISTRATION: ActivityKind.ValueType  # 6
+"""A change of who may run what: of a tenant, a key, an agent, a tool, a binding or a rollout, as the registry tells
+it. `name` says which, as `tool.update` or `binding.block`; `input` holds what changed.
+"""
 Global___ActivityKind: _TypeAlias = ActivityKind  # noqa: Y015
 
 class _ActivityStatus:
@@ -303,6 +311,9 @@ class AgentStats(_message.Message):
     P50_DURATION_FIELD_NUMBER: _builtins.int
     P95_DURATION_FIELD_NUMBER: _builtins.int
     LAST_RUN_TIME_FIELD_NUMBER: _builtins.int
+    FAILED_TOOL_CALL_COUNT_FIELD_NUMBER: _builtins.int
+    ERROR_RATE_FIELD_NUMBER: _builtins.int
+    MEAN_COST_NANOS_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent."""
     agent_revision: _builtins.int
@@ -323,6 +334,12 @@ class AgentStats(_message.Message):
     """Cost of all runs whose price is known, in nano-units of US dollars."""
     unpriced_run_count: _builtins.int
     """Runs whose price isn't known, or is in another currency."""
+    failed_tool_call_count: _builtins.int
+    """Calls of tools that failed."""
+    error_rate: _builtins.float
+    """Share of the runs that failed, 0 to 1; 0 when there was none."""
+    mean_cost_nanos: _builtins.int
+    """Mean cost of the runs whose price is known, in nano-units of US dollars."""
     @_builtins.property
     def usage(self) -> Global___TokenUsage:
         """Tokens of all runs."""
@@ -361,10 +378,13 @@ class AgentStats(_message.Message):
         p50_duration: _duration_pb2.Duration | None = ...,
         p95_duration: _duration_pb2.Duration | None = ...,
         last_run_time: _timestamp_pb2.Timestamp | None = ...,
+        failed_tool_call_count: _builtins.int = ...,
+        error_rate: _builtins.float = ...,
+        mean_cost_nanos: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_run_time", b"last_run_time", "mean_duration", b"mean_duration", "p50_duration", b"p50_duration", "p95_duration", b"p95_duration", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revision", b"agent_revision", "canceled_count", b"canceled_count", "cost_nanos", b"cost_nanos", "failed_count", b"failed_count", "last_run_time", b"last_run_time", "llm_call_count", b"llm_call_count", "mean_duration", b"mean_duration", "p50_duration", b"p50_duration", "p95_duration", b"p95_duration", "run_count", b"run_count", "succeeded_count", b"succeeded_count", "tool_call_count", b"tool_call_count", "unpriced_run_count", b"unpriced_run_count", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revision", b"agent_revision", "canceled_count", b"canceled_count", "cost_nanos", b"cost_nanos", "error_rate", b"error_rate", "failed_count", b"failed_count", "failed_tool_call_count", b"failed_tool_call_count", "last_run_time", b"last_run_time", "llm_call_count", b"llm_call_count", "mean_cost_nanos", b"mean_cost_nanos", "mean_duration", b"mean_duration", "p50_duration", b"p50_duration", "p95_duration", b"p95_duration", "run_count", b"run_count", "succeeded_count", b"succeeded_count", "tool_call_count", b"tool_call_count", "unpriced_run_count", b"unpriced_run_count", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -211,6 +211,7 @@ class GetAgentStatsRequest(_message.Message):
     AGENT_ID_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    AGENT_REVISIONS_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """Required. The agent."""
     @_builtins.property
@@ -221,16 +222,21 @@ class GetAgentStatsRequest(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """Before this time; unset means until now."""
 
+    @_builtins.property
+    def agent_revisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Only these revisions, at most 20; the sums over all are then the sums over these. None means all."""
+
     def __init__(
         self,
         *,
         agent_id: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        agent_revisions: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revisions", b"agent_revisions", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

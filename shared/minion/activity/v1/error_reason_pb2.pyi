@@ -26,6 +26,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Never sent."""
     ERROR_REASON_ACTIVITY_NOT_FOUND: _ErrorReason.ValueType  # 1
     """NOT_FOUND: no such activity in the caller's tenant."""
+    ERROR_REASON_EVALUATION_NOT_FOUND: _ErrorReason.ValueType  # 2
+    """NOT_FOUND: that revision of the agent has not been evaluated."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons that the activity service gives in `google.rpc.ErrorInfo.reason` (without the prefix), beside those of
@@ -36,4 +38,6 @@ ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_ACTIVITY_NOT_FOUND: ErrorReason.ValueType  # 1
 """NOT_FOUND: no such activity in the caller's tenant."""
+ERROR_REASON_EVALUATION_NOT_FOUND: ErrorReason.ValueType  # 2
+"""NOT_FOUND: that revision of the agent has not been evaluated."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

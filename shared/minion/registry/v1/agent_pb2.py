@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from minion.registry.v1 import tool_pb2 as minion_dot_registry_dot_v1_dot_tool__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eminion/registry/v1/agent.proto\x12\x12minion.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dminion/registry/v1/tool.proto\"\xbd\x04\n\x05\x41gent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x15\n\rbehavior_type\x18\x05 \x01(\t\x12\x14\n\x0cinstructions\x18\x06 \x01(\t\x12*\n\x03llm\x18\x07 \x01(\x0b\x32\x1d.minion.registry.v1.LlmConfig\x12\x14\n\x0c\x63\x61pabilities\x18\x08 \x03(\t\x12\x36\n\x08\x62\x65havior\x18\t \x01(\x0b\x32$.minion.registry.v1.BehaviorSettings\x12)\n\x08metadata\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x35\n\x06labels\x18\x0b \x03(\x0b\x32%.minion.registry.v1.Agent.LabelsEntry\x12/\n\x06status\x18\x0c \x01(\x0e\x32\x1f.minion.registry.v1.AgentStatus\x12\x10\n\x08revision\x18\r \x01(\x03\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"_\n\tLlmConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x18\n\x0btemperature\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x11max_output_tokens\x18\x03 \x01(\x05\x42\x0e\n\x0c_temperature\"\xf0\x01\n\x10\x42\x65haviorSettings\x12\x11\n\tmax_steps\x18\x01 \x01(\x05\x12/\n\x0cmax_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\x06memory\x18\x03 \x01(\x0b\x32 .minion.registry.v1.MemoryPolicy\x12\x32\n\x07\x63ontext\x18\x04 \x01(\x0b\x32!.minion.registry.v1.ContextPolicy\x12\x32\n\x07summary\x18\x05 \x01(\x0b\x32!.minion.registry.v1.SummaryPolicy\"\xb0\x01\n\x0cMemoryPolicy\x12\x0e\n\x06recall\x18\x01 \x01(\x08\x12\x14\n\x0cmax_memories\x18\x02 \x01(\x05\x12\x16\n\tmin_score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08\x65pisodes\x18\x04 \x01(\x08\x12\x0f\n\x07\x65xtract\x18\x05 \x01(\x08\x12\x11\n\textractor\x18\x06 \x01(\t\x12\x1e\n\x16\x65xtract_after_messages\x18\x07 \x01(\x05\x42\x0c\n\n_min_score\"\x8c\x01\n\rSummaryPolicy\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x16\n\x0etrigger_tokens\x18\x02 \x01(\x05\x12\x15\n\rtarget_tokens\x18\x03 \x01(\x05\x12\x1a\n\rkeep_messages\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\r\n\x05model\x18\x05 \x01(\tB\x10\n\x0e_keep_messages\";\n\rContextPolicy\x12\x14\n\x0ctoken_budget\x18\x01 \x01(\x05\x12\x14\n\x0cmax_messages\x18\x02 \x01(\x05\"\xbc\x01\n\tAgentTool\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12&\n\x04tool\x18\x02 \x01(\x0b\x32\x18.minion.registry.v1.Tool\x12.\n\rconfiguration\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x14\n\x0c\x62ound_digest\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"g\n\rResolvedAgent\x12(\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x19.minion.registry.v1.Agent\x12,\n\x05tools\x18\x02 \x03(\x0b\x32\x1d.minion.registry.v1.AgentTool*\x92\x01\n\x0b\x41gentStatus\x12\x1c\n\x18\x41GENT_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41GENT_STATUS_DRAFT\x10\x01\x12\x17\n\x13\x41GENT_STATUS_ACTIVE\x10\x02\x12\x19\n\x15\x41GENT_STATUS_INACTIVE\x10\x03\x12\x19\n\x15\x41GENT_STATUS_ARCHIVED\x10\x04*\xfa\x01\n\x0f\x41gentChangeKind\x12!\n\x1d\x41GENT_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41GENT_CHANGE_KIND_SYNCED\x10\x01\x12\x1d\n\x19\x41GENT_CHANGE_KIND_CREATED\x10\x02\x12\x1d\n\x19\x41GENT_CHANGE_KIND_UPDATED\x10\x03\x12$\n AGENT_CHANGE_KIND_STATUS_CHANGED\x10\x04\x12#\n\x1f\x41GENT_CHANGE_KIND_TOOLS_CHANGED\x10\x05\x12\x1d\n\x19\x41GENT_CHANGE_KIND_DELETED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eminion/registry/v1/agent.proto\x12\x12minion.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dminion/registry/v1/tool.proto\"\xed\x04\n\x05\x41gent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x15\n\rbehavior_type\x18\x05 \x01(\t\x12\x14\n\x0cinstructions\x18\x06 \x01(\t\x12*\n\x03llm\x18\x07 \x01(\x0b\x32\x1d.minion.registry.v1.LlmConfig\x12\x14\n\x0c\x63\x61pabilities\x18\x08 \x03(\t\x12\x36\n\x08\x62\x65havior\x18\t \x01(\x0b\x32$.minion.registry.v1.BehaviorSettings\x12)\n\x08metadata\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x35\n\x06labels\x18\x0b \x03(\x0b\x32%.minion.registry.v1.Agent.LabelsEntry\x12/\n\x06status\x18\x0c \x01(\x0e\x32\x1f.minion.registry.v1.AgentStatus\x12\x10\n\x08revision\x18\r \x01(\x03\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlive_revision\x18\x11 \x01(\x03\x12\x17\n\x0flatest_revision\x18\x12 \x01(\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x91\x01\n\tLlmConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x18\n\x0btemperature\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x11max_output_tokens\x18\x03 \x01(\x05\x12\x30\n\x0fresponse_schema\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructB\x0e\n\x0c_temperature\"\xf0\x01\n\x10\x42\x65haviorSettings\x12\x11\n\tmax_steps\x18\x01 \x01(\x05\x12/\n\x0cmax_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\x06memory\x18\x03 \x01(\x0b\x32 .minion.registry.v1.MemoryPolicy\x12\x32\n\x07\x63ontext\x18\x04 \x01(\x0b\x32!.minion.registry.v1.ContextPolicy\x12\x32\n\x07summary\x18\x05 \x01(\x0b\x32!.minion.registry.v1.SummaryPolicy\"\xb0\x01\n\x0cMemoryPolicy\x12\x0e\n\x06recall\x18\x01 \x01(\x08\x12\x14\n\x0cmax_memories\x18\x02 \x01(\x05\x12\x16\n\tmin_score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08\x65pisodes\x18\x04 \x01(\x08\x12\x0f\n\x07\x65xtract\x18\x05 \x01(\x08\x12\x11\n\textractor\x18\x06 \x01(\t\x12\x1e\n\x16\x65xtract_after_messages\x18\x07 \x01(\x05\x42\x0c\n\n_min_score\"\x8c\x01\n\rSummaryPolicy\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x16\n\x0etrigger_tokens\x18\x02 \x01(\x05\x12\x15\n\rtarget_tokens\x18\x03 \x01(\x05\x12\x1a\n\rkeep_messages\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\r\n\x05model\x18\x05 \x01(\tB\x10\n\x0e_keep_messages\";\n\rContextPolicy\x12\x14\n\x0ctoken_budget\x18\x01 \x01(\x05\x12\x14\n\x0cmax_messages\x18\x02 \x01(\x05\"\xa4\x02\n\tAgentTool\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12&\n\x04tool\x18\x02 \x01(\x0b\x32\x18.minion.registry.v1.Tool\x12.\n\rconfiguration\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x14\n\x0c\x62ound_digest\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x05state\x18\x06 \x01(\x0e\x32 .minion.registry.v1.BindingState\x12\x35\n\x14merged_configuration\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x9f\x01\n\rResolvedAgent\x12(\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x19.minion.registry.v1.Agent\x12,\n\x05tools\x18\x02 \x03(\x0b\x32\x1d.minion.registry.v1.AgentTool\x12\x36\n\x07rollout\x18\x03 \x01(\x0b\x32%.minion.registry.v1.RolloutAssignment\"y\n\x11RolloutAssignment\x12\x12\n\nrollout_id\x18\x01 \x01(\t\x12\x14\n\x0c\x62\x61sis_points\x18\x02 \x01(\x05\x12\x0c\n\x04salt\x18\x03 \x01(\t\x12,\n\tcandidate\x18\x04 \x01(\x0b\x32\x19.minion.registry.v1.Agent\"C\n\x08\x41gentHit\x12(\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x19.minion.registry.v1.Agent\x12\r\n\x05score\x18\x02 \x01(\x01*\x92\x01\n\x0b\x41gentStatus\x12\x1c\n\x18\x41GENT_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41GENT_STATUS_DRAFT\x10\x01\x12\x17\n\x13\x41GENT_STATUS_ACTIVE\x10\x02\x12\x19\n\x15\x41GENT_STATUS_INACTIVE\x10\x03\x12\x19\n\x15\x41GENT_STATUS_ARCHIVED\x10\x04*\x89\x01\n\x0c\x42indingState\x12\x1d\n\x19\x42INDING_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42INDING_STATE_USABLE\x10\x01\x12 \n\x1c\x42INDING_STATE_DIGEST_CHANGED\x10\x02\x12\x1e\n\x1a\x42INDING_STATE_TOOL_RETIRED\x10\x03*\xc5\x02\n\x0f\x41gentChangeKind\x12!\n\x1d\x41GENT_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41GENT_CHANGE_KIND_SYNCED\x10\x01\x12\x1d\n\x19\x41GENT_CHANGE_KIND_CREATED\x10\x02\x12\x1d\n\x19\x41GENT_CHANGE_KIND_UPDATED\x10\x03\x12$\n AGENT_CHANGE_KIND_STATUS_CHANGED\x10\x04\x12#\n\x1f\x41GENT_CHANGE_KIND_TOOLS_CHANGED\x10\x05\x12\x1d\n\x19\x41GENT_CHANGE_KIND_DELETED\x10\x06\x12\"\n\x1e\x41GENT_CHANGE_KIND_TOOL_CHANGED\x10\x07\x12%\n!AGENT_CHANGE_KIND_ROLLOUT_CHANGED\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,26 +37,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_AGENT_LABELSENTRY']._loaded_options = None
   _globals['_AGENT_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_AGENTSTATUS']._serialized_start=1776
-  _globals['_AGENTSTATUS']._serialized_end=1922
-  _globals['_AGENTCHANGEKIND']._serialized_start=1925
-  _globals['_AGENTCHANGEKIND']._serialized_end=2175
+  _globals['_AGENTSTATUS']._serialized_start=2228
+  _globals['_AGENTSTATUS']._serialized_end=2374
+  _globals['_BINDINGSTATE']._serialized_start=2377
+  _globals['_BINDINGSTATE']._serialized_end=2514
+  _globals['_AGENTCHANGEKIND']._serialized_start=2517
+  _globals['_AGENTCHANGEKIND']._serialized_end=2842
   _globals['_AGENT']._serialized_start=181
-  _globals['_AGENT']._serialized_end=754
-  _globals['_AGENT_LABELSENTRY']._serialized_start=709
-  _globals['_AGENT_LABELSENTRY']._serialized_end=754
-  _globals['_LLMCONFIG']._serialized_start=756
-  _globals['_LLMCONFIG']._serialized_end=851
-  _globals['_BEHAVIORSETTINGS']._serialized_start=854
-  _globals['_BEHAVIORSETTINGS']._serialized_end=1094
-  _globals['_MEMORYPOLICY']._serialized_start=1097
-  _globals['_MEMORYPOLICY']._serialized_end=1273
-  _globals['_SUMMARYPOLICY']._serialized_start=1276
-  _globals['_SUMMARYPOLICY']._serialized_end=1416
-  _globals['_CONTEXTPOLICY']._serialized_start=1418
-  _globals['_CONTEXTPOLICY']._serialized_end=1477
-  _globals['_AGENTTOOL']._serialized_start=1480
-  _globals['_AGENTTOOL']._serialized_end=1668
-  _globals['_RESOLVEDAGENT']._serialized_start=1670
-  _globals['_RESOLVEDAGENT']._serialized_end=1773
+  _globals['_AGENT']._serialized_end=802
+  _globals['_AGENT_LABELSENTRY']._serialized_start=757
+  _globals['_AGENT_LABELSENTRY']._serialized_end=802
+  _globals['_LLMCONFIG']._serialized_start=805
+  _globals['_LLMCONFIG']._serialized_end=950
+  _globals['_BEHAVIORSETTINGS']._serialized_start=953
+  _globals['_BEHAVIORSETTINGS']._serialized_end=1193
+  _globals['_MEMORYPOLICY']._serialized_start=1196
+  _globals['_MEMORYPOLICY']._serialized_end=1372
+  _globals['_SUMMARYPOLICY']._serialized_start=1375
+  _globals['_SUMMARYPOLICY']._serialized_end=1515
+  _globals['_CONTEXTPOLICY']._serialized_start=1517
+  _globals['_CONTEXTPOLICY']._serialized_end=1576
+  _globals['_AGENTTOOL']._serialized_start=1579
+  _globals['_AGENTTOOL']._serialized_end=1871
+  _globals['_RESOLVEDAGENT']._serialized_start=1874
+  _globals['_RESOLVEDAGENT']._serialized_end=2033
+  _globals['_ROLLOUTASSIGNMENT']._serialized_start=2035
+  _globals['_ROLLOUTASSIGNMENT']._serialized_end=2156
+  _globals['_AGENTHIT']._serialized_start=2158
+  _globals['_AGENTHIT']._serialized_end=2225
 # @@protoc_insertion_point(module_scope)

@@ -55,6 +55,34 @@ AGENT_STATUS_ARCHIVED: AgentStatus.ValueType  # 4
 """Kept for the record; takes no turns and no changes. Terminal."""
 Global___AgentStatus: _TypeAlias = AgentStatus  # noqa: Y015
 
+class _BindingState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BindingStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BindingState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BINDING_STATE_UNSPECIFIED: _BindingState.ValueType  # 0
+    """Never sent."""
+    BINDING_STATE_USABLE: _BindingState.ValueType  # 1
+    """It can."""
+    BINDING_STATE_DIGEST_CHANGED: _BindingState.ValueType  # 2
+    """It can't: the tool's digest is another than when it was bound. Binding again frees it."""
+    BINDING_STATE_TOOL_RETIRED: _BindingState.ValueType  # 3
+    """It can't: the tool is retired."""
+
+class BindingState(_BindingState, metaclass=_BindingStateEnumTypeWrapper):
+    """Whether an agent can call a tool that is bound to it."""
+
+BINDING_STATE_UNSPECIFIED: BindingState.ValueType  # 0
+"""Never sent."""
+BINDING_STATE_USABLE: BindingState.ValueType  # 1
+"""It can."""
+BINDING_STATE_DIGEST_CHANGED: BindingState.ValueType  # 2
+"""It can't: the tool's digest is another than when it was bound. Binding again frees it."""
+BINDING_STATE_TOOL_RETIRED: BindingState.ValueType  # 3
+"""It can't: the tool is retired."""
+Global___BindingState: _TypeAlias = BindingState  # noqa: Y015
+
 class _AgentChangeKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -75,6 +103,10 @@ class _AgentChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Agent
     """A tool was bound or unbound."""
     AGENT_CHANGE_KIND_DELETED: _AgentChangeKind.ValueType  # 6
     """The agent was deleted."""
+    AGENT_CHANGE_KIND_TOOL_CHANGED: _AgentChangeKind.ValueType  # 7
+    """A tool changed, whichever agents it is bound to; `tool_id` names it and `agent_id` is empty."""
+    AGENT_CHANGE_KIND_ROLLOUT_CHANGED: _AgentChangeKind.ValueType  # 8
+    """A rollout of the agent began, moved or ended."""
 
 class AgentChangeKind(_AgentChangeKind, metaclass=_AgentChangeKindEnumTypeWrapper):
     """What happened to an agent."""
@@ -93,6 +125,10 @@ AGENT_CHANGE_KIND_TOOLS_CHANGED: AgentChangeKind.ValueType  # 5
 """A tool was bound or unbound."""
 AGENT_CHANGE_KIND_DELETED: AgentChangeKind.ValueType  # 6
 """The agent was deleted."""
+AGENT_CHANGE_KIND_TOOL_CHANGED: AgentChangeKind.ValueType  # 7
+"""A tool changed, whichever agents it is bound to; `tool_id` names it and `agent_id` is empty."""
+AGENT_CHANGE_KIND_ROLLOUT_CHANGED: AgentChangeKind.ValueType  # 8
+"""A rollout of the agent began, moved or ended."""
 Global___AgentChangeKind: _TypeAlias = AgentChangeKind  # noqa: Y015
 
 @_typing.final
@@ -137,6 +173,8 @@ class Agent(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    LIVE_REVISION_FIELD_NUMBER: _builtins.int
+    LATEST_REVISION_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """A UUIDv7 made by the service, unless the caller proposed one."""
     name: _builtins.str
@@ -154,7 +192,11 @@ class Agent(_message.Message):
     revision: _builtins.int
     """The number of this revision, from 1."""
     etag: _builtins.str
-    """Changes with every change of the agent, lifecycle and tools included."""
+    """Changes with every change of the agent: staged revisions, lifecycle, tools and rollouts included."""
+    live_revision: _builtins.int
+    """The number of the revision that takes turns. A staged revision has another number until a rollout is promoted."""
+    latest_revision: _builtins.int
+    """The number of the newest revision, staged or live."""
     @_builtins.property
     def llm(self) -> Global___LlmConfig:
         """The model that answers, and how it is asked."""
@@ -202,10 +244,12 @@ class Agent(_message.Message):
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        live_revision: _builtins.int = ...,
+        latest_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["behavior", b"behavior", "create_time", b"create_time", "llm", b"llm", "metadata", b"metadata", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "behavior", b"behavior", "behavior_type", b"behavior_type", "capabilities", b"capabilities", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "instructions", b"instructions", "labels", b"labels", "llm", b"llm", "metadata", b"metadata", "name", b"name", "revision", b"revision", "status", b"status", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "behavior", b"behavior", "behavior_type", b"behavior_type", "capabilities", b"capabilities", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "instructions", b"instructions", "labels", b"labels", "latest_revision", b"latest_revision", "live_revision", b"live_revision", "llm", b"llm", "metadata", b"metadata", "name", b"name", "revision", b"revision", "status", b"status", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -220,6 +264,7 @@ class LlmConfig(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    RESPONSE_SCHEMA_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """`provider/model`, as in `openai/gpt-4o-mini` or `local/stand-in`; empty means the gateway's default. At most 200
     characters.
@@ -228,16 +273,23 @@ class LlmConfig(_message.Message):
     """Sampling temperature, 0 to 2; unset leaves the provider's default."""
     max_output_tokens: _builtins.int
     """The most tokens one answer may have, 1 to 200,000; 0 means 1,024."""
+    @_builtins.property
+    def response_schema(self) -> _struct_pb2.Struct:
+        """JSON Schema (draft 2020-12) that the answer keeps to, an object schema as `Tool.input_schema`; unset means text. Of
+        a model whose provider knows no such thing, the answer is as it comes.
+        """
+
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         temperature: _builtins.float | None = ...,
         max_output_tokens: _builtins.int = ...,
+        response_schema: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "temperature", b"temperature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "response_schema", b"response_schema", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "max_output_tokens", b"max_output_tokens", "model", b"model", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "max_output_tokens", b"max_output_tokens", "model", b"model", "response_schema", b"response_schema", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
@@ -418,10 +470,14 @@ class AgentTool(_message.Message):
     CONFIGURATION_FIELD_NUMBER: _builtins.int
     BOUND_DIGEST_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MERGED_CONFIGURATION_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent that may call it."""
     bound_digest: _builtins.str
     """The tool's digest when it was bound."""
+    state: Global___BindingState.ValueType
+    """Whether the agent can call it now."""
     @_builtins.property
     def tool(self) -> _tool_pb2.Tool:
         """The tool as it is now."""
@@ -434,6 +490,10 @@ class AgentTool(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was bound."""
 
+    @_builtins.property
+    def merged_configuration(self) -> _struct_pb2.Struct:
+        """What the tool is called with: its default configuration with `configuration` laid over it (RFC 7396)."""
+
     def __init__(
         self,
         *,
@@ -442,10 +502,12 @@ class AgentTool(_message.Message):
         configuration: _struct_pb2.Struct | None = ...,
         bound_digest: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        state: Global___BindingState.ValueType = ...,
+        merged_configuration: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration", "create_time", b"create_time", "tool", b"tool"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration", "create_time", b"create_time", "merged_configuration", b"merged_configuration", "tool", b"tool"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "bound_digest", b"bound_digest", "configuration", b"configuration", "create_time", b"create_time", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "bound_digest", b"bound_digest", "configuration", b"configuration", "create_time", b"create_time", "merged_configuration", b"merged_configuration", "state", b"state", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -459,24 +521,98 @@ class ResolvedAgent(_message.Message):
 
     AGENT_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def agent(self) -> Global___Agent:
         """The live revision."""
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentTool]:
-        """The tools bound to it, by name."""
+        """The tools bound to it, by name, blocked ones included."""
+
+    @_builtins.property
+    def rollout(self) -> Global___RolloutAssignment:
+        """The rollout under way; unset where there is none."""
 
     def __init__(
         self,
         *,
         agent: Global___Agent | None = ...,
         tools: _abc.Iterable[Global___AgentTool] | None = ...,
+        rollout: Global___RolloutAssignment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "rollout", b"rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "rollout", b"rollout", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResolvedAgent: _TypeAlias = ResolvedAgent  # noqa: Y015
+
+@_typing.final
+class RolloutAssignment(_message.Message):
+    """Who gets which revision while a rollout is under way. It is a pure function of the session's id, so that a session
+    keeps its revision on every replica, and stays with the candidate as its share grows: the candidate takes a session
+    when the first 8 bytes of SHA-256 over `salt`, a zero byte and the session's id (both as lower-case UTF-8 text), read
+    as a big-endian number, leave a remainder below `basis_points` when divided by 10,000.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_ID_FIELD_NUMBER: _builtins.int
+    BASIS_POINTS_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    rollout_id: _builtins.str
+    """The rollout."""
+    basis_points: _builtins.int
+    """The candidate's share of the sessions, in hundredths of a percent: 0 to 10,000."""
+    salt: _builtins.str
+    """What sets this rollout's choice apart from others'."""
+    @_builtins.property
+    def candidate(self) -> Global___Agent:
+        """The agent in the candidate revision."""
+
+    def __init__(
+        self,
+        *,
+        rollout_id: _builtins.str = ...,
+        basis_points: _builtins.int = ...,
+        salt: _builtins.str = ...,
+        candidate: Global___Agent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis_points", b"basis_points", "candidate", b"candidate", "rollout_id", b"rollout_id", "salt", b"salt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutAssignment: _TypeAlias = RolloutAssignment  # noqa: Y015
+
+@_typing.final
+class AgentHit(_message.Message):
+    """An agent that a search found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    score: _builtins.float
+    """How well it fits, above 0 and at most 1; 1 for all where no text was searched for. Comparable within one answer."""
+    @_builtins.property
+    def agent(self) -> Global___Agent:
+        """The agent in its live revision."""
+
+    def __init__(
+        self,
+        *,
+        agent: Global___Agent | None = ...,
+        score: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentHit: _TypeAlias = AgentHit  # noqa: Y015

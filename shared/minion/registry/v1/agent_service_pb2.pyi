@@ -87,7 +87,7 @@ class GetAgentRequest(_message.Message):
     name: _builtins.str
     """The agent's name. Give either this or `agent_id`."""
     revision: _builtins.int
-    """The revision to return, from 1; 0 means the current one."""
+    """The revision to return, from 1; 0 means the live one."""
     def __init__(
         self,
         *,
@@ -112,8 +112,8 @@ class GetAgentResponse(_message.Message):
     AGENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def agent(self) -> _agent_pb2.Agent:
-        """The agent; for an earlier revision, with the contents of then, the status and etag of now, and as `update_time`
-        when that revision was made.
+        """The agent; for a revision that isn't live, with the contents of that one, the status and etag of now, and as
+        `update_time` when it was made.
         """
 
     def __init__(
@@ -161,6 +161,7 @@ class ListAgentsRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     status: _agent_pb2.AgentStatus.ValueType
     """Only agents of this status."""
     behavior_type: _builtins.str
@@ -175,6 +176,12 @@ class ListAgentsRequest(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Only agents that carry all these labels, at most 8."""
 
+    @_builtins.property
+    def metadata(self) -> _struct_pb2.Struct:
+        """Only agents whose metadata holds all of this: at most 8 values (text, numbers, true, false, null) under the same
+        names. Under a list's name, any item of the list may be it.
+        """
+
     def __init__(
         self,
         *,
@@ -184,10 +191,11 @@ class ListAgentsRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        metadata: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["behavior_type", b"behavior_type", "capability", b"capability", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["behavior_type", b"behavior_type", "capability", b"capability", "labels", b"labels", "metadata", b"metadata", "page_size", b"page_size", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -231,10 +239,16 @@ class UpdateAgentRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    BASE_REVISION_FIELD_NUMBER: _builtins.int
     etag: _builtins.str
     """The etag that the caller read; when set, the call succeeds only if the agent hasn't changed since."""
     request_id: _builtins.str
     """A UUID that makes retries safe: a repeat returns the first result and changes nothing."""
+    stage: _builtins.bool
+    """True: the new revision is kept for a rollout, and the live one goes on. `name` can't be staged."""
+    base_revision: _builtins.int
+    """The revision that the changes are laid over, from 1; 0 means the live one."""
     @_builtins.property
     def agent(self) -> _agent_pb2.Agent:
         """Required. The agent with `agent_id` and the new values."""
@@ -252,10 +266,12 @@ class UpdateAgentRequest(_message.Message):
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        stage: _builtins.bool = ...,
+        base_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "etag", b"etag", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "base_revision", b"base_revision", "etag", b"etag", "request_id", b"request_id", "stage", b"stage", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -284,6 +300,184 @@ class UpdateAgentResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateAgentResponse: _TypeAlias = UpdateAgentResponse  # noqa: Y015
+
+@_typing.final
+class RollbackAgentRequest(_message.Message):
+    """Names an earlier revision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """Required. The agent."""
+    revision: _builtins.int
+    """Required. The revision whose contents come back, from 1."""
+    etag: _builtins.str
+    """The etag that the caller read; when set, the call succeeds only if the agent hasn't changed since."""
+    request_id: _builtins.str
+    """A UUID that makes retries safe: a repeat returns the first result and changes nothing."""
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "etag", b"etag", "request_id", b"request_id", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackAgentRequest: _TypeAlias = RollbackAgentRequest  # noqa: Y015
+
+@_typing.final
+class RollbackAgentResponse(_message.Message):
+    """Holds the agent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def agent(self) -> _agent_pb2.Agent:
+        """The agent in its new revision."""
+
+    def __init__(
+        self,
+        *,
+        agent: _agent_pb2.Agent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackAgentResponse: _TypeAlias = RollbackAgentResponse  # noqa: Y015
+
+@_typing.final
+class SearchAgentsRequest(_message.Message):
+    """Says what is looked for; what is given must all fit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    """Words to look for, at most 500 characters; an agent fits that has any of them, better with more."""
+    status: _agent_pb2.AgentStatus.ValueType
+    """Only agents of this status."""
+    page_size: _builtins.int
+    """The most agents to return: 0 means 20, above 100 means 100, negative is refused."""
+    page_token: _builtins.str
+    """From the last page's `next_page_token`; the filters must be the same."""
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Capabilities that the agent must name, all of them, at most 8."""
+
+    def __init__(
+        self,
+        *,
+        query: _builtins.str = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        status: _agent_pb2.AgentStatus.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchAgentsRequest: _TypeAlias = SearchAgentsRequest  # noqa: Y015
+
+@_typing.final
+class SearchAgentsResponse(_message.Message):
+    """One page of what was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HITS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Opens the next page; empty on the last."""
+    @_builtins.property
+    def hits(self) -> _containers.RepeatedCompositeFieldContainer[_agent_pb2.AgentHit]:
+        """The agents, the best first; the newest first where no text was searched for."""
+
+    def __init__(
+        self,
+        *,
+        hits: _abc.Iterable[_agent_pb2.AgentHit] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hits", b"hits", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchAgentsResponse: _TypeAlias = SearchAgentsResponse  # noqa: Y015
+
+@_typing.final
+class GetAgentCardRequest(_message.Message):
+    """Names an agent by id or name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent's id. Give either this or `name`."""
+    name: _builtins.str
+    """The agent's name. Give either this or `agent_id`."""
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAgentCardRequest: _TypeAlias = GetAgentCardRequest  # noqa: Y015
+
+@_typing.final
+class GetAgentCardResponse(_message.Message):
+    """Holds the card."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def card(self) -> _struct_pb2.Struct:
+        """An `AgentCard` of A2A 1.0 as JSON. Its interfaces are those of the gateway where `MINION_REGISTRY_A2A_URL` says how
+        clients reach it; none otherwise.
+        """
+
+    def __init__(
+        self,
+        *,
+        card: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAgentCardResponse: _TypeAlias = GetAgentCardResponse  # noqa: Y015
 
 @_typing.final
 class DeleteAgentRequest(_message.Message):
@@ -562,15 +756,18 @@ class BindToolRequest(_message.Message):
     TOOL_ID_FIELD_NUMBER: _builtins.int
     CONFIGURATION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_DIGEST_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """Required. The agent."""
     tool_id: _builtins.str
     """Required. The tool."""
     request_id: _builtins.str
     """A UUID that makes retries safe."""
+    expected_digest: _builtins.str
+    """The digest of the tool as the caller looked at it; when set, the call succeeds only if it is still that."""
     @_builtins.property
     def configuration(self) -> _struct_pb2.Struct:
-        """Settings of the tool for this agent, at most 16 KiB as JSON."""
+        """Settings of the tool for this agent, at most 16 KiB as JSON; laid over the tool's default configuration."""
 
     def __init__(
         self,
@@ -579,10 +776,11 @@ class BindToolRequest(_message.Message):
         tool_id: _builtins.str = ...,
         configuration: _struct_pb2.Struct | None = ...,
         request_id: _builtins.str = ...,
+        expected_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "configuration", b"configuration", "request_id", b"request_id", "tool_id", b"tool_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "configuration", b"configuration", "expected_digest", b"expected_digest", "request_id", b"request_id", "tool_id", b"tool_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -799,14 +997,17 @@ class WatchAgentsResponse(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
     TENANT_ID_FIELD_NUMBER: _builtins.int
+    TOOL_ID_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """Where to resume after this change."""
     kind: _agent_pb2.AgentChangeKind.ValueType
     """What happened."""
     agent_id: _builtins.str
-    """The agent it happened to; empty for SYNCED."""
+    """The agent it happened to; empty for SYNCED and TOOL_CHANGED."""
     tenant_id: _builtins.str
-    """The tenant of the agent; empty for SYNCED."""
+    """The tenant that it happened in; empty for SYNCED."""
+    tool_id: _builtins.str
+    """The tool that changed; empty but for TOOL_CHANGED."""
     def __init__(
         self,
         *,
@@ -814,10 +1015,11 @@ class WatchAgentsResponse(_message.Message):
         kind: _agent_pb2.AgentChangeKind.ValueType = ...,
         agent_id: _builtins.str = ...,
         tenant_id: _builtins.str = ...,
+        tool_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "cursor", b"cursor", "kind", b"kind", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "cursor", b"cursor", "kind", b"kind", "tenant_id", b"tenant_id", "tool_id", b"tool_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -52,10 +52,25 @@ class AgentServiceStub:
                 request_serializer=minion_dot_registry_dot_v1_dot_agent__service__pb2.ListAgentsRequest.SerializeToString,
                 response_deserializer=minion_dot_registry_dot_v1_dot_agent__service__pb2.ListAgentsResponse.FromString,
                 _registered_method=True)
+        self.SearchAgents = channel.unary_unary(
+                '/minion.registry.v1.AgentService/SearchAgents',
+                request_serializer=minion_dot_registry_dot_v1_dot_agent__service__pb2.SearchAgentsRequest.SerializeToString,
+                response_deserializer=minion_dot_registry_dot_v1_dot_agent__service__pb2.SearchAgentsResponse.FromString,
+                _registered_method=True)
+        self.GetAgentCard = channel.unary_unary(
+                '/minion.registry.v1.AgentService/GetAgentCard',
+                request_serializer=minion_dot_registry_dot_v1_dot_agent__service__pb2.GetAgentCardRequest.SerializeToString,
+                response_deserializer=minion_dot_registry_dot_v1_dot_agent__service__pb2.GetAgentCardResponse.FromString,
+                _registered_method=True)
         self.UpdateAgent = channel.unary_unary(
                 '/minion.registry.v1.AgentService/UpdateAgent',
                 request_serializer=minion_dot_registry_dot_v1_dot_agent__service__pb2.UpdateAgentRequest.SerializeToString,
                 response_deserializer=minion_dot_registry_dot_v1_dot_agent__service__pb2.UpdateAgentResponse.FromString,
+                _registered_method=True)
+        self.RollbackAgent = channel.unary_unary(
+                '/minion.registry.v1.AgentService/RollbackAgent',
+                request_serializer=minion_dot_registry_dot_v1_dot_agent__service__pb2.RollbackAgentRequest.SerializeToString,
+                response_deserializer=minion_dot_registry_dot_v1_dot_agent__service__pb2.RollbackAgentResponse.FromString,
                 _registered_method=True)
         self.DeleteAgent = channel.unary_unary(
                 '/minion.registry.v1.AgentService/DeleteAgent',
@@ -130,7 +145,7 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetAgent(self, request, context):
-        """Returns an agent by id or by name, in its current revision or an earlier one.
+        """Returns an agent by id or by name, in its live revision or another one.
 
         Errors:
         - NOT_FOUND / AGENT_NOT_FOUND: no such agent or revision in the caller's tenant.
@@ -140,17 +155,43 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAgents(self, request, context):
-        """Lists agents, newest first; a page ends before 3 MiB.
+        """Lists agents in their live revisions, newest first; a page ends before 3 MiB.
 
         Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a filter is malformed.
         - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SearchAgents(self, request, context):
+        """Finds agents by what they can do: by capabilities, by words in name, display name, capabilities and description, or
+        both; those that fit best first.
+
+        Of texts that very many agents fit, the newest 1,000 are ranked.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: neither text nor capabilities are given, or one breaks its limit.
+        - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this search with these filters.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAgentCard(self, request, context):
+        """Returns the agent's card of the A2A protocol (1.0), made from its live revision, so that other agents discover it.
+
+        Errors:
+        - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
+        - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent isn't active.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpdateAgent(self, request, context):
-        """Changes the fields named by `update_mask` and makes a new revision.
+        """Changes the fields named by `update_mask` and makes a new revision, which is live at once, or staged for a rollout.
 
         Safe to retry with the same `request_id`.
 
@@ -159,7 +200,25 @@ class AgentServiceServicer:
         - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
         - ABORTED / ETAG_MISMATCH: the agent changed since it was read.
         - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent is archived.
+        - FAILED_PRECONDITION / ROLLOUT_RUNNING: a rollout compares the live revision with another: stage this one, or end
+        it.
         - ALREADY_EXISTS / AGENT_NAME_TAKEN: the new name is another agent's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackAgent(self, request, context):
+        """Makes a new live revision with the contents of an earlier one.
+
+        Safe to retry with the same `request_id`.
+
+        Errors:
+        - NOT_FOUND / AGENT_NOT_FOUND: no such agent or revision in the caller's tenant.
+        - ABORTED / ETAG_MISMATCH: the agent changed since it was read.
+        - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent is archived.
+        - FAILED_PRECONDITION / ROLLOUT_RUNNING: a rollout is under way: abort it first.
+        - ALREADY_EXISTS / AGENT_NAME_TAKEN: the earlier name is another agent's by now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,6 +270,7 @@ class AgentServiceServicer:
 
         Errors:
         - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
+        - FAILED_PRECONDITION / ROLLOUT_RUNNING: a rollout is under way: abort it first.
         - FAILED_PRECONDITION / AGENT_TRANSITION_ILLEGAL: the move is not allowed; both states are named.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -218,7 +278,7 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAgentRevisions(self, request, context):
-        """Lists the revisions of an agent, newest first; a page ends before 3 MiB.
+        """Lists the revisions of an agent, staged ones included, newest first; a page ends before 3 MiB.
 
         Errors:
         - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
@@ -234,6 +294,9 @@ class AgentServiceServicer:
         Safe to retry with the same `request_id`.
 
         Errors:
+        - INVALID_ARGUMENT / BINDING_CONFIGURATION_INVALID: the merged configuration doesn't keep to the tool's schema.
+        - ABORTED / DIGEST_MISMATCH: the tool's digest is no longer `expected_digest`: look at it again.
+        - FAILED_PRECONDITION / TOOL_STATUS_UNSUITABLE: the tool is retired, or deprecated and not bound to this agent.
         - NOT_FOUND / AGENT_NOT_FOUND, TOOL_NOT_FOUND: no such agent or tool in the caller's tenant.
         - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent is archived.
         - RESOURCE_EXHAUSTED / TOO_MANY_TOOLS: the agent has 128 tools, or its tools and their settings would exceed 3 MiB.
@@ -267,7 +330,7 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResolveAgent(self, request, context):
-        """Returns an agent with its tools, as the gateway runs it.
+        """Returns an agent with its tools and the rollout under way, as the gateway runs it.
 
         Errors:
         - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
@@ -307,10 +370,25 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     request_deserializer=minion_dot_registry_dot_v1_dot_agent__service__pb2.ListAgentsRequest.FromString,
                     response_serializer=minion_dot_registry_dot_v1_dot_agent__service__pb2.ListAgentsResponse.SerializeToString,
             ),
+            'SearchAgents': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchAgents,
+                    request_deserializer=minion_dot_registry_dot_v1_dot_agent__service__pb2.SearchAgentsRequest.FromString,
+                    response_serializer=minion_dot_registry_dot_v1_dot_agent__service__pb2.SearchAgentsResponse.SerializeToString,
+            ),
+            'GetAgentCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAgentCard,
+                    request_deserializer=minion_dot_registry_dot_v1_dot_agent__service__pb2.GetAgentCardRequest.FromString,
+                    response_serializer=minion_dot_registry_dot_v1_dot_agent__service__pb2.GetAgentCardResponse.SerializeToString,
+            ),
             'UpdateAgent': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateAgent,
                     request_deserializer=minion_dot_registry_dot_v1_dot_agent__service__pb2.UpdateAgentRequest.FromString,
                     response_serializer=minion_dot_registry_dot_v1_dot_agent__service__pb2.UpdateAgentResponse.SerializeToString,
+            ),
+            'RollbackAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackAgent,
+                    request_deserializer=minion_dot_registry_dot_v1_dot_agent__service__pb2.RollbackAgentRequest.FromString,
+                    response_serializer=minion_dot_registry_dot_v1_dot_agent__service__pb2.RollbackAgentResponse.SerializeToString,
             ),
             'DeleteAgent': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteAgent,
@@ -458,6 +536,60 @@ class AgentService:
             _registered_method=True)
 
     @staticmethod
+    def SearchAgents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.registry.v1.AgentService/SearchAgents',
+            minion_dot_registry_dot_v1_dot_agent__service__pb2.SearchAgentsRequest.SerializeToString,
+            minion_dot_registry_dot_v1_dot_agent__service__pb2.SearchAgentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAgentCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.registry.v1.AgentService/GetAgentCard',
+            minion_dot_registry_dot_v1_dot_agent__service__pb2.GetAgentCardRequest.SerializeToString,
+            minion_dot_registry_dot_v1_dot_agent__service__pb2.GetAgentCardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def UpdateAgent(request,
             target,
             options=(),
@@ -474,6 +606,33 @@ class AgentService:
             '/minion.registry.v1.AgentService/UpdateAgent',
             minion_dot_registry_dot_v1_dot_agent__service__pb2.UpdateAgentRequest.SerializeToString,
             minion_dot_registry_dot_v1_dot_agent__service__pb2.UpdateAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.registry.v1.AgentService/RollbackAgent',
+            minion_dot_registry_dot_v1_dot_agent__service__pb2.RollbackAgentRequest.SerializeToString,
+            minion_dot_registry_dot_v1_dot_agent__service__pb2.RollbackAgentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,19 +47,37 @@ class AgentServiceStub:
     - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
     """
     GetAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentRequest, _agent_service_pb2.GetAgentResponse]
-    """Returns an agent by id or by name, in its current revision or an earlier one.
+    """Returns an agent by id or by name, in its live revision or another one.
 
     Errors:
     - NOT_FOUND / AGENT_NOT_FOUND: no such agent or revision in the caller's tenant.
     """
     ListAgents: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentsRequest, _agent_service_pb2.ListAgentsResponse]
-    """Lists agents, newest first; a page ends before 3 MiB.
+    """Lists agents in their live revisions, newest first; a page ends before 3 MiB.
 
     Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a filter is malformed.
     - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
     """
+    SearchAgents: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.SearchAgentsRequest, _agent_service_pb2.SearchAgentsResponse]
+    """Finds agents by what they can do: by capabilities, by words in name, display name, capabilities and description, or
+    both; those that fit best first.
+
+    Of texts that very many agents fit, the newest 1,000 are ranked.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: neither text nor capabilities are given, or one breaks its limit.
+    - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this search with these filters.
+    """
+    GetAgentCard: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentCardRequest, _agent_service_pb2.GetAgentCardResponse]
+    """Returns the agent's card of the A2A protocol (1.0), made from its live revision, so that other agents discover it.
+
+    Errors:
+    - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
+    - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent isn't active.
+    """
     UpdateAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.UpdateAgentRequest, _agent_service_pb2.UpdateAgentResponse]
-    """Changes the fields named by `update_mask` and makes a new revision.
+    """Changes the fields named by `update_mask` and makes a new revision, which is live at once, or staged for a rollout.
 
     Safe to retry with the same `request_id`.
 
@@ -68,7 +86,21 @@ class AgentServiceStub:
     - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
     - ABORTED / ETAG_MISMATCH: the agent changed since it was read.
     - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent is archived.
+    - FAILED_PRECONDITION / ROLLOUT_RUNNING: a rollout compares the live revision with another: stage this one, or end
+      it.
     - ALREADY_EXISTS / AGENT_NAME_TAKEN: the new name is another agent's.
+    """
+    RollbackAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.RollbackAgentRequest, _agent_service_pb2.RollbackAgentResponse]
+    """Makes a new live revision with the contents of an earlier one.
+
+    Safe to retry with the same `request_id`.
+
+    Errors:
+    - NOT_FOUND / AGENT_NOT_FOUND: no such agent or revision in the caller's tenant.
+    - ABORTED / ETAG_MISMATCH: the agent changed since it was read.
+    - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent is archived.
+    - FAILED_PRECONDITION / ROLLOUT_RUNNING: a rollout is under way: abort it first.
+    - ALREADY_EXISTS / AGENT_NAME_TAKEN: the earlier name is another agent's by now.
     """
     DeleteAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.DeleteAgentRequest, _agent_service_pb2.DeleteAgentResponse]
     """Deletes a DRAFT or ARCHIVED agent with its revisions and bindings.
@@ -104,10 +136,11 @@ class AgentServiceStub:
 
     Errors:
     - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
+    - FAILED_PRECONDITION / ROLLOUT_RUNNING: a rollout is under way: abort it first.
     - FAILED_PRECONDITION / AGENT_TRANSITION_ILLEGAL: the move is not allowed; both states are named.
     """
     ListAgentRevisions: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentRevisionsRequest, _agent_service_pb2.ListAgentRevisionsResponse]
-    """Lists the revisions of an agent, newest first; a page ends before 3 MiB.
+    """Lists the revisions of an agent, staged ones included, newest first; a page ends before 3 MiB.
 
     Errors:
     - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
@@ -119,6 +152,9 @@ class AgentServiceStub:
     Safe to retry with the same `request_id`.
 
     Errors:
+    - INVALID_ARGUMENT / BINDING_CONFIGURATION_INVALID: the merged configuration doesn't keep to the tool's schema.
+    - ABORTED / DIGEST_MISMATCH: the tool's digest is no longer `expected_digest`: look at it again.
+    - FAILED_PRECONDITION / TOOL_STATUS_UNSUITABLE: the tool is retired, or deprecated and not bound to this agent.
     - NOT_FOUND / AGENT_NOT_FOUND, TOOL_NOT_FOUND: no such agent or tool in the caller's tenant.
     - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent is archived.
     - RESOURCE_EXHAUSTED / TOO_MANY_TOOLS: the agent has 128 tools, or its tools and their settings would exceed 3 MiB.
@@ -140,7 +176,7 @@ class AgentServiceStub:
     - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
     """
     ResolveAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ResolveAgentRequest, _agent_service_pb2.ResolveAgentResponse]
-    """Returns an agent with its tools, as the gateway runs it.
+    """Returns an agent with its tools and the rollout under way, as the gateway runs it.
 
     Errors:
     - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
@@ -174,19 +210,37 @@ class AgentServiceAsyncStub(AgentServiceStub):
     - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
     """
     GetAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentRequest, _agent_service_pb2.GetAgentResponse]  # type: ignore[assignment]
-    """Returns an agent by id or by name, in its current revision or an earlier one.
+    """Returns an agent by id or by name, in its live revision or another one.
 
     Errors:
     - NOT_FOUND / AGENT_NOT_FOUND: no such agent or revision in the caller's tenant.
     """
     ListAgents: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentsRequest, _agent_service_pb2.ListAgentsResponse]  # type: ignore[assignment]
-    """Lists agents, newest first; a page ends before 3 MiB.
+    """Lists agents in their live revisions, newest first; a page ends before 3 MiB.
 
     Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a filter is malformed.
     - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
     """
+    SearchAgents: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.SearchAgentsRequest, _agent_service_pb2.SearchAgentsResponse]  # type: ignore[assignment]
+    """Finds agents by what they can do: by capabilities, by words in name, display name, capabilities and description, or
+    both; those that fit best first.
+
+    Of texts that very many agents fit, the newest 1,000 are ranked.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: neither text nor capabilities are given, or one breaks its limit.
+    - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this search with these filters.
+    """
+    GetAgentCard: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentCardRequest, _agent_service_pb2.GetAgentCardResponse]  # type: ignore[assignment]
+    """Returns the agent's card of the A2A protocol (1.0), made from its live revision, so that other agents discover it.
+
+    Errors:
+    - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
+    - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent isn't active.
+    """
     UpdateAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.UpdateAgentRequest, _agent_service_pb2.UpdateAgentResponse]  # type: ignore[assignment]
-    """Changes the fields named by `update_mask` and makes a new revision.
+    """Changes the fields named by `update_mask` and makes a new revision, which is live at once, or staged for a rollout.
 
     Safe to retry with the same `request_id`.
 
@@ -195,7 +249,21 @@ class AgentServiceAsyncStub(AgentServiceStub):
     - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
     - ABORTED / ETAG_MISMATCH: the agent changed since it was read.
     - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent is archived.
+    - FAILED_PRECONDITION / ROLLOUT_RUNNING: a rollout compares the live revision with another: stage this one, or end
+      it.
     - ALREADY_EXISTS / AGENT_NAME_TAKEN: the new name is another agent's.
+    """
+    RollbackAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.RollbackAgentRequest, _agent_service_pb2.RollbackAgentResponse]  # type: ignore[assignment]
+    """Makes a new live revision with the contents of an earlier one.
+
+    Safe to retry with the same `request_id`.
+
+    Errors:
+    - NOT_FOUND / AGENT_NOT_FOUND: no such agent or revision in the caller's tenant.
+    - ABORTED / ETAG_MISMATCH: the agent changed since it was read.
+    - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent is archived.
+    - FAILED_PRECONDITION / ROLLOUT_RUNNING: a rollout is under way: abort it first.
+    - ALREADY_EXISTS / AGENT_NAME_TAKEN: the earlier name is another agent's by now.
     """
     DeleteAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.DeleteAgentRequest, _agent_service_pb2.DeleteAgentResponse]  # type: ignore[assignment]
     """Deletes a DRAFT or ARCHIVED agent with its revisions and bindings.
@@ -231,10 +299,11 @@ class AgentServiceAsyncStub(AgentServiceStub):
 
     Errors:
     - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
+    - FAILED_PRECONDITION / ROLLOUT_RUNNING: a rollout is under way: abort it first.
     - FAILED_PRECONDITION / AGENT_TRANSITION_ILLEGAL: the move is not allowed; both states are named.
     """
     ListAgentRevisions: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentRevisionsRequest, _agent_service_pb2.ListAgentRevisionsResponse]  # type: ignore[assignment]
-    """Lists the revisions of an agent, newest first; a page ends before 3 MiB.
+    """Lists the revisions of an agent, staged ones included, newest first; a page ends before 3 MiB.
 
     Errors:
     - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
@@ -246,6 +315,9 @@ class AgentServiceAsyncStub(AgentServiceStub):
     Safe to retry with the same `request_id`.
 
     Errors:
+    - INVALID_ARGUMENT / BINDING_CONFIGURATION_INVALID: the merged configuration doesn't keep to the tool's schema.
+    - ABORTED / DIGEST_MISMATCH: the tool's digest is no longer `expected_digest`: look at it again.
+    - FAILED_PRECONDITION / TOOL_STATUS_UNSUITABLE: the tool is retired, or deprecated and not bound to this agent.
     - NOT_FOUND / AGENT_NOT_FOUND, TOOL_NOT_FOUND: no such agent or tool in the caller's tenant.
     - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent is archived.
     - RESOURCE_EXHAUSTED / TOO_MANY_TOOLS: the agent has 128 tools, or its tools and their settings would exceed 3 MiB.
@@ -267,7 +339,7 @@ class AgentServiceAsyncStub(AgentServiceStub):
     - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
     """
     ResolveAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ResolveAgentRequest, _agent_service_pb2.ResolveAgentResponse]  # type: ignore[assignment]
-    """Returns an agent with its tools, as the gateway runs it.
+    """Returns an agent with its tools and the rollout under way, as the gateway runs it.
 
     Errors:
     - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
@@ -310,7 +382,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_service_pb2.GetAgentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.GetAgentResponse, _abc.Awaitable[_agent_service_pb2.GetAgentResponse]]:
-        """Returns an agent by id or by name, in its current revision or an earlier one.
+        """Returns an agent by id or by name, in its live revision or another one.
 
         Errors:
         - NOT_FOUND / AGENT_NOT_FOUND: no such agent or revision in the caller's tenant.
@@ -322,10 +394,40 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_service_pb2.ListAgentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.ListAgentsResponse, _abc.Awaitable[_agent_service_pb2.ListAgentsResponse]]:
-        """Lists agents, newest first; a page ends before 3 MiB.
+        """Lists agents in their live revisions, newest first; a page ends before 3 MiB.
 
         Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a filter is malformed.
         - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+        """
+
+    @_abc_1.abstractmethod
+    def SearchAgents(
+        self,
+        request: _agent_service_pb2.SearchAgentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.SearchAgentsResponse, _abc.Awaitable[_agent_service_pb2.SearchAgentsResponse]]:
+        """Finds agents by what they can do: by capabilities, by words in name, display name, capabilities and description, or
+        both; those that fit best first.
+
+        Of texts that very many agents fit, the newest 1,000 are ranked.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: neither text nor capabilities are given, or one breaks its limit.
+        - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this search with these filters.
+        """
+
+    @_abc_1.abstractmethod
+    def GetAgentCard(
+        self,
+        request: _agent_service_pb2.GetAgentCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.GetAgentCardResponse, _abc.Awaitable[_agent_service_pb2.GetAgentCardResponse]]:
+        """Returns the agent's card of the A2A protocol (1.0), made from its live revision, so that other agents discover it.
+
+        Errors:
+        - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
+        - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent isn't active.
         """
 
     @_abc_1.abstractmethod
@@ -334,7 +436,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_service_pb2.UpdateAgentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.UpdateAgentResponse, _abc.Awaitable[_agent_service_pb2.UpdateAgentResponse]]:
-        """Changes the fields named by `update_mask` and makes a new revision.
+        """Changes the fields named by `update_mask` and makes a new revision, which is live at once, or staged for a rollout.
 
         Safe to retry with the same `request_id`.
 
@@ -343,7 +445,27 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
         - ABORTED / ETAG_MISMATCH: the agent changed since it was read.
         - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent is archived.
+        - FAILED_PRECONDITION / ROLLOUT_RUNNING: a rollout compares the live revision with another: stage this one, or end
+          it.
         - ALREADY_EXISTS / AGENT_NAME_TAKEN: the new name is another agent's.
+        """
+
+    @_abc_1.abstractmethod
+    def RollbackAgent(
+        self,
+        request: _agent_service_pb2.RollbackAgentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.RollbackAgentResponse, _abc.Awaitable[_agent_service_pb2.RollbackAgentResponse]]:
+        """Makes a new live revision with the contents of an earlier one.
+
+        Safe to retry with the same `request_id`.
+
+        Errors:
+        - NOT_FOUND / AGENT_NOT_FOUND: no such agent or revision in the caller's tenant.
+        - ABORTED / ETAG_MISMATCH: the agent changed since it was read.
+        - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent is archived.
+        - FAILED_PRECONDITION / ROLLOUT_RUNNING: a rollout is under way: abort it first.
+        - ALREADY_EXISTS / AGENT_NAME_TAKEN: the earlier name is another agent's by now.
         """
 
     @_abc_1.abstractmethod
@@ -403,6 +525,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
+        - FAILED_PRECONDITION / ROLLOUT_RUNNING: a rollout is under way: abort it first.
         - FAILED_PRECONDITION / AGENT_TRANSITION_ILLEGAL: the move is not allowed; both states are named.
         """
 
@@ -412,7 +535,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_service_pb2.ListAgentRevisionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.ListAgentRevisionsResponse, _abc.Awaitable[_agent_service_pb2.ListAgentRevisionsResponse]]:
-        """Lists the revisions of an agent, newest first; a page ends before 3 MiB.
+        """Lists the revisions of an agent, staged ones included, newest first; a page ends before 3 MiB.
 
         Errors:
         - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
@@ -430,6 +553,9 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         Safe to retry with the same `request_id`.
 
         Errors:
+        - INVALID_ARGUMENT / BINDING_CONFIGURATION_INVALID: the merged configuration doesn't keep to the tool's schema.
+        - ABORTED / DIGEST_MISMATCH: the tool's digest is no longer `expected_digest`: look at it again.
+        - FAILED_PRECONDITION / TOOL_STATUS_UNSUITABLE: the tool is retired, or deprecated and not bound to this agent.
         - NOT_FOUND / AGENT_NOT_FOUND, TOOL_NOT_FOUND: no such agent or tool in the caller's tenant.
         - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent is archived.
         - RESOURCE_EXHAUSTED / TOO_MANY_TOOLS: the agent has 128 tools, or its tools and their settings would exceed 3 MiB.
@@ -469,7 +595,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_service_pb2.ResolveAgentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.ResolveAgentResponse, _abc.Awaitable[_agent_service_pb2.ResolveAgentResponse]]:
-        """Returns an agent with its tools, as the gateway runs it.
+        """Returns an agent with its tools and the rollout under way, as the gateway runs it.
 
         Errors:
         - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.

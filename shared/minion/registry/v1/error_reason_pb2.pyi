@@ -52,6 +52,36 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: the agent has as many tools as it may (`metadata.limit`), or as large ones
     (`metadata.limit_bytes`).
     """
+    ERROR_REASON_API_KEY_NOT_ACTIVE: _ErrorReason.ValueType  # 14
+    """FAILED_PRECONDITION: the API key is revoked or expired."""
+    ERROR_REASON_TOOL_EXAMPLE_INVALID: _ErrorReason.ValueType  # 15
+    """INVALID_ARGUMENT: an example or the default configuration doesn't keep to the tool's schema; `BadRequest` says
+    where.
+    """
+    ERROR_REASON_TOOL_STATUS_UNSUITABLE: _ErrorReason.ValueType  # 16
+    """FAILED_PRECONDITION: the tool isn't in a state that allows this; `metadata.status` names it."""
+    ERROR_REASON_TOOL_TRANSITION_ILLEGAL: _ErrorReason.ValueType  # 17
+    """FAILED_PRECONDITION: the tool can't make this move; `metadata.from` and `metadata.to` name both states."""
+    ERROR_REASON_BINDING_CONFIGURATION_INVALID: _ErrorReason.ValueType  # 18
+    """INVALID_ARGUMENT: a binding's merged configuration doesn't keep to the tool's schema; `BadRequest` says where."""
+    ERROR_REASON_DIGEST_MISMATCH: _ErrorReason.ValueType  # 19
+    """ABORTED: the tool's digest is another than the caller expected; `metadata.digest` is the present one."""
+    ERROR_REASON_ROLLOUT_NOT_FOUND: _ErrorReason.ValueType  # 20
+    """NOT_FOUND: no such rollout in the caller's tenant."""
+    ERROR_REASON_ROLLOUT_RUNNING: _ErrorReason.ValueType  # 21
+    """FAILED_PRECONDITION: a rollout of the agent is under way; `metadata.rollout_id` names it."""
+    ERROR_REASON_ROLLOUT_ENDED: _ErrorReason.ValueType  # 22
+    """FAILED_PRECONDITION: the rollout has ended; `metadata.status` says how."""
+    ERROR_REASON_ROLLOUT_CANDIDATE_LIVE: _ErrorReason.ValueType  # 23
+    """FAILED_PRECONDITION: the candidate is the live revision."""
+    ERROR_REASON_ROLLOUT_EVIDENCE_MISSING: _ErrorReason.ValueType  # 24
+    """FAILED_PRECONDITION: no passing evaluation of the candidate is known; `metadata.cause` says why: FAILED (the gate
+    did not pass), MISSING (there is none), UNSUPPORTED (the activity service has no evaluations) or UNREACHABLE.
+    """
+    ERROR_REASON_ROLLOUT_GUARDRAIL_UNAVAILABLE: _ErrorReason.ValueType  # 25
+    """FAILED_PRECONDITION: the activity service doesn't keep the figure that a guardrail asks for; `metadata.guardrail`."""
+    ERROR_REASON_ROLLOUT_ID_TAKEN: _ErrorReason.ValueType  # 26
+    """ALREADY_EXISTS: another rollout of the tenant has this id."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons that the registry gives in `google.rpc.ErrorInfo.reason` (without the prefix), beside those of
@@ -88,4 +118,34 @@ ERROR_REASON_TOO_MANY_TOOLS: ErrorReason.ValueType  # 13
 """RESOURCE_EXHAUSTED: the agent has as many tools as it may (`metadata.limit`), or as large ones
 (`metadata.limit_bytes`).
 """
+ERROR_REASON_API_KEY_NOT_ACTIVE: ErrorReason.ValueType  # 14
+"""FAILED_PRECONDITION: the API key is revoked or expired."""
+ERROR_REASON_TOOL_EXAMPLE_INVALID: ErrorReason.ValueType  # 15
+"""INVALID_ARGUMENT: an example or the default configuration doesn't keep to the tool's schema; `BadRequest` says
+where.
+"""
+ERROR_REASON_TOOL_STATUS_UNSUITABLE: ErrorReason.ValueType  # 16
+"""FAILED_PRECONDITION: the tool isn't in a state that allows this; `metadata.status` names it."""
+ERROR_REASON_TOOL_TRANSITION_ILLEGAL: ErrorReason.ValueType  # 17
+"""FAILED_PRECONDITION: the tool can't make this move; `metadata.from` and `metadata.to` name both states."""
+ERROR_REASON_BINDING_CONFIGURATION_INVALID: ErrorReason.ValueType  # 18
+"""INVALID_ARGUMENT: a binding's merged configuration doesn't keep to the tool's schema; `BadRequest` says where."""
+ERROR_REASON_DIGEST_MISMATCH: ErrorReason.ValueType  # 19
+"""ABORTED: the tool's digest is another than the caller expected; `metadata.digest` is the present one."""
+ERROR_REASON_ROLLOUT_NOT_FOUND: ErrorReason.ValueType  # 20
+"""NOT_FOUND: no such rollout in the caller's tenant."""
+ERROR_REASON_ROLLOUT_RUNNING: ErrorReason.ValueType  # 21
+"""FAILED_PRECONDITION: a rollout of the agent is under way; `metadata.rollout_id` names it."""
+ERROR_REASON_ROLLOUT_ENDED: ErrorReason.ValueType  # 22
+"""FAILED_PRECONDITION: the rollout has ended; `metadata.status` says how."""
+ERROR_REASON_ROLLOUT_CANDIDATE_LIVE: ErrorReason.ValueType  # 23
+"""FAILED_PRECONDITION: the candidate is the live revision."""
+ERROR_REASON_ROLLOUT_EVIDENCE_MISSING: ErrorReason.ValueType  # 24
+"""FAILED_PRECONDITION: no passing evaluation of the candidate is known; `metadata.cause` says why: FAILED (the gate
+did not pass), MISSING (there is none), UNSUPPORTED (the activity service has no evaluations) or UNREACHABLE.
+"""
+ERROR_REASON_ROLLOUT_GUARDRAIL_UNAVAILABLE: ErrorReason.ValueType  # 25
+"""FAILED_PRECONDITION: the activity service doesn't keep the figure that a guardrail asks for; `metadata.guardrail`."""
+ERROR_REASON_ROLLOUT_ID_TAKEN: ErrorReason.ValueType  # 26
+"""ALREADY_EXISTS: another rollout of the tenant has this id."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

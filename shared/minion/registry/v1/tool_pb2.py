@@ -27,7 +27,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dminion/registry/v1/tool.proto\x12\x12minion.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x04\n\x04Tool\x12\x0f\n\x07tool_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12-\n\x0cinput_schema\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x34\n\ttransport\x18\x05 \x01(\x0e\x32!.minion.registry.v1.ToolTransport\x12\x0f\n\x07\x62uiltin\x18\x06 \x01(\t\x12.\n\x06\x65\x66\x66\x65\x63t\x18\x07 \x01(\x0e\x32\x1e.minion.registry.v1.ToolEffect\x12-\n\ntime_limit\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x13\x63ost_per_call_nanos\x18\t \x01(\x03\x12\x0f\n\x07version\x18\n \x01(\x03\x12\x0e\n\x06\x64igest\x18\x0b \x01(\t\x12\x34\n\x06labels\x18\x0c \x03(\x0b\x32$.minion.registry.v1.Tool.LabelsEntry\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*K\n\rToolTransport\x12\x1e\n\x1aTOOL_TRANSPORT_UNSPECIFIED\x10\x00\x12\x1a\n\x16TOOL_TRANSPORT_BUILTIN\x10\x01*}\n\nToolEffect\x12\x1b\n\x17TOOL_EFFECT_UNSPECIFIED\x10\x00\x12\x19\n\x15TOOL_EFFECT_READ_ONLY\x10\x01\x12\x1a\n\x16TOOL_EFFECT_IDEMPOTENT\x10\x02\x12\x1b\n\x17TOOL_EFFECT_SIDE_EFFECT\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dminion/registry/v1/tool.proto\x12\x12minion.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"=\n\nGrpcTarget\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0b\n\x03tls\x18\x02 \x01(\x08\x12\x11\n\ttool_name\x18\x03 \x01(\t\"I\n\nHttpTarget\x12\x0b\n\x03url\x18\x01 \x01(\t\x12.\n\x06method\x18\x02 \x01(\x0e\x32\x1e.minion.registry.v1.HttpMethod\"+\n\tMcpTarget\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x11\n\ttool_name\x18\x02 \x01(\t\"v\n\x0bToolExample\x12\x13\n\x0b\x64\x65scription\x18\x01 \x01(\t\x12*\n\targuments\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x06output\x18\x03 \x01(\x0b\x32\x16.google.protobuf.Value\"3\n\x13\x43redentialReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\xe3\x08\n\x04Tool\x12\x0f\n\x07tool_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12-\n\x0cinput_schema\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x34\n\ttransport\x18\x05 \x01(\x0e\x32!.minion.registry.v1.ToolTransport\x12\x0f\n\x07\x62uiltin\x18\x06 \x01(\t\x12.\n\x06\x65\x66\x66\x65\x63t\x18\x07 \x01(\x0e\x32\x1e.minion.registry.v1.ToolEffect\x12-\n\ntime_limit\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x13\x63ost_per_call_nanos\x18\t \x01(\x03\x12\x0f\n\x07version\x18\n \x01(\x03\x12\x0e\n\x06\x64igest\x18\x0b \x01(\t\x12\x34\n\x06labels\x18\x0c \x03(\x0b\x32$.minion.registry.v1.Tool.LabelsEntry\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\routput_schema\x18\x0f \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x31\n\x08\x65xamples\x18\x10 \x03(\x0b\x32\x1f.minion.registry.v1.ToolExample\x12\x15\n\rdocumentation\x18\x11 \x01(\t\x12,\n\x04grpc\x18\x12 \x01(\x0b\x32\x1e.minion.registry.v1.GrpcTarget\x12,\n\x04http\x18\x13 \x01(\x0b\x32\x1e.minion.registry.v1.HttpTarget\x12*\n\x03mcp\x18\x14 \x01(\x0b\x32\x1d.minion.registry.v1.McpTarget\x12\x17\n\x0ftarget_agent_id\x18\x15 \x01(\t\x12\x32\n\x08\x61pproval\x18\x16 \x01(\x0e\x32 .minion.registry.v1.ToolApproval\x12\x35\n\x14\x63onfiguration_schema\x18\x17 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x36\n\x15\x64\x65\x66\x61ult_configuration\x18\x18 \x01(\x0b\x32\x17.google.protobuf.Struct\x12<\n\x0b\x63redentials\x18\x19 \x03(\x0b\x32\'.minion.registry.v1.CredentialReference\x12.\n\x06status\x18\x1a \x01(\x0e\x32\x1e.minion.registry.v1.ToolStatus\x12\x13\n\x0bstatus_note\x18\x1b \x01(\t\x12\x0c\n\x04\x65tag\x18\x1c \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xca\x01\n\rToolTransport\x12\x1e\n\x1aTOOL_TRANSPORT_UNSPECIFIED\x10\x00\x12\x1a\n\x16TOOL_TRANSPORT_BUILTIN\x10\x01\x12\x17\n\x13TOOL_TRANSPORT_GRPC\x10\x02\x12\x17\n\x13TOOL_TRANSPORT_HTTP\x10\x03\x12\x16\n\x12TOOL_TRANSPORT_MCP\x10\x04\x12\x18\n\x14TOOL_TRANSPORT_AGENT\x10\x05\x12\x19\n\x15TOOL_TRANSPORT_CLIENT\x10\x06*v\n\nToolStatus\x12\x1b\n\x17TOOL_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12TOOL_STATUS_ACTIVE\x10\x01\x12\x1a\n\x16TOOL_STATUS_DEPRECATED\x10\x02\x12\x17\n\x13TOOL_STATUS_RETIRED\x10\x03*`\n\x0cToolApproval\x12\x1d\n\x19TOOL_APPROVAL_UNSPECIFIED\x10\x00\x12\x17\n\x13TOOL_APPROVAL_NEVER\x10\x01\x12\x18\n\x14TOOL_APPROVAL_ALWAYS\x10\x02*\x81\x01\n\nHttpMethod\x12\x1b\n\x17HTTP_METHOD_UNSPECIFIED\x10\x00\x12\x13\n\x0fHTTP_METHOD_GET\x10\x01\x12\x14\n\x10HTTP_METHOD_POST\x10\x02\x12\x13\n\x0fHTTP_METHOD_PUT\x10\x03\x12\x16\n\x12HTTP_METHOD_DELETE\x10\x04*}\n\nToolEffect\x12\x1b\n\x17TOOL_EFFECT_UNSPECIFIED\x10\x00\x12\x19\n\x15TOOL_EFFECT_READ_ONLY\x10\x01\x12\x1a\n\x16TOOL_EFFECT_IDEMPOTENT\x10\x02\x12\x1b\n\x17TOOL_EFFECT_SIDE_EFFECT\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,12 +36,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TOOL_LABELSENTRY']._loaded_options = None
   _globals['_TOOL_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_TOOLTRANSPORT']._serialized_start=683
-  _globals['_TOOLTRANSPORT']._serialized_end=758
-  _globals['_TOOLEFFECT']._serialized_start=760
-  _globals['_TOOLEFFECT']._serialized_end=885
-  _globals['_TOOL']._serialized_start=149
-  _globals['_TOOL']._serialized_end=681
-  _globals['_TOOL_LABELSENTRY']._serialized_start=636
-  _globals['_TOOL_LABELSENTRY']._serialized_end=681
+  _globals['_TOOLTRANSPORT']._serialized_start=1631
+  _globals['_TOOLTRANSPORT']._serialized_end=1833
+  _globals['_TOOLSTATUS']._serialized_start=1835
+  _globals['_TOOLSTATUS']._serialized_end=1953
+  _globals['_TOOLAPPROVAL']._serialized_start=1955
+  _globals['_TOOLAPPROVAL']._serialized_end=2051
+  _globals['_HTTPMETHOD']._serialized_start=2054
+  _globals['_HTTPMETHOD']._serialized_end=2183
+  _globals['_TOOLEFFECT']._serialized_start=2185
+  _globals['_TOOLEFFECT']._serialized_end=2310
+  _globals['_GRPCTARGET']._serialized_start=148
+  _globals['_GRPCTARGET']._serialized_end=209
+  _globals['_HTTPTARGET']._serialized_start=211
+  _globals['_HTTPTARGET']._serialized_end=284
+  _globals['_MCPTARGET']._serialized_start=286
+  _globals['_MCPTARGET']._serialized_end=329
+  _globals['_TOOLEXAMPLE']._serialized_start=331
+  _globals['_TOOLEXAMPLE']._serialized_end=449
+  _globals['_CREDENTIALREFERENCE']._serialized_start=451
+  _globals['_CREDENTIALREFERENCE']._serialized_end=502
+  _globals['_TOOL']._serialized_start=505
+  _globals['_TOOL']._serialized_end=1628
+  _globals['_TOOL_LABELSENTRY']._serialized_start=1583
+  _globals['_TOOL_LABELSENTRY']._serialized_end=1628
 # @@protoc_insertion_point(module_scope)

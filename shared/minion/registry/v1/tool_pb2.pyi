@@ -32,6 +32,16 @@ class _ToolTransportEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ToolTra
     """Never stored."""
     TOOL_TRANSPORT_BUILTIN: _ToolTransport.ValueType  # 1
     """A function of the gateway itself, named by `Tool.builtin`."""
+    TOOL_TRANSPORT_GRPC: _ToolTransport.ValueType  # 2
+    """A `minion.tool.v1.ToolProviderService`, at `Tool.grpc`."""
+    TOOL_TRANSPORT_HTTP: _ToolTransport.ValueType  # 3
+    """An HTTP endpoint, at `Tool.http`."""
+    TOOL_TRANSPORT_MCP: _ToolTransport.ValueType  # 4
+    """A tool of an MCP server, at `Tool.mcp`."""
+    TOOL_TRANSPORT_AGENT: _ToolTransport.ValueType  # 5
+    """Another agent of the tenant, named by `Tool.target_agent_id`."""
+    TOOL_TRANSPORT_CLIENT: _ToolTransport.ValueType  # 6
+    """The client of the run, which is handed the call and gives the output."""
 
 class ToolTransport(_ToolTransport, metaclass=_ToolTransportEnumTypeWrapper):
     """How a tool is reached."""
@@ -40,7 +50,101 @@ TOOL_TRANSPORT_UNSPECIFIED: ToolTransport.ValueType  # 0
 """Never stored."""
 TOOL_TRANSPORT_BUILTIN: ToolTransport.ValueType  # 1
 """A function of the gateway itself, named by `Tool.builtin`."""
+TOOL_TRANSPORT_GRPC: ToolTransport.ValueType  # 2
+"""A `minion.tool.v1.ToolProviderService`, at `Tool.grpc`."""
+TOOL_TRANSPORT_HTTP: ToolTransport.ValueType  # 3
+"""An HTTP endpoint, at `Tool.http`."""
+TOOL_TRANSPORT_MCP: ToolTransport.ValueType  # 4
+"""A tool of an MCP server, at `Tool.mcp`."""
+TOOL_TRANSPORT_AGENT: ToolTransport.ValueType  # 5
+"""Another agent of the tenant, named by `Tool.target_agent_id`."""
+TOOL_TRANSPORT_CLIENT: ToolTransport.ValueType  # 6
+"""The client of the run, which is handed the call and gives the output."""
 Global___ToolTransport: _TypeAlias = ToolTransport  # noqa: Y015
+
+class _ToolStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ToolStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ToolStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOOL_STATUS_UNSPECIFIED: _ToolStatus.ValueType  # 0
+    """Never stored; as a filter, any status."""
+    TOOL_STATUS_ACTIVE: _ToolStatus.ValueType  # 1
+    """Can be bound and called."""
+    TOOL_STATUS_DEPRECATED: _ToolStatus.ValueType  # 2
+    """Agents that have it go on; no other agent is given it."""
+    TOOL_STATUS_RETIRED: _ToolStatus.ValueType  # 3
+    """Nobody can call it, and it takes no changes. Terminal."""
+
+class ToolStatus(_ToolStatus, metaclass=_ToolStatusEnumTypeWrapper):
+    """Where a tool is in its life: active → deprecated → retired, and active → retired."""
+
+TOOL_STATUS_UNSPECIFIED: ToolStatus.ValueType  # 0
+"""Never stored; as a filter, any status."""
+TOOL_STATUS_ACTIVE: ToolStatus.ValueType  # 1
+"""Can be bound and called."""
+TOOL_STATUS_DEPRECATED: ToolStatus.ValueType  # 2
+"""Agents that have it go on; no other agent is given it."""
+TOOL_STATUS_RETIRED: ToolStatus.ValueType  # 3
+"""Nobody can call it, and it takes no changes. Terminal."""
+Global___ToolStatus: _TypeAlias = ToolStatus  # noqa: Y015
+
+class _ToolApproval:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ToolApprovalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ToolApproval.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOOL_APPROVAL_UNSPECIFIED: _ToolApproval.ValueType  # 0
+    """Stored as NEVER."""
+    TOOL_APPROVAL_NEVER: _ToolApproval.ValueType  # 1
+    """It is called when the model asks for it."""
+    TOOL_APPROVAL_ALWAYS: _ToolApproval.ValueType  # 2
+    """Each call waits for a person's approval; where nobody can be asked, it is not called."""
+
+class ToolApproval(_ToolApproval, metaclass=_ToolApprovalEnumTypeWrapper):
+    """Whether a person decides before a tool is called."""
+
+TOOL_APPROVAL_UNSPECIFIED: ToolApproval.ValueType  # 0
+"""Stored as NEVER."""
+TOOL_APPROVAL_NEVER: ToolApproval.ValueType  # 1
+"""It is called when the model asks for it."""
+TOOL_APPROVAL_ALWAYS: ToolApproval.ValueType  # 2
+"""Each call waits for a person's approval; where nobody can be asked, it is not called."""
+Global___ToolApproval: _TypeAlias = ToolApproval  # noqa: Y015
+
+class _HttpMethod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HttpMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HttpMethod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HTTP_METHOD_UNSPECIFIED: _HttpMethod.ValueType  # 0
+    """Stored as POST."""
+    HTTP_METHOD_GET: _HttpMethod.ValueType  # 1
+    """The arguments are the query."""
+    HTTP_METHOD_POST: _HttpMethod.ValueType  # 2
+    """The arguments are the JSON body."""
+    HTTP_METHOD_PUT: _HttpMethod.ValueType  # 3
+    """The arguments are the JSON body."""
+    HTTP_METHOD_DELETE: _HttpMethod.ValueType  # 4
+    """The arguments are the query."""
+
+class HttpMethod(_HttpMethod, metaclass=_HttpMethodEnumTypeWrapper):
+    """How an HTTP tool is asked."""
+
+HTTP_METHOD_UNSPECIFIED: HttpMethod.ValueType  # 0
+"""Stored as POST."""
+HTTP_METHOD_GET: HttpMethod.ValueType  # 1
+"""The arguments are the query."""
+HTTP_METHOD_POST: HttpMethod.ValueType  # 2
+"""The arguments are the JSON body."""
+HTTP_METHOD_PUT: HttpMethod.ValueType  # 3
+"""The arguments are the JSON body."""
+HTTP_METHOD_DELETE: HttpMethod.ValueType  # 4
+"""The arguments are the query."""
+Global___HttpMethod: _TypeAlias = HttpMethod  # noqa: Y015
 
 class _ToolEffect:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -69,6 +173,152 @@ TOOL_EFFECT_IDEMPOTENT: ToolEffect.ValueType  # 2
 TOOL_EFFECT_SIDE_EFFECT: ToolEffect.ValueType  # 3
 """Acts every time; never called again when in doubt."""
 Global___ToolEffect: _TypeAlias = ToolEffect  # noqa: Y015
+
+@_typing.final
+class GrpcTarget(_message.Message):
+    """Where a gRPC tool answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    TLS_FIELD_NUMBER: _builtins.int
+    TOOL_NAME_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """Required. `host:port`, at most 300 characters."""
+    tls: _builtins.bool
+    """True: over TLS, with the system's certificate authorities."""
+    tool_name: _builtins.str
+    """The name that the provider knows the tool by, at most 200 characters; empty means the tool's own."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        tls: _builtins.bool = ...,
+        tool_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "tls", b"tls", "tool_name", b"tool_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrpcTarget: _TypeAlias = GrpcTarget  # noqa: Y015
+
+@_typing.final
+class HttpTarget(_message.Message):
+    """Where an HTTP tool answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """Required. An `https` or `http` URL with a host, no user and no fragment, at most 2,000 characters."""
+    method: Global___HttpMethod.ValueType
+    """How it is asked."""
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        method: Global___HttpMethod.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HttpTarget: _TypeAlias = HttpTarget  # noqa: Y015
+
+@_typing.final
+class McpTarget(_message.Message):
+    """Where an MCP server answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    TOOL_NAME_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """Required. An `https` or `http` URL of its streamable HTTP endpoint, as that of HttpTarget."""
+    tool_name: _builtins.str
+    """The name that the server knows the tool by, at most 200 characters; empty means the tool's own."""
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        tool_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tool_name", b"tool_name", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___McpTarget: _TypeAlias = McpTarget  # noqa: Y015
+
+@_typing.final
+class ToolExample(_message.Message):
+    """A call as it should look, with what it gives: for the model and for people. Checked against both schemas."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    description: _builtins.str
+    """What it shows, at most 500 characters."""
+    @_builtins.property
+    def arguments(self) -> _struct_pb2.Struct:
+        """Required. The arguments."""
+
+    @_builtins.property
+    def output(self) -> _struct_pb2.Value:
+        """The output; unset where the example shows a call alone."""
+
+    def __init__(
+        self,
+        *,
+        description: _builtins.str = ...,
+        arguments: _struct_pb2.Struct | None = ...,
+        output: _struct_pb2.Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "output", b"output"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "description", b"description", "output", b"output"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolExample: _TypeAlias = ToolExample  # noqa: Y015
+
+@_typing.final
+class CredentialReference(_message.Message):
+    """A credential that a tool is called with: where the gateway finds it, never what it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. What the tool calls it, as `api_token`: 1 to 63 characters of `a-z`, `0-9` and `_`, starting with a
+    letter; different in each of a tool's references.
+    """
+    secret: _builtins.str
+    """Required. `env:NAME` (a variable of the gateway, `[A-Z][A-Z0-9_]{0,127}`) or `file:NAME` (a file in the gateway's
+    folder of secrets, `[a-z0-9][a-z0-9._-]{0,127}`). Anything else is refused, so that no value is stored by mistake.
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        secret: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CredentialReference: _TypeAlias = CredentialReference  # noqa: Y015
 
 @_typing.final
 class Tool(_message.Message):
@@ -110,6 +360,20 @@ class Tool(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    OUTPUT_SCHEMA_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    DOCUMENTATION_FIELD_NUMBER: _builtins.int
+    GRPC_FIELD_NUMBER: _builtins.int
+    HTTP_FIELD_NUMBER: _builtins.int
+    MCP_FIELD_NUMBER: _builtins.int
+    TARGET_AGENT_ID_FIELD_NUMBER: _builtins.int
+    APPROVAL_FIELD_NUMBER: _builtins.int
+    CONFIGURATION_SCHEMA_FIELD_NUMBER: _builtins.int
+    DEFAULT_CONFIGURATION_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    STATUS_NOTE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     tool_id: _builtins.str
     """A UUIDv7 made by the service, unless the caller proposed one."""
     name: _builtins.str
@@ -121,7 +385,7 @@ class Tool(_message.Message):
     transport: Global___ToolTransport.ValueType
     """How it is reached."""
     builtin: _builtins.str
-    """For BUILTIN: `clock`, `calculator`, `workspace`, `remember`, `recall` or `read_blob`."""
+    """For BUILTIN alone: `clock`, `calculator`, `workspace`, `remember`, `recall` or `read_blob`."""
     effect: Global___ToolEffect.ValueType
     """What calling it does to the world."""
     cost_per_call_nanos: _builtins.int
@@ -129,7 +393,22 @@ class Tool(_message.Message):
     version: _builtins.int
     """The version of the tool, from 1."""
     digest: _builtins.str
-    """SHA-256 (hexadecimal) over name, description and schema: what an approval or a binding was given for."""
+    """Says what an approval or a binding was given for: SHA-256 (hexadecimal) of a version's name, description, schemas,
+    transport with its target, builtin, effect, approval and credential references. A version in which none of these
+    changed keeps it.
+    """
+    documentation: _builtins.str
+    """What people should know of it, in Markdown: at most 20,000 characters. The model is not shown it."""
+    target_agent_id: _builtins.str
+    """For AGENT alone: the agent."""
+    approval: Global___ToolApproval.ValueType
+    """Whether a person decides before a call."""
+    status: Global___ToolStatus.ValueType
+    """Where it is in its life."""
+    status_note: _builtins.str
+    """Why it is deprecated or retired, and what to use instead, as its owner said."""
+    etag: _builtins.str
+    """Changes with every change of the tool."""
     @_builtins.property
     def input_schema(self) -> _struct_pb2.Struct:
         """JSON Schema (draft 2020-12) of the arguments, an object schema of at most 64 KiB. It refers to itself alone, has at
@@ -152,6 +431,40 @@ class Tool(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When the tool last changed."""
 
+    @_builtins.property
+    def output_schema(self) -> _struct_pb2.Struct:
+        """JSON Schema of what the tool gives, as `input_schema` but of any type; unset means anything."""
+
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolExample]:
+        """Calls as they should look, at most 20, 64 KiB together as JSON."""
+
+    @_builtins.property
+    def grpc(self) -> Global___GrpcTarget:
+        """For GRPC alone: where it answers."""
+
+    @_builtins.property
+    def http(self) -> Global___HttpTarget:
+        """For HTTP alone: where it answers."""
+
+    @_builtins.property
+    def mcp(self) -> Global___McpTarget:
+        """For MCP alone: where it answers."""
+
+    @_builtins.property
+    def configuration_schema(self) -> _struct_pb2.Struct:
+        """JSON Schema of a binding's settings, an object schema as `input_schema`; unset means any object."""
+
+    @_builtins.property
+    def default_configuration(self) -> _struct_pb2.Struct:
+        """Settings that a binding's own are laid over (RFC 7396), at most 16 KiB as JSON. What it holds keeps to the schema;
+        required settings may be left to the binding.
+        """
+
+    @_builtins.property
+    def credentials(self) -> _containers.RepeatedCompositeFieldContainer[Global___CredentialReference]:
+        """Credentials that it is called with: at most 8."""
+
     def __init__(
         self,
         *,
@@ -169,10 +482,24 @@ class Tool(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        output_schema: _struct_pb2.Struct | None = ...,
+        examples: _abc.Iterable[Global___ToolExample] | None = ...,
+        documentation: _builtins.str = ...,
+        grpc: Global___GrpcTarget | None = ...,
+        http: Global___HttpTarget | None = ...,
+        mcp: Global___McpTarget | None = ...,
+        target_agent_id: _builtins.str = ...,
+        approval: Global___ToolApproval.ValueType = ...,
+        configuration_schema: _struct_pb2.Struct | None = ...,
+        default_configuration: _struct_pb2.Struct | None = ...,
+        credentials: _abc.Iterable[Global___CredentialReference] | None = ...,
+        status: Global___ToolStatus.ValueType = ...,
+        status_note: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "input_schema", b"input_schema", "time_limit", b"time_limit", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["configuration_schema", b"configuration_schema", "create_time", b"create_time", "default_configuration", b"default_configuration", "grpc", b"grpc", "http", b"http", "input_schema", b"input_schema", "mcp", b"mcp", "output_schema", b"output_schema", "time_limit", b"time_limit", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["builtin", b"builtin", "cost_per_call_nanos", b"cost_per_call_nanos", "create_time", b"create_time", "description", b"description", "digest", b"digest", "effect", b"effect", "input_schema", b"input_schema", "labels", b"labels", "name", b"name", "time_limit", b"time_limit", "tool_id", b"tool_id", "transport", b"transport", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "builtin", b"builtin", "configuration_schema", b"configuration_schema", "cost_per_call_nanos", b"cost_per_call_nanos", "create_time", b"create_time", "credentials", b"credentials", "default_configuration", b"default_configuration", "description", b"description", "digest", b"digest", "documentation", b"documentation", "effect", b"effect", "etag", b"etag", "examples", b"examples", "grpc", b"grpc", "http", b"http", "input_schema", b"input_schema", "labels", b"labels", "mcp", b"mcp", "name", b"name", "output_schema", b"output_schema", "status", b"status", "status_note", b"status_note", "target_agent_id", b"target_agent_id", "time_limit", b"time_limit", "tool_id", b"tool_id", "transport", b"transport", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

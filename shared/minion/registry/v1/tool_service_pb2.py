@@ -22,28 +22,56 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from minion.registry.v1 import tool_pb2 as minion_dot_registry_dot_v1_dot_tool__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%minion/registry/v1/tool_service.proto\x12\x12minion.registry.v1\x1a\x1dminion/registry/v1/tool.proto\"Q\n\x13RegisterToolRequest\x12&\n\x04tool\x18\x01 \x01(\x0b\x32\x18.minion.registry.v1.Tool\x12\x12\n\nrequest_id\x18\x02 \x01(\t\">\n\x14RegisterToolResponse\x12&\n\x04tool\x18\x01 \x01(\x0b\x32\x18.minion.registry.v1.Tool\"/\n\x0eGetToolRequest\x12\x0f\n\x07tool_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"9\n\x0fGetToolResponse\x12&\n\x04tool\x18\x01 \x01(\x0b\x32\x18.minion.registry.v1.Tool\"o\n\x10ListToolsRequest\x12\x34\n\ttransport\x18\x01 \x01(\x0e\x32!.minion.registry.v1.ToolTransport\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"U\n\x11ListToolsResponse\x12\'\n\x05tools\x18\x01 \x03(\x0b\x32\x18.minion.registry.v1.Tool\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x9e\x02\n\x0bToolService\x12\x61\n\x0cRegisterTool\x12\'.minion.registry.v1.RegisterToolRequest\x1a(.minion.registry.v1.RegisterToolResponse\x12R\n\x07GetTool\x12\".minion.registry.v1.GetToolRequest\x1a#.minion.registry.v1.GetToolResponse\x12X\n\tListTools\x12$.minion.registry.v1.ListToolsRequest\x1a%.minion.registry.v1.ListToolsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%minion/registry/v1/tool_service.proto\x12\x12minion.registry.v1\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1dminion/registry/v1/tool.proto\"Q\n\x13RegisterToolRequest\x12&\n\x04tool\x18\x01 \x01(\x0b\x32\x18.minion.registry.v1.Tool\x12\x12\n\nrequest_id\x18\x02 \x01(\t\">\n\x14RegisterToolResponse\x12&\n\x04tool\x18\x01 \x01(\x0b\x32\x18.minion.registry.v1.Tool\"@\n\x0eGetToolRequest\x12\x0f\n\x07tool_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\"9\n\x0fGetToolResponse\x12&\n\x04tool\x18\x01 \x01(\x0b\x32\x18.minion.registry.v1.Tool\"\x90\x02\n\x10ListToolsRequest\x12\x34\n\ttransport\x18\x01 \x01(\x0e\x32!.minion.registry.v1.ToolTransport\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12.\n\x06status\x18\x04 \x01(\x0e\x32\x1e.minion.registry.v1.ToolStatus\x12@\n\x06labels\x18\x05 \x03(\x0b\x32\x30.minion.registry.v1.ListToolsRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"U\n\x11ListToolsResponse\x12\'\n\x05tools\x18\x01 \x03(\x0b\x32\x18.minion.registry.v1.Tool\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8e\x01\n\x11UpdateToolRequest\x12&\n\x04tool\x18\x01 \x01(\x0b\x32\x18.minion.registry.v1.Tool\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"[\n\x12UpdateToolResponse\x12&\n\x04tool\x18\x01 \x01(\x0b\x32\x18.minion.registry.v1.Tool\x12\x1d\n\x15\x62locked_binding_count\x18\x02 \x01(\x03\"W\n\x14\x44\x65precateToolRequest\x12\x0f\n\x07tool_id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"?\n\x15\x44\x65precateToolResponse\x12&\n\x04tool\x18\x01 \x01(\x0b\x32\x18.minion.registry.v1.Tool\"T\n\x11RetireToolRequest\x12\x0f\n\x07tool_id\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"[\n\x12RetireToolResponse\x12&\n\x04tool\x18\x01 \x01(\x0b\x32\x18.minion.registry.v1.Tool\x12\x1d\n\x15\x62locked_binding_count\x18\x02 \x01(\x03\"Q\n\x17ListToolVersionsRequest\x12\x0f\n\x07tool_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"_\n\x18ListToolVersionsResponse\x12*\n\x08versions\x18\x01 \x03(\x0b\x32\x18.minion.registry.v1.Tool\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"z\n\x1cValidateToolArgumentsRequest\x12\x0f\n\x07tool_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12*\n\targuments\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\"i\n\x1dValidateToolArgumentsResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x39\n\nviolations\x18\x02 \x03(\x0b\x32%.minion.registry.v1.ArgumentViolation\"K\n\x11\x41rgumentViolation\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x13\n\x0bschema_path\x18\x03 \x01(\t2\xab\x06\n\x0bToolService\x12\x61\n\x0cRegisterTool\x12\'.minion.registry.v1.RegisterToolRequest\x1a(.minion.registry.v1.RegisterToolResponse\x12R\n\x07GetTool\x12\".minion.registry.v1.GetToolRequest\x1a#.minion.registry.v1.GetToolResponse\x12X\n\tListTools\x12$.minion.registry.v1.ListToolsRequest\x1a%.minion.registry.v1.ListToolsResponse\x12[\n\nUpdateTool\x12%.minion.registry.v1.UpdateToolRequest\x1a&.minion.registry.v1.UpdateToolResponse\x12\x64\n\rDeprecateTool\x12(.minion.registry.v1.DeprecateToolRequest\x1a).minion.registry.v1.DeprecateToolResponse\x12[\n\nRetireTool\x12%.minion.registry.v1.RetireToolRequest\x1a&.minion.registry.v1.RetireToolResponse\x12m\n\x10ListToolVersions\x12+.minion.registry.v1.ListToolVersionsRequest\x1a,.minion.registry.v1.ListToolVersionsResponse\x12|\n\x15ValidateToolArguments\x12\x30.minion.registry.v1.ValidateToolArgumentsRequest\x1a\x31.minion.registry.v1.ValidateToolArgumentsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'minion.registry.v1.tool_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REGISTERTOOLREQUEST']._serialized_start=92
-  _globals['_REGISTERTOOLREQUEST']._serialized_end=173
-  _globals['_REGISTERTOOLRESPONSE']._serialized_start=175
-  _globals['_REGISTERTOOLRESPONSE']._serialized_end=237
-  _globals['_GETTOOLREQUEST']._serialized_start=239
-  _globals['_GETTOOLREQUEST']._serialized_end=286
-  _globals['_GETTOOLRESPONSE']._serialized_start=288
-  _globals['_GETTOOLRESPONSE']._serialized_end=345
-  _globals['_LISTTOOLSREQUEST']._serialized_start=347
-  _globals['_LISTTOOLSREQUEST']._serialized_end=458
-  _globals['_LISTTOOLSRESPONSE']._serialized_start=460
-  _globals['_LISTTOOLSRESPONSE']._serialized_end=545
-  _globals['_TOOLSERVICE']._serialized_start=548
-  _globals['_TOOLSERVICE']._serialized_end=834
+  _globals['_LISTTOOLSREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_LISTTOOLSREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_REGISTERTOOLREQUEST']._serialized_start=156
+  _globals['_REGISTERTOOLREQUEST']._serialized_end=237
+  _globals['_REGISTERTOOLRESPONSE']._serialized_start=239
+  _globals['_REGISTERTOOLRESPONSE']._serialized_end=301
+  _globals['_GETTOOLREQUEST']._serialized_start=303
+  _globals['_GETTOOLREQUEST']._serialized_end=367
+  _globals['_GETTOOLRESPONSE']._serialized_start=369
+  _globals['_GETTOOLRESPONSE']._serialized_end=426
+  _globals['_LISTTOOLSREQUEST']._serialized_start=429
+  _globals['_LISTTOOLSREQUEST']._serialized_end=701
+  _globals['_LISTTOOLSREQUEST_LABELSENTRY']._serialized_start=656
+  _globals['_LISTTOOLSREQUEST_LABELSENTRY']._serialized_end=701
+  _globals['_LISTTOOLSRESPONSE']._serialized_start=703
+  _globals['_LISTTOOLSRESPONSE']._serialized_end=788
+  _globals['_UPDATETOOLREQUEST']._serialized_start=791
+  _globals['_UPDATETOOLREQUEST']._serialized_end=933
+  _globals['_UPDATETOOLRESPONSE']._serialized_start=935
+  _globals['_UPDATETOOLRESPONSE']._serialized_end=1026
+  _globals['_DEPRECATETOOLREQUEST']._serialized_start=1028
+  _globals['_DEPRECATETOOLREQUEST']._serialized_end=1115
+  _globals['_DEPRECATETOOLRESPONSE']._serialized_start=1117
+  _globals['_DEPRECATETOOLRESPONSE']._serialized_end=1180
+  _globals['_RETIRETOOLREQUEST']._serialized_start=1182
+  _globals['_RETIRETOOLREQUEST']._serialized_end=1266
+  _globals['_RETIRETOOLRESPONSE']._serialized_start=1268
+  _globals['_RETIRETOOLRESPONSE']._serialized_end=1359
+  _globals['_LISTTOOLVERSIONSREQUEST']._serialized_start=1361
+  _globals['_LISTTOOLVERSIONSREQUEST']._serialized_end=1442
+  _globals['_LISTTOOLVERSIONSRESPONSE']._serialized_start=1444
+  _globals['_LISTTOOLVERSIONSRESPONSE']._serialized_end=1539
+  _globals['_VALIDATETOOLARGUMENTSREQUEST']._serialized_start=1541
+  _globals['_VALIDATETOOLARGUMENTSREQUEST']._serialized_end=1663
+  _globals['_VALIDATETOOLARGUMENTSRESPONSE']._serialized_start=1665
+  _globals['_VALIDATETOOLARGUMENTSRESPONSE']._serialized_end=1770
+  _globals['_ARGUMENTVIOLATION']._serialized_start=1772
+  _globals['_ARGUMENTVIOLATION']._serialized_end=1847
+  _globals['_TOOLSERVICE']._serialized_start=1850
+  _globals['_TOOLSERVICE']._serialized_end=2661
 # @@protoc_insertion_point(module_scope)

@@ -5,7 +5,9 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from minion.registry.v1 import tool_pb2 as _tool_pb2
 import builtins as _builtins
@@ -31,7 +33,7 @@ class RegisterToolRequest(_message.Message):
     """A UUID that makes retries safe: a repeat returns the first result and registers nothing."""
     @_builtins.property
     def tool(self) -> _tool_pb2.Tool:
-        """Required. The tool; `tool_id` may propose an id; version, digest and times are ignored."""
+        """Required. The tool; `tool_id` may propose an id; version, digest, status, etag and times are ignored."""
 
     def __init__(
         self,
@@ -79,19 +81,23 @@ class GetToolRequest(_message.Message):
 
     TOOL_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     tool_id: _builtins.str
     """The tool's id. Give either this or `name`."""
     name: _builtins.str
     """The tool's name. Give either this or `tool_id`."""
+    version: _builtins.int
+    """The version to return, from 1; 0 means the current one."""
     def __init__(
         self,
         *,
         tool_id: _builtins.str = ...,
         name: _builtins.str = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tool_id", b"tool_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tool_id", b"tool_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -106,7 +112,9 @@ class GetToolResponse(_message.Message):
     TOOL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def tool(self) -> _tool_pb2.Tool:
-        """The tool."""
+        """The tool; of an earlier version, with the contents and digest of then, the status and etag of now, and as
+        `update_time` when that version was made.
+        """
 
     def __init__(
         self,
@@ -127,25 +135,55 @@ class ListToolsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TRANSPORT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     transport: _tool_pb2.ToolTransport.ValueType
     """Only tools of this transport."""
     page_size: _builtins.int
     """The most tools to return: 0 means 50, above 500 means 500, negative is refused."""
     page_token: _builtins.str
     """From the last page's `next_page_token`; the filters must be the same."""
+    status: _tool_pb2.ToolStatus.ValueType
+    """Only tools of this status."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Only tools that carry all these labels, at most 8."""
+
     def __init__(
         self,
         *,
         transport: _tool_pb2.ToolTransport.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        status: _tool_pb2.ToolStatus.ValueType = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "transport", b"transport"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "status", b"status", "transport", b"transport"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -178,3 +216,343 @@ class ListToolsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListToolsResponse: _TypeAlias = ListToolsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateToolRequest(_message.Message):
+    """Changes a tool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    etag: _builtins.str
+    """The etag that the caller read; when set, the call succeeds only if the tool hasn't changed since."""
+    request_id: _builtins.str
+    """A UUID that makes retries safe: a repeat returns the first result and changes nothing."""
+    @_builtins.property
+    def tool(self) -> _tool_pb2.Tool:
+        """Required. The tool with `tool_id` and the new values."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Required. The fields to change: all but `tool_id`, `version`, `digest`, `status`, `status_note`, `etag`,
+        `create_time` and `update_time`; a field is replaced as a whole.
+        """
+
+    def __init__(
+        self,
+        *,
+        tool: _tool_pb2.Tool | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tool", b"tool", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "request_id", b"request_id", "tool", b"tool", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateToolRequest: _TypeAlias = UpdateToolRequest  # noqa: Y015
+
+@_typing.final
+class UpdateToolResponse(_message.Message):
+    """Holds the changed tool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_FIELD_NUMBER: _builtins.int
+    BLOCKED_BINDING_COUNT_FIELD_NUMBER: _builtins.int
+    blocked_binding_count: _builtins.int
+    """How many bindings are blocked because the digest changed."""
+    @_builtins.property
+    def tool(self) -> _tool_pb2.Tool:
+        """The tool in its new version."""
+
+    def __init__(
+        self,
+        *,
+        tool: _tool_pb2.Tool | None = ...,
+        blocked_binding_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tool", b"tool"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_binding_count", b"blocked_binding_count", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateToolResponse: _TypeAlias = UpdateToolResponse  # noqa: Y015
+
+@_typing.final
+class DeprecateToolRequest(_message.Message):
+    """Deprecates a tool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_ID_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    tool_id: _builtins.str
+    """Required. The tool."""
+    note: _builtins.str
+    """Why, and what to use instead, at most 1,000 characters."""
+    etag: _builtins.str
+    """The etag that the caller read; when set, the call succeeds only if the tool hasn't changed since."""
+    request_id: _builtins.str
+    """A UUID that makes retries safe."""
+    def __init__(
+        self,
+        *,
+        tool_id: _builtins.str = ...,
+        note: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "note", b"note", "request_id", b"request_id", "tool_id", b"tool_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeprecateToolRequest: _TypeAlias = DeprecateToolRequest  # noqa: Y015
+
+@_typing.final
+class DeprecateToolResponse(_message.Message):
+    """Holds the deprecated tool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tool(self) -> _tool_pb2.Tool:
+        """The tool, DEPRECATED."""
+
+    def __init__(
+        self,
+        *,
+        tool: _tool_pb2.Tool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tool", b"tool"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeprecateToolResponse: _TypeAlias = DeprecateToolResponse  # noqa: Y015
+
+@_typing.final
+class RetireToolRequest(_message.Message):
+    """Retires a tool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_ID_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    tool_id: _builtins.str
+    """Required. The tool."""
+    note: _builtins.str
+    """Why, and what to use instead, at most 1,000 characters."""
+    etag: _builtins.str
+    """The etag that the caller read; when set, the call succeeds only if the tool hasn't changed since."""
+    request_id: _builtins.str
+    """A UUID that makes retries safe."""
+    def __init__(
+        self,
+        *,
+        tool_id: _builtins.str = ...,
+        note: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "note", b"note", "request_id", b"request_id", "tool_id", b"tool_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetireToolRequest: _TypeAlias = RetireToolRequest  # noqa: Y015
+
+@_typing.final
+class RetireToolResponse(_message.Message):
+    """Holds the retired tool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_FIELD_NUMBER: _builtins.int
+    BLOCKED_BINDING_COUNT_FIELD_NUMBER: _builtins.int
+    blocked_binding_count: _builtins.int
+    """How many bindings are blocked because it was retired."""
+    @_builtins.property
+    def tool(self) -> _tool_pb2.Tool:
+        """The tool, RETIRED."""
+
+    def __init__(
+        self,
+        *,
+        tool: _tool_pb2.Tool | None = ...,
+        blocked_binding_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tool", b"tool"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_binding_count", b"blocked_binding_count", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetireToolResponse: _TypeAlias = RetireToolResponse  # noqa: Y015
+
+@_typing.final
+class ListToolVersionsRequest(_message.Message):
+    """Selects a tool's versions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    tool_id: _builtins.str
+    """Required. The tool."""
+    page_size: _builtins.int
+    """The most versions to return: 0 means 50, above 500 means 500, negative is refused."""
+    page_token: _builtins.str
+    """From the last page's `next_page_token`."""
+    def __init__(
+        self,
+        *,
+        tool_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "tool_id", b"tool_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListToolVersionsRequest: _TypeAlias = ListToolVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListToolVersionsResponse(_message.Message):
+    """One page of versions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Opens the next page; empty on the last."""
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[_tool_pb2.Tool]:
+        """The tool in each version, as GetTool returns it, newest first."""
+
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[_tool_pb2.Tool] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListToolVersionsResponse: _TypeAlias = ListToolVersionsResponse  # noqa: Y015
+
+@_typing.final
+class ValidateToolArgumentsRequest(_message.Message):
+    """Gives arguments to check."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    tool_id: _builtins.str
+    """The tool's id. Give either this or `name`."""
+    name: _builtins.str
+    """The tool's name. Give either this or `tool_id`."""
+    version: _builtins.int
+    """The version whose schema counts, from 1; 0 means the current one."""
+    @_builtins.property
+    def arguments(self) -> _struct_pb2.Struct:
+        """The arguments, at most 256 KiB as JSON and nested at most 32 deep."""
+
+    def __init__(
+        self,
+        *,
+        tool_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        version: _builtins.int = ...,
+        arguments: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "name", b"name", "tool_id", b"tool_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidateToolArgumentsRequest: _TypeAlias = ValidateToolArgumentsRequest  # noqa: Y015
+
+@_typing.final
+class ValidateToolArgumentsResponse(_message.Message):
+    """Says what is wrong with the arguments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALID_FIELD_NUMBER: _builtins.int
+    VIOLATIONS_FIELD_NUMBER: _builtins.int
+    valid: _builtins.bool
+    """True: the tool can be called with them."""
+    @_builtins.property
+    def violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArgumentViolation]:
+        """Every fault, at most 100, those of the outermost places first."""
+
+    def __init__(
+        self,
+        *,
+        valid: _builtins.bool = ...,
+        violations: _abc.Iterable[Global___ArgumentViolation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["valid", b"valid", "violations", b"violations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidateToolArgumentsResponse: _TypeAlias = ValidateToolArgumentsResponse  # noqa: Y015
+
+@_typing.final
+class ArgumentViolation(_message.Message):
+    """One fault of the arguments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    SCHEMA_PATH_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Where it is in the arguments, a JSON Pointer (RFC 6901); empty for the whole."""
+    description: _builtins.str
+    """What is wrong, for people."""
+    schema_path: _builtins.str
+    """Where the rule stands in the schema, a JSON Pointer."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        description: _builtins.str = ...,
+        schema_path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "path", b"path", "schema_path", b"schema_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArgumentViolation: _TypeAlias = ArgumentViolation  # noqa: Y015

@@ -52,6 +52,31 @@ class ToolServiceStub:
                 request_serializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.ListToolsRequest.SerializeToString,
                 response_deserializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.ListToolsResponse.FromString,
                 _registered_method=True)
+        self.UpdateTool = channel.unary_unary(
+                '/minion.registry.v1.ToolService/UpdateTool',
+                request_serializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.UpdateToolRequest.SerializeToString,
+                response_deserializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.UpdateToolResponse.FromString,
+                _registered_method=True)
+        self.DeprecateTool = channel.unary_unary(
+                '/minion.registry.v1.ToolService/DeprecateTool',
+                request_serializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.DeprecateToolRequest.SerializeToString,
+                response_deserializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.DeprecateToolResponse.FromString,
+                _registered_method=True)
+        self.RetireTool = channel.unary_unary(
+                '/minion.registry.v1.ToolService/RetireTool',
+                request_serializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.RetireToolRequest.SerializeToString,
+                response_deserializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.RetireToolResponse.FromString,
+                _registered_method=True)
+        self.ListToolVersions = channel.unary_unary(
+                '/minion.registry.v1.ToolService/ListToolVersions',
+                request_serializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.ListToolVersionsRequest.SerializeToString,
+                response_deserializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.ListToolVersionsResponse.FromString,
+                _registered_method=True)
+        self.ValidateToolArguments = channel.unary_unary(
+                '/minion.registry.v1.ToolService/ValidateToolArguments',
+                request_serializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.ValidateToolArgumentsRequest.SerializeToString,
+                response_deserializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.ValidateToolArgumentsResponse.FromString,
+                _registered_method=True)
 
 
 class ToolServiceServicer:
@@ -61,13 +86,14 @@ class ToolServiceServicer:
     """
 
     def RegisterTool(self, request, context):
-        """Registers a tool, after compiling its schema.
+        """Registers a tool as ACTIVE, after compiling its schemas and checking its examples and default configuration.
 
         Safe to retry with the same `request_id`.
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
-        - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: `input_schema` isn't a JSON Schema, or refers to a remote one.
+        - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: a schema isn't a JSON Schema, or refers to a remote one.
+        - INVALID_ARGUMENT / TOOL_EXAMPLE_INVALID: an example or the default configuration doesn't keep to its schema.
         - ALREADY_EXISTS / TOOL_NAME_TAKEN: the tenant has a tool with this name or id.
         - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
         """
@@ -76,10 +102,10 @@ class ToolServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetTool(self, request, context):
-        """Returns a tool by id or by name.
+        """Returns a tool by id or by name, in its current version or an earlier one.
 
         Errors:
-        - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
+        - NOT_FOUND / TOOL_NOT_FOUND: no such tool or version in the caller's tenant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,6 +116,74 @@ class ToolServiceServicer:
 
         Errors:
         - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTool(self, request, context):
+        """Changes the fields named by `update_mask` and makes a new version, checked as RegisterTool checks.
+
+        When the digest changes, every binding of the tool is blocked until it is bound again; the audit names them. Safe
+        to retry with the same `request_id`.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the mask names one that can't be changed.
+        - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID, TOOL_EXAMPLE_INVALID: as RegisterTool.
+        - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
+        - ABORTED / ETAG_MISMATCH: the tool changed since it was read.
+        - FAILED_PRECONDITION / TOOL_STATUS_UNSUITABLE: the tool is retired.
+        - ALREADY_EXISTS / TOOL_NAME_TAKEN: the new name is another tool's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeprecateTool(self, request, context):
+        """Moves a tool from ACTIVE to DEPRECATED: agents that have it go on, no other agent is given it.
+
+        Safe to retry with the same `request_id`.
+
+        Errors:
+        - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
+        - ABORTED / ETAG_MISMATCH: the tool changed since it was read.
+        - FAILED_PRECONDITION / TOOL_TRANSITION_ILLEGAL: the move is not allowed; both states are named.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetireTool(self, request, context):
+        """Moves a tool from ACTIVE or DEPRECATED to RETIRED, for good: every binding of it is blocked.
+
+        Safe to retry with the same `request_id`.
+
+        Errors:
+        - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
+        - ABORTED / ETAG_MISMATCH: the tool changed since it was read.
+        - FAILED_PRECONDITION / TOOL_TRANSITION_ILLEGAL: the move is not allowed; both states are named.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListToolVersions(self, request, context):
+        """Lists the versions of a tool, newest first; a page ends before 3 MiB.
+
+        Errors:
+        - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
+        - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ValidateToolArguments(self, request, context):
+        """Checks arguments against a tool's input schema and reports every fault with its place; calls nothing.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: the arguments are larger or nested deeper than stated.
+        - NOT_FOUND / TOOL_NOT_FOUND: no such tool or version in the caller's tenant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,6 +206,31 @@ def add_ToolServiceServicer_to_server(servicer, server):
                     servicer.ListTools,
                     request_deserializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.ListToolsRequest.FromString,
                     response_serializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.ListToolsResponse.SerializeToString,
+            ),
+            'UpdateTool': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTool,
+                    request_deserializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.UpdateToolRequest.FromString,
+                    response_serializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.UpdateToolResponse.SerializeToString,
+            ),
+            'DeprecateTool': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeprecateTool,
+                    request_deserializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.DeprecateToolRequest.FromString,
+                    response_serializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.DeprecateToolResponse.SerializeToString,
+            ),
+            'RetireTool': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetireTool,
+                    request_deserializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.RetireToolRequest.FromString,
+                    response_serializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.RetireToolResponse.SerializeToString,
+            ),
+            'ListToolVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListToolVersions,
+                    request_deserializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.ListToolVersionsRequest.FromString,
+                    response_serializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.ListToolVersionsResponse.SerializeToString,
+            ),
+            'ValidateToolArguments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ValidateToolArguments,
+                    request_deserializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.ValidateToolArgumentsRequest.FromString,
+                    response_serializer=minion_dot_registry_dot_v1_dot_tool__service__pb2.ValidateToolArgumentsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -198,6 +317,141 @@ class ToolService:
             '/minion.registry.v1.ToolService/ListTools',
             minion_dot_registry_dot_v1_dot_tool__service__pb2.ListToolsRequest.SerializeToString,
             minion_dot_registry_dot_v1_dot_tool__service__pb2.ListToolsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.registry.v1.ToolService/UpdateTool',
+            minion_dot_registry_dot_v1_dot_tool__service__pb2.UpdateToolRequest.SerializeToString,
+            minion_dot_registry_dot_v1_dot_tool__service__pb2.UpdateToolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeprecateTool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.registry.v1.ToolService/DeprecateTool',
+            minion_dot_registry_dot_v1_dot_tool__service__pb2.DeprecateToolRequest.SerializeToString,
+            minion_dot_registry_dot_v1_dot_tool__service__pb2.DeprecateToolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetireTool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.registry.v1.ToolService/RetireTool',
+            minion_dot_registry_dot_v1_dot_tool__service__pb2.RetireToolRequest.SerializeToString,
+            minion_dot_registry_dot_v1_dot_tool__service__pb2.RetireToolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListToolVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.registry.v1.ToolService/ListToolVersions',
+            minion_dot_registry_dot_v1_dot_tool__service__pb2.ListToolVersionsRequest.SerializeToString,
+            minion_dot_registry_dot_v1_dot_tool__service__pb2.ListToolVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ValidateToolArguments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.registry.v1.ToolService/ValidateToolArguments',
+            minion_dot_registry_dot_v1_dot_tool__service__pb2.ValidateToolArgumentsRequest.SerializeToString,
+            minion_dot_registry_dot_v1_dot_tool__service__pb2.ValidateToolArgumentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,27 +37,76 @@ class ToolServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ToolServiceAsyncStub: ...
     RegisterTool: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.RegisterToolRequest, _tool_service_pb2.RegisterToolResponse]
-    """Registers a tool, after compiling its schema.
+    """Registers a tool as ACTIVE, after compiling its schemas and checking its examples and default configuration.
 
     Safe to retry with the same `request_id`.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
-    - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: `input_schema` isn't a JSON Schema, or refers to a remote one.
+    - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: a schema isn't a JSON Schema, or refers to a remote one.
+    - INVALID_ARGUMENT / TOOL_EXAMPLE_INVALID: an example or the default configuration doesn't keep to its schema.
     - ALREADY_EXISTS / TOOL_NAME_TAKEN: the tenant has a tool with this name or id.
     - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
     """
     GetTool: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.GetToolRequest, _tool_service_pb2.GetToolResponse]
-    """Returns a tool by id or by name.
+    """Returns a tool by id or by name, in its current version or an earlier one.
 
     Errors:
-    - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
+    - NOT_FOUND / TOOL_NOT_FOUND: no such tool or version in the caller's tenant.
     """
     ListTools: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.ListToolsRequest, _tool_service_pb2.ListToolsResponse]
     """Lists tools by name; a page ends before 3 MiB.
 
     Errors:
     - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+    """
+    UpdateTool: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.UpdateToolRequest, _tool_service_pb2.UpdateToolResponse]
+    """Changes the fields named by `update_mask` and makes a new version, checked as RegisterTool checks.
+
+    When the digest changes, every binding of the tool is blocked until it is bound again; the audit names them. Safe
+    to retry with the same `request_id`.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the mask names one that can't be changed.
+    - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID, TOOL_EXAMPLE_INVALID: as RegisterTool.
+    - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
+    - ABORTED / ETAG_MISMATCH: the tool changed since it was read.
+    - FAILED_PRECONDITION / TOOL_STATUS_UNSUITABLE: the tool is retired.
+    - ALREADY_EXISTS / TOOL_NAME_TAKEN: the new name is another tool's.
+    """
+    DeprecateTool: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.DeprecateToolRequest, _tool_service_pb2.DeprecateToolResponse]
+    """Moves a tool from ACTIVE to DEPRECATED: agents that have it go on, no other agent is given it.
+
+    Safe to retry with the same `request_id`.
+
+    Errors:
+    - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
+    - ABORTED / ETAG_MISMATCH: the tool changed since it was read.
+    - FAILED_PRECONDITION / TOOL_TRANSITION_ILLEGAL: the move is not allowed; both states are named.
+    """
+    RetireTool: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.RetireToolRequest, _tool_service_pb2.RetireToolResponse]
+    """Moves a tool from ACTIVE or DEPRECATED to RETIRED, for good: every binding of it is blocked.
+
+    Safe to retry with the same `request_id`.
+
+    Errors:
+    - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
+    - ABORTED / ETAG_MISMATCH: the tool changed since it was read.
+    - FAILED_PRECONDITION / TOOL_TRANSITION_ILLEGAL: the move is not allowed; both states are named.
+    """
+    ListToolVersions: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.ListToolVersionsRequest, _tool_service_pb2.ListToolVersionsResponse]
+    """Lists the versions of a tool, newest first; a page ends before 3 MiB.
+
+    Errors:
+    - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
+    - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+    """
+    ValidateToolArguments: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.ValidateToolArgumentsRequest, _tool_service_pb2.ValidateToolArgumentsResponse]
+    """Checks arguments against a tool's input schema and reports every fault with its place; calls nothing.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: the arguments are larger or nested deeper than stated.
+    - NOT_FOUND / TOOL_NOT_FOUND: no such tool or version in the caller's tenant.
     """
 
 @_typing.type_check_only
@@ -69,27 +118,76 @@ class ToolServiceAsyncStub(ToolServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterTool: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.RegisterToolRequest, _tool_service_pb2.RegisterToolResponse]  # type: ignore[assignment]
-    """Registers a tool, after compiling its schema.
+    """Registers a tool as ACTIVE, after compiling its schemas and checking its examples and default configuration.
 
     Safe to retry with the same `request_id`.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
-    - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: `input_schema` isn't a JSON Schema, or refers to a remote one.
+    - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: a schema isn't a JSON Schema, or refers to a remote one.
+    - INVALID_ARGUMENT / TOOL_EXAMPLE_INVALID: an example or the default configuration doesn't keep to its schema.
     - ALREADY_EXISTS / TOOL_NAME_TAKEN: the tenant has a tool with this name or id.
     - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
     """
     GetTool: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.GetToolRequest, _tool_service_pb2.GetToolResponse]  # type: ignore[assignment]
-    """Returns a tool by id or by name.
+    """Returns a tool by id or by name, in its current version or an earlier one.
 
     Errors:
-    - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
+    - NOT_FOUND / TOOL_NOT_FOUND: no such tool or version in the caller's tenant.
     """
     ListTools: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.ListToolsRequest, _tool_service_pb2.ListToolsResponse]  # type: ignore[assignment]
     """Lists tools by name; a page ends before 3 MiB.
 
     Errors:
     - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+    """
+    UpdateTool: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.UpdateToolRequest, _tool_service_pb2.UpdateToolResponse]  # type: ignore[assignment]
+    """Changes the fields named by `update_mask` and makes a new version, checked as RegisterTool checks.
+
+    When the digest changes, every binding of the tool is blocked until it is bound again; the audit names them. Safe
+    to retry with the same `request_id`.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the mask names one that can't be changed.
+    - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID, TOOL_EXAMPLE_INVALID: as RegisterTool.
+    - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
+    - ABORTED / ETAG_MISMATCH: the tool changed since it was read.
+    - FAILED_PRECONDITION / TOOL_STATUS_UNSUITABLE: the tool is retired.
+    - ALREADY_EXISTS / TOOL_NAME_TAKEN: the new name is another tool's.
+    """
+    DeprecateTool: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.DeprecateToolRequest, _tool_service_pb2.DeprecateToolResponse]  # type: ignore[assignment]
+    """Moves a tool from ACTIVE to DEPRECATED: agents that have it go on, no other agent is given it.
+
+    Safe to retry with the same `request_id`.
+
+    Errors:
+    - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
+    - ABORTED / ETAG_MISMATCH: the tool changed since it was read.
+    - FAILED_PRECONDITION / TOOL_TRANSITION_ILLEGAL: the move is not allowed; both states are named.
+    """
+    RetireTool: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.RetireToolRequest, _tool_service_pb2.RetireToolResponse]  # type: ignore[assignment]
+    """Moves a tool from ACTIVE or DEPRECATED to RETIRED, for good: every binding of it is blocked.
+
+    Safe to retry with the same `request_id`.
+
+    Errors:
+    - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
+    - ABORTED / ETAG_MISMATCH: the tool changed since it was read.
+    - FAILED_PRECONDITION / TOOL_TRANSITION_ILLEGAL: the move is not allowed; both states are named.
+    """
+    ListToolVersions: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.ListToolVersionsRequest, _tool_service_pb2.ListToolVersionsResponse]  # type: ignore[assignment]
+    """Lists the versions of a tool, newest first; a page ends before 3 MiB.
+
+    Errors:
+    - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
+    - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+    """
+    ValidateToolArguments: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.ValidateToolArgumentsRequest, _tool_service_pb2.ValidateToolArgumentsResponse]  # type: ignore[assignment]
+    """Checks arguments against a tool's input schema and reports every fault with its place; calls nothing.
+
+    Errors:
+    - INVALID_ARGUMENT / INVALID_FIELDS: the arguments are larger or nested deeper than stated.
+    - NOT_FOUND / TOOL_NOT_FOUND: no such tool or version in the caller's tenant.
     """
 
 class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -104,13 +202,14 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_service_pb2.RegisterToolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_service_pb2.RegisterToolResponse, _abc.Awaitable[_tool_service_pb2.RegisterToolResponse]]:
-        """Registers a tool, after compiling its schema.
+        """Registers a tool as ACTIVE, after compiling its schemas and checking its examples and default configuration.
 
         Safe to retry with the same `request_id`.
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
-        - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: `input_schema` isn't a JSON Schema, or refers to a remote one.
+        - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: a schema isn't a JSON Schema, or refers to a remote one.
+        - INVALID_ARGUMENT / TOOL_EXAMPLE_INVALID: an example or the default configuration doesn't keep to its schema.
         - ALREADY_EXISTS / TOOL_NAME_TAKEN: the tenant has a tool with this name or id.
         - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
         """
@@ -121,10 +220,10 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_service_pb2.GetToolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_service_pb2.GetToolResponse, _abc.Awaitable[_tool_service_pb2.GetToolResponse]]:
-        """Returns a tool by id or by name.
+        """Returns a tool by id or by name, in its current version or an earlier one.
 
         Errors:
-        - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
+        - NOT_FOUND / TOOL_NOT_FOUND: no such tool or version in the caller's tenant.
         """
 
     @_abc_1.abstractmethod
@@ -137,6 +236,84 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateTool(
+        self,
+        request: _tool_service_pb2.UpdateToolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tool_service_pb2.UpdateToolResponse, _abc.Awaitable[_tool_service_pb2.UpdateToolResponse]]:
+        """Changes the fields named by `update_mask` and makes a new version, checked as RegisterTool checks.
+
+        When the digest changes, every binding of the tool is blocked until it is bound again; the audit names them. Safe
+        to retry with the same `request_id`.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the mask names one that can't be changed.
+        - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID, TOOL_EXAMPLE_INVALID: as RegisterTool.
+        - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
+        - ABORTED / ETAG_MISMATCH: the tool changed since it was read.
+        - FAILED_PRECONDITION / TOOL_STATUS_UNSUITABLE: the tool is retired.
+        - ALREADY_EXISTS / TOOL_NAME_TAKEN: the new name is another tool's.
+        """
+
+    @_abc_1.abstractmethod
+    def DeprecateTool(
+        self,
+        request: _tool_service_pb2.DeprecateToolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tool_service_pb2.DeprecateToolResponse, _abc.Awaitable[_tool_service_pb2.DeprecateToolResponse]]:
+        """Moves a tool from ACTIVE to DEPRECATED: agents that have it go on, no other agent is given it.
+
+        Safe to retry with the same `request_id`.
+
+        Errors:
+        - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
+        - ABORTED / ETAG_MISMATCH: the tool changed since it was read.
+        - FAILED_PRECONDITION / TOOL_TRANSITION_ILLEGAL: the move is not allowed; both states are named.
+        """
+
+    @_abc_1.abstractmethod
+    def RetireTool(
+        self,
+        request: _tool_service_pb2.RetireToolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tool_service_pb2.RetireToolResponse, _abc.Awaitable[_tool_service_pb2.RetireToolResponse]]:
+        """Moves a tool from ACTIVE or DEPRECATED to RETIRED, for good: every binding of it is blocked.
+
+        Safe to retry with the same `request_id`.
+
+        Errors:
+        - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
+        - ABORTED / ETAG_MISMATCH: the tool changed since it was read.
+        - FAILED_PRECONDITION / TOOL_TRANSITION_ILLEGAL: the move is not allowed; both states are named.
+        """
+
+    @_abc_1.abstractmethod
+    def ListToolVersions(
+        self,
+        request: _tool_service_pb2.ListToolVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tool_service_pb2.ListToolVersionsResponse, _abc.Awaitable[_tool_service_pb2.ListToolVersionsResponse]]:
+        """Lists the versions of a tool, newest first; a page ends before 3 MiB.
+
+        Errors:
+        - NOT_FOUND / TOOL_NOT_FOUND: no such tool in the caller's tenant.
+        - INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token is not from this list with these filters.
+        """
+
+    @_abc_1.abstractmethod
+    def ValidateToolArguments(
+        self,
+        request: _tool_service_pb2.ValidateToolArgumentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tool_service_pb2.ValidateToolArgumentsResponse, _abc.Awaitable[_tool_service_pb2.ValidateToolArgumentsResponse]]:
+        """Checks arguments against a tool's input schema and reports every fault with its place; calls nothing.
+
+        Errors:
+        - INVALID_ARGUMENT / INVALID_FIELDS: the arguments are larger or nested deeper than stated.
+        - NOT_FOUND / TOOL_NOT_FOUND: no such tool or version in the caller's tenant.
         """
 
 def add_ToolServiceServicer_to_server(servicer: ToolServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
