@@ -1,1 +1,1 @@
--- Written with its part.
+SELECT 1; -- Written with its part.
