@@ -48,7 +48,7 @@ def list_(
     session: Annotated[str, typer.Option(help="Only activities in this session.")] = "",
     run: Annotated[str, typer.Option(help="Only activities of this run.")] = "",
     kind: Annotated[
-        str | None, typer.Option(help="Only this kind: run, llm_call, tool_call, inference or custom.")
+        str | None, typer.Option(help="Only this kind: run, llm_call, tool_call, inference, custom or administration.")
     ] = None,
     status: Annotated[str | None, typer.Option(help="Only what succeeded, failed, or is canceled or unknown.")] = None,
     limit: LimitOption = 50,

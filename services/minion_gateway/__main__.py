@@ -9,6 +9,8 @@ import grpc
 from minion.gateway.v1 import inference_service_pb2, run_service_pb2
 from minion.gateway.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
 from minion.gateway.v1.run_service_pb2_grpc import add_RunServiceServicer_to_server
+from minion_audit import RETRYABLE as AUDIT_RETRYABLE
+from minion_audit import ActivityPeer, OutboxStore, Relay
 from minion_auth import ServiceTokens
 from minion_grpc import Server, connect, run
 from minion_grpc.verification import authenticating
@@ -21,10 +23,8 @@ from minion_gateway.agents.service import Agents
 from minion_gateway.inference import composition
 from minion_gateway.inference.service import Inference, RecordedInference
 from minion_gateway.inference.servicer import InferenceServicer
-from minion_gateway.outbox import peer as outbox_peer
 from minion_gateway.outbox.service import Outbox
-from minion_gateway.outbox.store import OutboxStore
-from minion_gateway.outbox.worker import Relay
+from minion_gateway.outbox.store import InferenceOutboxStore
 from minion_gateway.runs.asking import Asking
 from minion_gateway.runs.beginning import Beginning
 from minion_gateway.runs.blobs import BlobPeer
@@ -37,6 +37,7 @@ from minion_gateway.runs.keeping import Keeping
 from minion_gateway.runs.listed_steps import StepReader
 from minion_gateway.runs.metrics import RunMetrics
 from minion_gateway.runs.peer import MEMORY_RETRYABLE, SESSION_RETRYABLE, MemoryPeer, SessionPeer
+from minion_gateway.runs.points import point
 from minion_gateway.runs.service import Runs
 from minion_gateway.runs.servicer import RunServicer
 from minion_gateway.runs.store import RunStore
@@ -77,7 +78,7 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
         session_channel = await channel(settings.session_address, SESSION_RETRYABLE + summaries_peer.RETRYABLE)
         sessions, blobs = SessionPeer(session_channel), BlobPeer(session_channel)
         memories = MemoryPeer(await channel(settings.memory_address, MEMORY_RETRYABLE))
-        activity = outbox_peer.ActivityPeer(await channel(settings.activity_address, outbox_peer.RETRYABLE))
+        activity = ActivityPeer(await channel(settings.activity_address, AUDIT_RETRYABLE))
         database = await held.enter_async_context(
             await Database.connect(settings.app_dsn, schema="gateway", settings=settings, telemetry=telemetry)
         )
@@ -85,11 +86,12 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
         held.push_async_callback(inference.close)
         await inference.start()
 
-        outbox = OutboxStore(database)
         relay = Relay(
-            outbox,
+            OutboxStore(database, schema="gateway"),
             activity,
             telemetry,
+            service="gateway",
+            point=point,
             poll_seconds=settings.outbox_poll_seconds,
             claim_seconds=settings.outbox_claim_seconds,
         )
@@ -144,7 +146,7 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
         )
         server.add(
             add_InferenceServiceServicer_to_server,
-            InferenceServicer(RecordedInference(inference, Outbox(outbox).record)),
+            InferenceServicer(RecordedInference(inference, Outbox(InferenceOutboxStore(database)).record)),
             inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"],
         )
         if not settings.streaming_enabled:

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from minion_audit.settings import AuditSettings
 from minion_grpc.settings import ServerSettings
 from minion_postgres import DatabaseSettings
 from pydantic import Field
@@ -9,7 +10,7 @@ from pydantic import Field
 from minion_gateway.inference.settings import InferenceSettings
 
 
-class GatewaySettings(ServerSettings, DatabaseSettings, InferenceSettings):
+class GatewaySettings(ServerSettings, DatabaseSettings, AuditSettings, InferenceSettings):
     """The gateway."""
 
     service: ClassVar[str] = "gateway"
@@ -20,7 +21,6 @@ class GatewaySettings(ServerSettings, DatabaseSettings, InferenceSettings):
     )
     session_address: str = Field(default="localhost:50052", description="Where the session service answers.")
     memory_address: str = Field(default="localhost:50053", description="Where the memory service answers.")
-    activity_address: str = Field(default="localhost:50054", description="Where the activity service answers.")
     streaming_enabled: bool = Field(
         default=True,
         description="Whether answers are streamed; off, StreamRun and StreamComplete are UNIMPLEMENTED, saying so.",
@@ -54,13 +54,4 @@ class GatewaySettings(ServerSettings, DatabaseSettings, InferenceSettings):
         ge=0.01,
         le=60,
         description="Seconds between two looks for summaries that another replica left; own ones begin at once.",
-    )
-    outbox_poll_seconds: float = Field(
-        default=0.25, ge=0.01, le=60, description="Seconds between two looks of the audit's relay at the outbox."
-    )
-    outbox_claim_seconds: float = Field(
-        default=30.0,
-        ge=0.1,
-        le=3_600,
-        description="How long audit rows stay with a replica that took them to send and died.",
     )

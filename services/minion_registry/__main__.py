@@ -1,7 +1,7 @@
 """Runs the registry: `python -m minion_registry`."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from minion.registry.v1 import agent_service_pb2, api_key_service_pb2, tenant_service_pb2, tool_service_pb2
@@ -9,8 +9,10 @@ from minion.registry.v1.agent_service_pb2_grpc import add_AgentServiceServicer_t
 from minion.registry.v1.api_key_service_pb2_grpc import add_ApiKeyServiceServicer_to_server
 from minion.registry.v1.tenant_service_pb2_grpc import add_TenantServiceServicer_to_server
 from minion.registry.v1.tool_service_pb2_grpc import add_ToolServiceServicer_to_server
+from minion_audit import RETRYABLE as AUDIT_RETRYABLE
+from minion_audit import ActivityPeer, OutboxStore, Relay
 from minion_auth import Authenticator, ServiceTokens
-from minion_grpc import Server, run
+from minion_grpc import Server, connect, run
 from minion_postgres import ChangeFeed, Database
 from minion_telemetry import Telemetry
 
@@ -35,15 +37,22 @@ from minion_registry.tools.store import ToolStore
 @asynccontextmanager
 async def compose(settings: RegistrySettings, telemetry: Telemetry) -> AsyncIterator[Server]:
     """Builds the service, ready to start; what it holds is let go at the end of the block."""
-    async with await Database.connect(
-        settings.app_dsn, schema="registry", settings=settings, telemetry=telemetry
-    ) as database:
+    key = settings.service_key
+    tokens = None if key is None else ServiceTokens(key.get_secret_value(), settings.service)
+    async with AsyncExitStack() as held:
+        activity = await held.enter_async_context(
+            connect(settings.activity_address, telemetry=telemetry, tokens=tokens, retryable=AUDIT_RETRYABLE)
+        )
+        database = await held.enter_async_context(
+            await Database.connect(settings.app_dsn, schema="registry", settings=settings, telemetry=telemetry)
+        )
         agents, tools, api_keys = AgentStore(), ToolStore(), ApiKeyStore(database)
         tenants = Tenants(database, TenantStore())
         if settings.auth_mode == "disabled":
             await tenants.ensure_development_tenant()
         feed = ChangeFeed(database, schema="registry", interval=settings.feed_poll_seconds, kept=settings.changes_kept)
-        server = Server("registry", settings, telemetry, _authenticator(settings, api_keys))
+        # The registry knows the keys itself: asking over the wire, as the other services do, would be asking itself.
+        server = Server("registry", settings, telemetry, Authenticator(settings, api_keys, tokens))
         server.add(
             add_TenantServiceServicer_to_server,
             TenantServicer(tenants),
@@ -68,15 +77,17 @@ async def compose(settings: RegistrySettings, telemetry: Telemetry) -> AsyncIter
             ),
             agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"],
         )
+        relay = Relay(
+            OutboxStore(database, schema="registry"),
+            ActivityPeer(activity),
+            telemetry,
+            service="registry",
+            poll_seconds=settings.outbox_poll_seconds,
+            claim_seconds=settings.outbox_claim_seconds,
+        )
+        server.background(relay.run, name="outbox")
         server.background(partial(purge_for_ever, database, feed, settings.purge_seconds), name="purge")
         yield server
-
-
-def _authenticator(settings: RegistrySettings, api_keys: ApiKeyStore) -> Authenticator:
-    # The registry knows the keys itself: asking over the wire, as the other services do, would be asking itself.
-    key = settings.service_key
-    tokens = None if key is None else ServiceTokens(key.get_secret_value(), settings.service)
-    return Authenticator(settings, api_keys, tokens)
 
 
 def main() -> None:

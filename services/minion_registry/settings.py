@@ -3,12 +3,13 @@
 from datetime import timedelta
 from typing import ClassVar
 
+from minion_audit.settings import AuditSettings
 from minion_grpc.settings import ServerSettings
 from minion_postgres import DatabaseSettings
 from pydantic import Field
 
 
-class RegistrySettings(ServerSettings, DatabaseSettings):
+class RegistrySettings(ServerSettings, DatabaseSettings, AuditSettings):
     """The registry."""
 
     service: ClassVar[str] = "registry"

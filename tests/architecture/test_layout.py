@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from minion_audit import outbox
 from minion_postgres import feed, idempotency
 from minion_postgres.roles import SCHEMAS
 
@@ -43,7 +44,12 @@ def test_every_migration_goes_both_ways() -> None:
 
 
 # What each schema has by copy; the gateway's runs and the activity's rows are their own keys.
-_SHARED = {"registry": (idempotency, feed), "session": (idempotency, feed), "memory": (idempotency,)}
+_SHARED = {
+    "registry": (idempotency, feed, outbox),
+    "session": (idempotency, feed),
+    "memory": (idempotency,),
+    "gateway": (outbox,),
+}
 
 
 def test_what_schemas_share_is_copied_as_it_is() -> None:
@@ -53,7 +59,11 @@ def test_what_schemas_share_is_copied_as_it_is() -> None:
         functions = "".join(path.read_text() for path in sorted(directory.glob("functions*.sql")))
         has = tuple(
             shared
-            for shared, mark in ((idempotency, f"{schema}.idempotency_keys"), (feed, "xid8"))
+            for shared, mark in (
+                (idempotency, f"{schema}.idempotency_keys"),
+                (feed, "xid8"),
+                (outbox, f"{schema}.outbox"),
+            )
             if mark in ups + functions
         )
         assert has == _SHARED.get(schema, ()), schema

@@ -42,6 +42,7 @@ _TO_KIND = {
     ActivityKind.TOOL_CALL: activity_pb2.ACTIVITY_KIND_TOOL_CALL,
     ActivityKind.INFERENCE: activity_pb2.ACTIVITY_KIND_INFERENCE,
     ActivityKind.CUSTOM: activity_pb2.ACTIVITY_KIND_CUSTOM,
+    ActivityKind.ADMINISTRATION: activity_pb2.ACTIVITY_KIND_ADMINISTRATION,
 }
 _FROM_KIND = {number: kind for kind, number in _TO_KIND.items()}
 _TO_STATUS = {

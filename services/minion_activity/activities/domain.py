@@ -24,6 +24,7 @@ class ActivityKind(enum.Enum):
     TOOL_CALL = "tool_call"
     INFERENCE = "inference"
     CUSTOM = "custom"
+    ADMINISTRATION = "administration"
 
 
 class ActivityStatus(enum.Enum):

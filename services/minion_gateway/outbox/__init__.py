@@ -1,1 +1,1 @@
-"""The audit's way to the activity service: written with what it tells of, sent on until it is acknowledged."""
+"""What the inference service tells the audit; runs tell it themselves."""

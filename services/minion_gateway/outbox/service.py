@@ -3,19 +3,19 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
+from minion_audit import Activity, ActivityKind, ActivityStatus
 from minion_auth import caller, tenant
 from opentelemetry.trace import get_current_span
 from uuid_utils.compat import uuid7
 
 from minion_gateway.inference.domain import InferenceCall
-from minion_gateway.outbox.domain import Activity, ActivityKind, ActivityStatus
-from minion_gateway.outbox.store import OutboxStore
+from minion_gateway.outbox.store import InferenceOutboxStore
 
 
 class Outbox:
     """Writes rows down for the caller in hand; the relay sends them."""
 
-    def __init__(self, store: OutboxStore) -> None:
+    def __init__(self, store: InferenceOutboxStore) -> None:
         self._store = store
 
     async def record(self, call: InferenceCall) -> None:

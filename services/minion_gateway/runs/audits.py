@@ -4,9 +4,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from minion_audit import Activity, ActivityKind, ActivityStatus, clipped, error_fields
 from uuid_utils.compat import uuid7
 
-from minion_gateway.outbox.domain import Activity, ActivityKind, ActivityStatus, clipped, error_fields
 from minion_gateway.runs.changes import Ending
 from minion_gateway.runs.domain import LlmResult, RunState, Step, StepKind, ToolIntent
 from minion_gateway.runs.turn import Turn, now

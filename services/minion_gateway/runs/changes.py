@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from minion_gateway.outbox.domain import Activity
+from minion_audit import Activity
+
 from minion_gateway.runs.domain import RunError, RunState, Step, StepResult, StepState, TokenUsage
 from minion_gateway.runs.happenings import Numbered
 

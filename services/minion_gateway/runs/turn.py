@@ -4,9 +4,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import cast
 
+from minion_audit import Activity
+
 from minion_gateway.agents.domain import ResolvedAgent, ToolEffect
 from minion_gateway.inference.domain import ChatMessage
-from minion_gateway.outbox.domain import Activity
 from minion_gateway.runs.behaviours import Behaviour, behaviour_of
 from minion_gateway.runs.changes import (
     AttemptBegin,

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from minion_audit import Activity, ActivityKind, ActivityStatus, clipped, error_fields
 from uuid_utils.compat import uuid7
 
-from minion_gateway.outbox.domain import Activity, ActivityKind, ActivityStatus, clipped, error_fields
 from minion_gateway.summaries.domain import Asked, Job, Plan, SummaryResult
 
 

@@ -6,11 +6,11 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from minion_audit import Activity
 from minion_postgres import Database, queries
 from pydantic import TypeAdapter
 
 from minion_gateway.agents.domain import from_stored as agent_from_stored
-from minion_gateway.outbox.domain import Activity
 from minion_gateway.runs.changes import AttemptBegin, AttemptEnd, Charge
 from minion_gateway.runs.domain import StepKind, StepState, step_key
 from minion_gateway.summaries.domain import Job, SummaryResult

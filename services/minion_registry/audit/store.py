@@ -1,12 +1,12 @@
 """Rows of the audit that wait to be sent."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID
 
+from minion_audit import Activity, ActivityKind, ActivityStatus, clipped
 from minion_auth import caller
 from minion_postgres import Transaction, queries
+from opentelemetry.trace import get_current_span
 from uuid_utils.compat import uuid7
 
 from minion_registry.audit.domain import Entry
@@ -19,26 +19,23 @@ class AuditStore:
 
     async def record(self, transaction: Transaction, tenant_id: UUID, *entries: Entry) -> None:
         """Records changes made by the caller in hand."""
-        await transaction.execute(_QUERIES.record_audit, tenant_id, _rows(entries))
+        principal = caller().origin
+        rows = [_activity(entry).row(principal) for entry in entries]
+        await transaction.execute(_QUERIES.record_audit, tenant_id, rows)
 
 
-def _rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    now = datetime.now(UTC)
-    return [
-        {
-            "activity_id": (activity_id := UUID(int=uuid7().int)),
-            "principal": caller().origin,
-            "payload": {
-                "activity_id": activity_id,
-                "kind": "ADMINISTRATION",
-                "status": "SUCCEEDED",
-                "name": entry.name,
-                "start_time": now,
-                "nanoseconds": 0,
-                "agent_id": entry.agent_id,
-                "agent_revision": entry.agent_revision,
-                "input": dict(entry.details),
-            },
-        }
-        for entry in entries
-    ]
+def _activity(entry: Entry) -> Activity:
+    span = get_current_span().get_span_context()
+    return Activity(
+        activity_id=UUID(int=uuid7().int),
+        kind=ActivityKind.ADMINISTRATION,
+        status=ActivityStatus.SUCCEEDED,
+        name=entry.name,
+        start_time=datetime.now(UTC),
+        nanoseconds=0,
+        agent_id=entry.agent_id,
+        agent_revision=entry.agent_revision,
+        input=clipped(dict(entry.details)),
+        trace_id=f"{span.trace_id:032x}" if span.is_valid else "",
+        span_id=f"{span.span_id:016x}" if span.is_valid and span.trace_flags.sampled else "",
+    )

@@ -10,8 +10,8 @@ from minion.activity.v1 import activity_pb2, activity_service_pb2
 from minion.activity.v1.activity_service_pb2_grpc import ActivityServiceStub
 from minion.gateway.v1 import inference_pb2, inference_service_pb2
 from minion.gateway.v1.inference_service_pb2_grpc import InferenceServiceStub
-from minion_gateway.outbox.domain import Activity, ActivityKind, ActivityStatus, clipped
-from minion_gateway.outbox.store import OutboxStore
+from minion_audit import Activity, ActivityKind, ActivityStatus, OutboxStore, clipped
+from minion_gateway.outbox.store import InferenceOutboxStore
 from minion_postgres import Database
 from minion_testing.errors import refused
 from minion_testing.fake_provider import FakeProvider
@@ -80,9 +80,9 @@ async def test_acknowledged_rows_leave_the_outbox(client: Client, owner: Databas
 async def test_a_row_sent_twice_is_stored_once(client: Client, stage: Stage) -> None:
     activity = row(UUID(int=uuid7().int))
     async with await stage.database.connect("gateway") as database:
-        store = OutboxStore(database)
+        store = OutboxStore(database, schema="gateway")
         for _ in range(2):
-            await store.record(client.tenant_id, "key:x", activity)
+            await InferenceOutboxStore(database).record(client.tenant_id, "key:x", activity)
 
             async def sent() -> bool:
                 return not (await store.read(client.tenant_id, [activity.activity_id]))
@@ -95,9 +95,11 @@ async def test_a_row_sent_twice_is_stored_once(client: Client, stage: Stage) -> 
 
 async def test_a_row_that_is_refused_holds_nobody_up(client: Client, stage: Stage, owner: Database) -> None:
     async with await stage.database.connect("gateway") as database:
-        store = OutboxStore(database)
+        store = OutboxStore(database, schema="gateway")
         bad, good = row(UUID(int=uuid7().int), nanoseconds=-1), row(UUID(int=uuid7().int))
-        await asyncio.gather(*(store.record(client.tenant_id, "key:x", each) for each in (bad, good)))
+        await asyncio.gather(
+            *(InferenceOutboxStore(database).record(client.tenant_id, "key:x", each) for each in (bad, good))
+        )
 
         async def parted() -> bool:
             left = await store.read(client.tenant_id, [bad.activity_id, good.activity_id])
@@ -116,7 +118,7 @@ async def test_rows_too_large_together_are_sent_apart(client: Client, stage: Sta
     # Small numbers take five times as many bytes on the wire as in the outbox: together these pass every limit.
     large = [row(UUID(int=uuid7().int), output=[1] * 16_000) for _ in range(60)]
     async with await stage.database.connect("gateway") as database:
-        store = OutboxStore(database)
+        store = OutboxStore(database, schema="gateway")
         # One transaction, so that all become due at once.
         async with owner.transaction(None) as held:
             for each in large:
@@ -157,7 +159,7 @@ async def test_calls_of_models_outside_runs_are_audited(client: Client, provider
 
 async def test_a_replica_keeps_others_off_what_it_claims(client: Client, stage: Stage) -> None:
     async with await stage.database.connect("gateway") as database:
-        store = OutboxStore(database)
+        store = OutboxStore(database, schema="gateway")
         claimed = [await store.claim(100, timedelta(seconds=30)) for _ in range(2)]
     first, second = ({each for ids in one.values() for each in ids} for one in claimed)
     assert not first & second

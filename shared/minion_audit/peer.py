@@ -8,7 +8,7 @@ from minion.activity.v1 import activity_pb2, activity_service_pb2, activity_serv
 from minion_grpc import peer_call
 from minion_grpc.wire import optional_text, to_duration, to_struct, to_timestamp, to_value
 
-from minion_gateway.outbox.domain import Activity
+from minion_audit.domain import Activity
 
 _CALL_SECONDS = 10.0
 RETRYABLE = ("/minion.activity.v1.ActivityService/RecordActivities",)

@@ -1,4 +1,4 @@
-"""A row of the audit, as the gateway writes it down."""
+"""A row of the audit, as a service writes it down."""
 
 import enum
 from collections.abc import Mapping, Sequence
@@ -24,6 +24,7 @@ class ActivityKind(enum.Enum):
     LLM_CALL = "LLM_CALL"
     TOOL_CALL = "TOOL_CALL"
     INFERENCE = "INFERENCE"
+    ADMINISTRATION = "ADMINISTRATION"
 
 
 class ActivityStatus(enum.Enum):
