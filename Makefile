@@ -95,6 +95,10 @@ check-proto: $(STAMP) ## Check that the committed stubs are those of the protos
 env-example: $(STAMP) ## Write .env.example from the settings classes
 	$(BIN)/python -m minion_cli settings > .env.example
 
+.PHONY: privileges
+privileges: $(STAMP) ## Write docs/privileges.md from a freshly migrated database
+	$(BIN)/python -m pytest -q tests/architecture/test_privileges.py --write-privileges
+
 .PHONY: check-docs
 check-docs: $(STAMP) ## Check that .env.example is that of the settings classes
 	@$(BIN)/python -m minion_cli settings | diff - .env.example && echo ".env.example matches the settings"

@@ -22,6 +22,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "keys": ("minion_cli.keys", "Create and revoke API keys."),
     "doctor": ("minion_cli.doctor", "Check this machine and say what to do about what is wrong."),
     "settings": ("minion_cli.settings", "Print every setting with its default."),
+    "privileges": ("minion_cli.privileges", "Print which database role may do what."),
     "migrate": ("minion_cli.migrate", "Move the services' database schemas up or down."),
 }
 
