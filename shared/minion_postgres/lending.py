@@ -14,7 +14,7 @@ _KEPT_SECONDS = 1.0
 class Lender:
     """Lends a pool's connections, and keeps one that comes back in order for whoever asks next.
 
-    To take a connection out of asyncpg's pool and to give it back costs more than a statement by key does: a task, a
+    To take a connection out of asyncpg's pool and to give it back costs twice what a small statement does: a task, a
     shield, two limits of time. The pool still opens, counts, ages, checks and closes them. While anybody waits at the
     pool, nothing is kept back: there is never a connection here that somebody there could have.
     """
