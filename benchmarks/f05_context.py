@@ -12,10 +12,10 @@ from uuid import UUID
 
 import asyncpg
 import grpc
-import orjson
 import uvloop
 from minion.session.v1 import session_service_pb2 as pb
 
+from benchmarks.bare_call import bare_pool, serve_bare
 from benchmarks.figure import Comparison, Figure, Operation, Options, interleave
 from benchmarks.session_stage import SERVICE, SessionStage, environ, serving, session_stage
 
@@ -96,20 +96,13 @@ def _figure(compared: Comparison, name: str, yardstick: str, goal: float | None)
 
 async def _serve() -> None:
     tenant_id, session_id = UUID(os.environ["MINION_BENCH_TENANT"]), UUID(os.environ["MINION_BENCH_SESSION"])
-    pool = await asyncpg.create_pool(os.environ["MINION_BENCH_OWNER"], min_size=1, max_size=4)
 
-    async def echo(request: bytes, context: object) -> bytes:
-        rows = await pool.fetch(_SELECT, tenant_id, session_id)
-        assert len(rows) == _SHOWN
-        return request
+    async with bare_pool(os.environ["MINION_BENCH_OWNER"]) as pool:
 
-    server = grpc.aio.server()
-    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(echo)
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, {"GetContext": handler})])
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    print(orjson.dumps({"event": "serving", "address": f"127.0.0.1:{port}"}).decode(), flush=True)
-    await server.wait_for_termination()
+        async def select() -> None:
+            assert len(await pool.fetch(_SELECT, tenant_id, session_id)) == _SHOWN
+
+        await serve_bare("GetContext", select)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from uuid import UUID
 
-import asyncpg
 import grpc
-import orjson
 import uvloop
 from minion.session.v1 import session_service_pb2 as pb
 from minion.session.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
@@ -30,12 +28,13 @@ from minion_telemetry import Telemetry
 from minion_testing.postgres import cluster
 from uuid_utils.compat import uuid7
 
+from benchmarks.bare_call import announce, bare_pool, serve_bare
 from benchmarks.figure import Comparison, Figure, Operation, Options, interleave
-from benchmarks.session_stage import POOL, SERVICE_KEY, environ, open_session, serving
+from benchmarks.session_stage import SERVICE, SERVICE_KEY, environ, open_session, serving
 
 ID = "F13"
 
-_METHOD = "/minion.session.v1.SessionService/GetSession"
+_METHOD = f"/{SERVICE}/GetSession"
 _SELECT = """
 SELECT session_id, agent_id, user_id, display_name, last_sequence, metadata, create_time, updated_at, expire_time,
        close_time, hold_until
@@ -137,21 +136,13 @@ async def _caller(address: str, request: bytes, credential: ServiceTokens, tenan
 
 async def _serve_bare() -> None:
     tenant_id, session_id = UUID(os.environ["MINION_BENCH_TENANT"]), UUID(os.environ["MINION_BENCH_SESSION"])
-    pool = await asyncpg.create_pool(
-        os.environ["MINION_BENCH_OWNER"], min_size=POOL["pool_min_size"], max_size=POOL["pool_max_size"]
-    )
 
-    async def echo(request: bytes, context: object) -> bytes:
-        row = await pool.fetchrow(_SELECT, tenant_id, session_id)
-        assert row is not None
-        return request
+    async with bare_pool(os.environ["MINION_BENCH_OWNER"]) as pool:
 
-    server = grpc.aio.server()
-    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(echo)
-    server.add_generic_rpc_handlers(
-        [grpc.method_handlers_generic_handler("minion.session.v1.SessionService", {"GetSession": handler})]
-    )
-    await _run(server)
+        async def select() -> None:
+            assert await pool.fetchrow(_SELECT, tenant_id, session_id) is not None
+
+        await serve_bare("GetSession", select)
 
 
 class _Plain(SessionServicer):
@@ -176,14 +167,7 @@ async def _serve_plain() -> None:
         servicer.identity = Identity(CallerKind.SERVICE, UUID(os.environ["MINION_BENCH_TENANT"]), "service:gateway")
         server = grpc.aio.server()
         add_SessionServiceServicer_to_server(servicer, server)
-        await _run(server)
-
-
-async def _run(server: grpc.aio.Server) -> None:
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    print(orjson.dumps({"event": "serving", "address": f"127.0.0.1:{port}"}).decode(), flush=True)
-    await server.wait_for_termination()
+        await announce(server)
 
 
 if __name__ == "__main__":

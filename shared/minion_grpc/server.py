@@ -5,14 +5,14 @@ import errno
 import random
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.internal import api_implementation
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from minion_auth import Authenticator
 from minion_errors import Unavailable
 from minion_telemetry import Telemetry
@@ -63,7 +63,7 @@ class Server:
             maximum_concurrent_rpcs=settings.maximum_concurrent_rpcs,
         )
         self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._register(health_pb2_grpc.add_HealthServicer_to_server, self._health)
         self._services: list[str] = []
         self._drain_hooks: list[Callable[[], Awaitable[object]]] = []
         self._workers: list[tuple[str, Callable[[], Awaitable[object]]]] = []
@@ -94,7 +94,7 @@ class Server:
         self, register: Callable[[Any, grpc.aio.Server], None], servicer: object, service: ServiceDescriptor
     ) -> None:
         """Adds a servicer by its generated `add_XServicer_to_server`, and its service to health and reflection."""
-        register(servicer, self._server)
+        self._register(register, servicer)
         self._services.append(service.full_name)
 
     def switch_off(self, methods: Iterable[str], setting: str) -> None:
@@ -117,8 +117,9 @@ class Server:
         """
         wanted = _joined(self._settings.host, self._settings.port)
         if self._settings.reflection:
-            reflection.enable_server_reflection(
-                [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+            listed = [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME]
+            self._register(
+                reflection_pb2_grpc.add_ServerReflectionServicer_to_server, reflection.aio.ReflectionServicer(listed)
             )
         try:
             await _probe(self._settings.host, self._settings.port)
@@ -168,6 +169,9 @@ class Server:
         self._stopped.set()
         self._log.info("stopped", service=self.name)
 
+    def _register(self, register: Callable[[Any, grpc.aio.Server], None], servicer: object) -> None:
+        register(servicer, cast("grpc.aio.Server", _OneQueue(self._server)))
+
     async def _call(self, hook: Callable[[], Awaitable[object]]) -> None:
         try:
             async with asyncio.timeout(_HOOK_SECONDS):
@@ -190,6 +194,20 @@ class Server:
             pause = _FIRST_PAUSE_SECONDS if clock() - started > _LONGEST_PAUSE_SECONDS else pause
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+class _OneQueue:
+    """Stands for a server before generated code, so that calls of all methods arrive in one queue.
+
+    Generated code asks for a queue for each method as well, and the server walks along all of its queues for each call
+    (grpcio 1.85.1): 8 µs with the thirty methods of a service.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
+        """Does nothing: these are the methods of the generic handlers once more."""
 
 
 def _joined(host: str, port: int) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
@@ -17,6 +17,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, get_current_
 from minion_postgres import dsn as dsns
 from minion_postgres import faults
 from minion_postgres.driver import Connection, Pool, PooledConnection, Record
+from minion_postgres.lending import Lender, is_closed
 from minion_postgres.queries import Query
 from minion_postgres.settings import DatabaseSettings
 
@@ -74,7 +75,7 @@ class Database:
         self._pool = pool
         self._schema = schema
         self._place = place
-        self._acquire_seconds = acquire_seconds
+        self._lender = Lender(pool, acquire_seconds=acquire_seconds)
         self._tracer = tracer
         self._is_replica = False
 
@@ -144,27 +145,23 @@ class Database:
 
     async def fetch(self, sql: str, *args: object) -> list[Record]:
         """Runs a query in a round trip of its own and returns its rows."""
-        async with self._connection() as connection:
-            with self.statement(sql, connection, commits=True):
-                return await connection.fetch(_text(sql), *args)
+        async with self._alone(sql) as connection:
+            return await connection.fetch(_text(sql), *args)
 
     async def fetch_one(self, sql: str, *args: object) -> Record | None:
         """Runs a query in a round trip of its own and returns its first row, if there is one."""
-        async with self._connection() as connection:
-            with self.statement(sql, connection, commits=True):
-                return await connection.fetchrow(_text(sql), *args)
+        async with self._alone(sql) as connection:
+            return await connection.fetchrow(_text(sql), *args)
 
     async def fetch_value(self, sql: str, *args: object) -> Any:
         """Runs a query in a round trip of its own and returns the first column of its first row."""
-        async with self._connection() as connection:
-            with self.statement(sql, connection, commits=True):
-                return await connection.fetchval(_text(sql), *args)
+        async with self._alone(sql) as connection:
+            return await connection.fetchval(_text(sql), *args)
 
     async def execute(self, sql: str, *args: object) -> int:
         """Runs a statement in a round trip of its own and returns how many rows it touched."""
-        async with self._connection() as connection:
-            with self.statement(sql, connection, commits=True):
-                return _touched(await connection.execute(_text(sql), *args))
+        async with self._alone(sql) as connection:
+            return _touched(await connection.execute(_text(sql), *args))
 
     @asynccontextmanager
     async def transaction(self, tenant_id: UUID | None) -> AsyncIterator[Transaction]:
@@ -193,7 +190,9 @@ class Database:
     async def close(self) -> None:
         """Waits for the connections in use, then closes all; after ten seconds it cuts them."""
         try:
-            await asyncio.wait_for(self._pool.close(), 10)
+            async with asyncio.timeout(10):
+                await self._lender.close()
+                await self._pool.close()
         except TimeoutError:
             self._pool.terminate()
 
@@ -227,7 +226,7 @@ class Database:
             if isinstance(error, asyncpg.InternalClientError):
                 # Nobody may be given a connection whose driver doesn't know where it stands.
                 connection.terminate()
-            translated = faults.while_running(error, self._place, closed=_is_closed(connection), commits=commits)
+            translated = faults.while_running(error, self._place, closed=is_closed(connection), commits=commits)
             if span is not None:
                 _mark(span, translated or error)
             if translated is None:
@@ -238,18 +237,34 @@ class Database:
                 span.end()
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[PooledConnection]:
+    async def _alone(self, sql: str) -> AsyncIterator[PooledConnection]:
+        """Lends a connection to one statement that commits by itself."""
         with self._connecting():
-            connection = await self._pool.acquire(timeout=self._acquire_seconds)
+            connection = await self._lender.lend()
+        try:
+            with self.statement(sql, connection, commits=True):
+                yield connection
+        except BaseException:
+            await self._give_back(connection)
+            raise
+        await self._lender.take_back(connection)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[PooledConnection]:
+        """Lends a connection to a transaction, whose caller may hold on to it: it is of no more use to him then."""
+        with self._connecting():
+            connection = await self._lender.lend()
         try:
             yield connection
         finally:
-            if self._is_replica:
-                self._is_replica = False
-                await self._pool.expire_connections()
-            # A connection that can't be given back in order is cut by asyncpg; the statement's outcome stands.
-            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                await self._pool.release(connection)
+            await self._give_back(connection)
+
+    async def _give_back(self, connection: PooledConnection) -> None:
+        if self._is_replica:
+            self._is_replica = False
+            await self._pool.expire_connections()
+            await self._lender.give_all_back()
+        await self._lender.give_back(connection)
 
     @contextmanager
     def _connecting(self) -> Iterator[None]:
@@ -292,21 +307,13 @@ def _begin(tenant_id: UUID | None) -> str:
     return f"BEGIN; SELECT set_config('minion.tenant', '{UUID(int=tenant_id.int)}', true)"
 
 
-def _is_closed(connection: PooledConnection) -> bool:
-    try:
-        return connection.is_closed()
-    except asyncpg.InterfaceError:
-        # The pool takes a connection back the moment it is lost, and its proxy answers nothing any more.
-        return True
-
-
 async def _roll_back(connection: PooledConnection) -> None:
     try:
-        if not _is_closed(connection):
+        if not is_closed(connection):
             await connection.execute("ROLLBACK", timeout=_SERVER_FIRST)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
         # The pool must not hand out a connection in an unknown state; the server rolls back what it loses.
-        if not _is_closed(connection):
+        if not is_closed(connection):
             connection.terminate()
 
 
