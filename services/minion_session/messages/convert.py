@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from minion.session.v1 import message_pb2
@@ -168,7 +169,7 @@ def _write(into: message_pb2.Message, message: Message) -> None:
     into.author = message.author
     for part in message.parts:
         if isinstance(part, TextPart):
-            into.parts.add(text=part.text)
+            into.parts.add().text = part.text
         else:
             into.parts.append(parts.to_proto(part))
     into.token_count = message.token_count
@@ -176,16 +177,18 @@ def _write(into: message_pb2.Message, message: Message) -> None:
         into.run_id = str(message.run_id)
     if message.metadata:
         into.metadata.CopyFrom(wire.to_struct(message.metadata))
-    wire.set_timestamp(into.create_time, message.create_time)
+    wire.set_microseconds(into.create_time, message.create_time)
 
 
 def json_bytes(messages: Iterable[Message]) -> int:
     """Measures the JSON values of messages, which are what converting them costs."""
-    return wire.json_bytes(
-        value
-        for message in messages
-        for value in (message.metadata, *(parts.json_value(part) for part in message.parts))
-    )
+    values: list[Any] = []
+    for message in messages:
+        if message.metadata:
+            values.append(message.metadata)
+        # Most messages are text, which costs nothing: not even to be asked.
+        values.extend([parts.json_value(part) for part in message.parts if not isinstance(part, TextPart)])
+    return wire.json_bytes(values)
 
 
 def limits_from_proto(request: pb.BeginTurnRequest | pb.GetContextRequest, violations: Violations) -> tuple[int, int]:
