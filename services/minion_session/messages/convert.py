@@ -1,6 +1,6 @@
 """Between the contract's messages and the domain's."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -101,8 +101,9 @@ def list_from_proto(request: pb.ListMessagesRequest) -> ListRequest:
 def page_to_proto(page: MessagePage) -> pb.ListMessagesResponse:
     """Writes one page."""
     response = pb.ListMessagesResponse(next_page_token=page.next_page_token)
+    add = response.messages.add
     for message in page.messages:
-        _write(response.messages.add(), message)
+        _write(add(), message)
     return response
 
 
@@ -182,13 +183,17 @@ def _write(into: message_pb2.Message, message: Message) -> None:
 
 def json_bytes(messages: Iterable[Message]) -> int:
     """Measures the JSON values of messages, which are what converting them costs."""
-    values: list[Any] = []
+    return wire.json_bytes(_json_values(messages))
+
+
+def _json_values(messages: Iterable[Message]) -> Iterator[Any]:
     for message in messages:
         if message.metadata:
-            values.append(message.metadata)
-        # Most messages are text, which costs nothing: not even to be asked.
-        values.extend([parts.json_value(part) for part in message.parts if not isinstance(part, TextPart)])
-    return wire.json_bytes(values)
+            yield message.metadata
+        for part in message.parts:
+            # Most are text, which costs nothing: not even to be asked.
+            if not isinstance(part, TextPart):
+                yield parts.json_value(part)
 
 
 def limits_from_proto(request: pb.BeginTurnRequest | pb.GetContextRequest, violations: Violations) -> tuple[int, int]:
