@@ -14,6 +14,7 @@ from minion_settings import SettingsError, unknown
 from minion_telemetry import OperationsServer, Telemetry, configure_logging
 
 from minion_grpc.collector import spare_calls
+from minion_grpc.heap import keep_freed
 from minion_grpc.server import Server
 from minion_grpc.settings import ServerSettings
 
@@ -73,6 +74,7 @@ async def _serve(settings: _S, compose: Compose[_S]) -> int:
             try:
                 await server.start()
                 spare_calls()
+                keep_freed()
                 await stop.wait()
             finally:
                 await server.drain_and_stop()

@@ -33,14 +33,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def to_timestamp(moment: datetime) -> Timestamp:
     """Converts an aware datetime; microseconds are kept."""
-    timestamp = Timestamp()
-    set_timestamp(timestamp, moment)
-    return timestamp
+    seconds, nanos = _since_the_epoch(moment)
+    return Timestamp(seconds=seconds, nanos=nanos)
 
 
-def set_timestamp(timestamp: Timestamp, moment: datetime) -> None:
-    """Sets a timestamp where it stands, such as in a list's item."""
-    timestamp.seconds, timestamp.nanos = _since_the_epoch(moment)
+def set_microseconds(timestamp: Timestamp, microseconds: int) -> None:
+    """Sets a timestamp where it stands, such as in a list's item, to so many microseconds after the epoch."""
+    timestamp.seconds, rest = divmod(microseconds, 1_000_000)
+    timestamp.nanos = rest * 1_000
 
 
 def timestamp_fields(moment: datetime) -> dict[str, int]:

@@ -20,6 +20,8 @@ from minion_session.messages.domain import (
 from minion_session.summaries.domain import Summary
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+# As messages count it: in microseconds since the epoch.
+SAID = 1_767_225_600_000_000
 SESSION = UUID(int=1)
 
 # Few ids, so that calls and results meet, miss and repeat each other; some that a provider doesn't take.
@@ -76,7 +78,7 @@ def transcript(spoken: Sequence[tuple[Role, Sequence[Part], int | None]], first:
             author="",
             parts=tuple(parts),
             token_count=tokens or estimate_tokens(sum(content_bytes(part) for part in parts)),
-            create_time=NOW,
+            create_time=SAID,
         )
         for sequence, (role, parts, tokens) in enumerate(spoken, start=first)
     ]

@@ -21,7 +21,7 @@ from minion_session.messages.domain import (
 )
 from minion_session.summaries.domain import Summary
 
-from tests.minion_session.histories import NOW, SESSION, summaries, transcript, transcripts
+from tests.minion_session.histories import NOW, SAID, SESSION, summaries, transcript, transcripts
 from tests.minion_session.providers import faults
 
 _LIMITS = st.builds(Limits, st.sampled_from([256, 300, 1_000, 8_000, 1_000_000]), st.integers(1, 20))
@@ -77,7 +77,7 @@ def _check(history: Sequence[Message], limits: Limits, summary: Summary | None) 
             assert message.metadata == {SYNTHETIC: True}
             assert {type(part) for part in message.parts} == {ToolResultPart}
         else:
-            assert (message.role, message.create_time) == (by_sequence[message.sequence].role, NOW)
+            assert (message.role, message.create_time) == (by_sequence[message.sequence].role, SAID)
     if history and history[-1].role is Role.USER and history[-1] in build(history[-1:], _EVERYTHING).messages:
         assert shown[-1] == history[-1]
     if summary is not None and context.summary is None and history:
@@ -108,7 +108,7 @@ def test_every_context_of_ten_thousand_is_accepted(
 
 def test_a_result_that_came_late_takes_no_more_than_there_is() -> None:
     def said(sequence: int, role: Role, tokens: int, *parts: Part) -> Message:
-        return Message(sequence, role, "", parts or (TextPart("words"),), tokens, NOW)
+        return Message(sequence, role, "", parts or (TextPart("words"),), tokens, SAID)
 
     for since in range(190, 256):
         history = [

@@ -16,7 +16,7 @@ from minion_session.messages.convert import to_proto
 from minion_session.messages.domain import MediaPart, Message, Role, ToolResultPart
 from minion_testing.errors import refused
 
-from tests.minion_session.histories import NOW, transcripts
+from tests.minion_session.histories import SAID, transcripts
 from tests.minion_session.made import (
     ASSISTANT,
     append,
@@ -208,7 +208,7 @@ def _stored(message: messages.Message) -> Message:
     parts = [part_convert.from_proto(part, "", role, violations) for part in message.parts]
     violations.raise_if_any()
     return Message(
-        message.sequence, role, "", tuple(part for part in parts if part is not None), message.token_count, NOW
+        message.sequence, role, "", tuple(part for part in parts if part is not None), message.token_count, SAID
     )
 
 

@@ -41,9 +41,10 @@ async def test_messages_read_as_they_were_appended(session: Stub) -> None:
         result("c1", {"hour": 12, "exact": 12.5, "zones": ["UTC", None, True]}),
         result("c2", None),
         text("Noon.", ASSISTANT),
+        messages.Message(role=USER, parts=[messages.Part(text="Thanks."), messages.Part(text="And there?")]),
     ]
     appended = await session.AppendMessages(append(session_id, *sent))
-    assert (appended.first_sequence, appended.last_sequence) == (1, 6)
+    assert (appended.first_sequence, appended.last_sequence) == (1, 7)
     stored = await listed(session, session_id)
     for sequence, (before, after) in enumerate(zip(sent, stored, strict=True), start=1):
         assert (after.sequence, after.role, after.author) == (sequence, before.role, before.author)

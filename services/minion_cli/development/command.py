@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from minion_errors import Unavailable
 from minion_grpc.collector import spare_calls
+from minion_grpc.heap import keep_freed
 from minion_grpc.run import loop_factory
 from minion_telemetry import configure_logging
 
@@ -91,6 +92,7 @@ async def _serve(
             print(hint, file=sys.stderr, flush=True)
         if not stack.children:
             spare_calls()
+            keep_freed()
             await asyncio.Event().wait()
         ended = await first_end(stack.children)
         raise Unavailable(f"The service {ended.service} has ended; see {ended.log}.", reason="SERVICE_FAILED")

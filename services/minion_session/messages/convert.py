@@ -1,8 +1,9 @@
 """Between the contract's messages and the domain's."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from minion.session.v1 import message_pb2
@@ -100,8 +101,9 @@ def list_from_proto(request: pb.ListMessagesRequest) -> ListRequest:
 def page_to_proto(page: MessagePage) -> pb.ListMessagesResponse:
     """Writes one page."""
     response = pb.ListMessagesResponse(next_page_token=page.next_page_token)
+    add = response.messages.add
     for message in page.messages:
-        _write(response.messages.add(), message)
+        _write(add(), message)
     return response
 
 
@@ -168,7 +170,7 @@ def _write(into: message_pb2.Message, message: Message) -> None:
     into.author = message.author
     for part in message.parts:
         if isinstance(part, TextPart):
-            into.parts.add(text=part.text)
+            into.parts.add().text = part.text
         else:
             into.parts.append(parts.to_proto(part))
     into.token_count = message.token_count
@@ -176,16 +178,22 @@ def _write(into: message_pb2.Message, message: Message) -> None:
         into.run_id = str(message.run_id)
     if message.metadata:
         into.metadata.CopyFrom(wire.to_struct(message.metadata))
-    wire.set_timestamp(into.create_time, message.create_time)
+    wire.set_microseconds(into.create_time, message.create_time)
 
 
 def json_bytes(messages: Iterable[Message]) -> int:
     """Measures the JSON values of messages, which are what converting them costs."""
-    return wire.json_bytes(
-        value
-        for message in messages
-        for value in (message.metadata, *(parts.json_value(part) for part in message.parts))
-    )
+    return wire.json_bytes(_json_values(messages))
+
+
+def _json_values(messages: Iterable[Message]) -> Iterator[Any]:
+    for message in messages:
+        if message.metadata:
+            yield message.metadata
+        for part in message.parts:
+            # Most are text, which costs nothing: not even to be asked.
+            if not isinstance(part, TextPart):
+                yield parts.json_value(part)
 
 
 def limits_from_proto(request: pb.BeginTurnRequest | pb.GetContextRequest, violations: Violations) -> tuple[int, int]:

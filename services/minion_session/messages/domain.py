@@ -86,14 +86,17 @@ class NewMessage:
 # Nobody changes one, but it isn't frozen: a page makes a thousand, and freezing makes each thrice as dear.
 @dataclass(slots=True)
 class Message:
-    """A stored message; `run_id` is None when a client appended it."""
+    """A stored message; `run_id` is None when a client appended it.
+
+    `create_time` counts microseconds since the epoch: nobody reckons with it, and a datetime is dear to make.
+    """
 
     sequence: int
     role: Role
     author: str
     parts: tuple[Part, ...]
     token_count: int
-    create_time: datetime
+    create_time: int
     run_id: UUID | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -15,8 +17,10 @@ from minion_session.messages.domain import (
     Message,
     MessageQuery,
     NewMessage,
+    Part,
     Role,
     RunSource,
+    TextPart,
     Turn,
     blobs_of,
 )
@@ -29,6 +33,8 @@ _QUERIES = queries.load(__package__)
 _ROLES = {role.value: role for role in Role}
 # The index by which a step of a run appends once.
 _STEPS = "messages_of_step"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +124,7 @@ class MessageStore:
         )
         if not rows:
             raise not_found(query.session_id)
-        messages = tuple(_message_from_row(row) for row in rows[1:])
+        messages = _messages_of_page(rows[1:])
         if not messages:
             return messages, False
         # The sequence has no gaps, so its ends tell what is left.
@@ -203,17 +209,39 @@ def window_from_rows(rows: Sequence[Record]) -> Window:
 
 
 def _message_from_row(row: Record) -> Message:
-    # A page makes a thousand: a list's parts cost less than a generator's.
     return Message(
         sequence=row["sequence"],
         role=_ROLES[row["role"]],
         author=row["author"],
-        parts=tuple([part_from_json(part) for part in row["parts"]]),
+        parts=_parts(row["parts"]),
         token_count=row["token_count"],
-        create_time=row["create_time"],
+        create_time=(row["create_time"] - _EPOCH) // _MICROSECOND,
         run_id=row["run_id"],
         metadata=row["metadata"] or {},
     )
+
+
+def _messages_of_page(rows: Sequence[Record]) -> tuple[Message, ...]:
+    # A page has a thousand: taking a row apart costs less than asking for its columns, a list less than a generator.
+    return tuple(
+        [
+            Message(
+                sequence,
+                _ROLES[role],
+                author,
+                _parts(parts) if text is None else (TextPart(text),),
+                token_count,
+                create_time,
+                run_id,
+                metadata or {},
+            )
+            for _, sequence, role, author, text, parts, token_count, create_time, run_id, metadata in rows
+        ]
+    )
+
+
+def _parts(stored: list[dict[str, Any]]) -> tuple[Part, ...]:
+    return tuple([part_from_json(part) for part in stored])
 
 
 def _refused(row: Record, session_id: UUID, source: RunSource | None) -> Exception:

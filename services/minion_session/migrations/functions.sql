@@ -170,6 +170,8 @@ CREATE OR REPLACE FUNCTION session.list_messages(
 DECLARE
     final  bigint;
     shared bigint;
+    low    bigint;
+    high   bigint;
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
     SELECT s.last_sequence, s.shared_sequence INTO final, shared
@@ -180,37 +182,47 @@ BEGIN
     END IF;
     last_sequence := final;
     RETURN NEXT;
-    edge := CASE WHEN descending THEN least(coalesce(edge, final + 1), final + 1) ELSE least(coalesce(edge, 0), final) END;
-    IF shared > 0 AND (CASE WHEN descending THEN edge - most <= shared ELSE edge < shared END) THEN
+    IF descending THEN
+        high := least(coalesce(edge - 1, final), final);
+        low := high - most;
+    ELSE
+        low := least(coalesce(edge, 0), final);
+        high := low + most;
+    END IF;
+    IF shared > 0 AND low < shared THEN
         RETURN QUERY
         SELECT NULL::bigint, page.sequence, page.role, page.author, page.parts, page.token_count, page.run_id,
                page.metadata, page.create_time
           FROM (SELECT m.*, sum(m.byte_count) OVER w - m.byte_count AS before
-                  FROM session.read_stretch(tenant, target, CASE WHEN descending THEN edge - most - 1 ELSE edge END,
-                                            CASE WHEN descending THEN edge - 1 ELSE edge + most END) m
+                  FROM session.read_stretch(tenant, target, low, high) m
                 WINDOW w AS (ORDER BY CASE WHEN descending THEN -m.sequence ELSE m.sequence END)) page
          WHERE page.before = 0 OR page.before + page.byte_count <= most_bytes
          ORDER BY CASE WHEN descending THEN -page.sequence ELSE page.sequence END;
-    ELSIF descending THEN
-        RETURN QUERY
-        SELECT NULL::bigint, page.sequence, page.role, page.author, page.parts, page.token_count, page.run_id,
-               page.metadata, page.create_time
-          FROM (SELECT m.*, sum(m.byte_count) OVER (ORDER BY m.sequence DESC) - m.byte_count AS before
+        RETURN;
+    END IF;
+    -- Few pages are too large, and one sum tells which: adding up message by message takes as long as all the rest.
+    IF (SELECT sum(m.byte_count) > most_bytes
+          FROM session.messages m
+         WHERE m.tenant_id = tenant AND m.session_id = target AND m.sequence > low AND m.sequence <= high) THEN
+        SELECT greatest(count(*), 1) INTO most
+          FROM (SELECT sum(m.byte_count) OVER (ORDER BY CASE WHEN descending THEN -m.sequence ELSE m.sequence END)
+                       AS so_far
                   FROM session.messages m
-                 WHERE m.tenant_id = tenant AND m.session_id = target
-                   AND m.sequence < edge AND m.sequence >= edge - most) page
-         WHERE page.before = 0 OR page.before + page.byte_count <= most_bytes
-         ORDER BY page.sequence DESC;
+                 WHERE m.tenant_id = tenant AND m.session_id = target AND m.sequence > low AND m.sequence <= high) page
+         WHERE page.so_far <= most_bytes;
+    END IF;
+    IF descending THEN
+        RETURN QUERY
+        SELECT NULL::bigint, m.sequence, m.role, m.author, m.parts, m.token_count, m.run_id, m.metadata, m.create_time
+          FROM session.messages m
+         WHERE m.tenant_id = tenant AND m.session_id = target AND m.sequence > high - most AND m.sequence <= high
+         ORDER BY m.sequence DESC;
     ELSE
         RETURN QUERY
-        SELECT NULL::bigint, page.sequence, page.role, page.author, page.parts, page.token_count, page.run_id,
-               page.metadata, page.create_time
-          FROM (SELECT m.*, sum(m.byte_count) OVER (ORDER BY m.sequence) - m.byte_count AS before
-                  FROM session.messages m
-                 WHERE m.tenant_id = tenant AND m.session_id = target
-                   AND m.sequence > edge AND m.sequence <= edge + most) page
-         WHERE page.before = 0 OR page.before + page.byte_count <= most_bytes
-         ORDER BY page.sequence;
+        SELECT NULL::bigint, m.sequence, m.role, m.author, m.parts, m.token_count, m.run_id, m.metadata, m.create_time
+          FROM session.messages m
+         WHERE m.tenant_id = tenant AND m.session_id = target AND m.sequence > low AND m.sequence <= low + most
+         ORDER BY m.sequence;
     END IF;
 END $$;
 
