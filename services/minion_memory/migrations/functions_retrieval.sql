@@ -357,6 +357,8 @@ DECLARE
     picked uuid[];
     all_weighed boolean := false;
     hits memory.search_hit[];
+    hit memory.search_hit;
+    filled bigint := 0;
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
     PERFORM memory.require_model(tenant, model);
@@ -460,15 +462,20 @@ BEGIN
             all_weighed := true;
         END IF;
     END LOOP;
-    RETURN QUERY
-        SELECT chosen, counted, filled.place, filled.memory_id, filled.similarity, filled.shares
-          FROM (SELECT hit.*, sum(hit.byte_count) OVER (ORDER BY hit.place) AS filling
-                  FROM (SELECT row_number() OVER ()::integer AS place, one.* FROM unnest(hits) AS one) hit) filled
-         WHERE filled.filling <= greatest(most_bytes, filled.byte_count)
-         ORDER BY filled.place;
-    IF NOT FOUND THEN
-        RETURN QUERY SELECT chosen, counted, NULL::integer, NULL::uuid, NULL::double precision,
-                            NULL::double precision[];
+    -- One by one: for so few rows a running sum in a statement costs more, a twentieth of a walk.
+    plan := chosen;
+    scope_count := counted;
+    FOREACH hit IN ARRAY coalesce(hits, '{}') LOOP
+        filled := filled + hit.byte_count;
+        EXIT WHEN filled > most_bytes AND place IS NOT NULL;
+        place := coalesce(place, 0) + 1;
+        memory_id := hit.memory_id;
+        similarity := hit.similarity;
+        shares := hit.shares;
+        RETURN NEXT;
+    END LOOP;
+    IF place IS NULL THEN
+        RETURN NEXT;
     END IF;
 END $$;
 
