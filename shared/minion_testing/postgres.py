@@ -133,7 +133,7 @@ async def cluster(directory: Path | None = None, *, durable: bool = False) -> As
         place = directory or Path(temporary)
         # The server's own user must get there; it owns nothing but the cluster's folder in it.
         place.chmod(0o755)
-        postgres = EmbeddedPostgres(place / "postgres", settings={} if durable else _QUICK)
+        postgres = EmbeddedPostgres(place / "postgres", settings={"shared_buffers": "1GB"} if durable else _QUICK)
         await asyncio.to_thread(postgres.start)
         try:
             yield PostgresCluster(postgres)
