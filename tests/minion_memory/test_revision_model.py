@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from minion.memory.v1 import memory_pb2
@@ -15,6 +16,7 @@ from uuid_utils.compat import uuid7
 
 from tests.minion_memory.stage import Stub, batch, placed, towards
 
+_BEGIN = Timestamp(seconds=1_700_000_000)
 # What is done next, and with what: a content, or a revision counted from the newest.
 _MOVES = st.lists(
     st.tuples(
@@ -50,7 +52,8 @@ async def test_a_memory_keeps_to_its_model(memories: Stub, moves: list[tuple[str
     last: tuple[pb.UpdateMemoryRequest, pb.UpdateMemoryResponse] | None = None
     for move, content, steps in moves:
         if move == "store" or not states:
-            new = placed(towards(0), agent_id=agent_id, key="k", content=content)
+            # With no time given it would hold from now on: the same text at another time is another state.
+            new = placed(towards(0), agent_id=agent_id, key="k", content=content, valid_from=_BEGIN)
             stored = (await memories.StoreMemories(batch(new, request_id=uuid7()))).results[0]
             if not states or states[-1] != content:
                 states.append(content)
