@@ -52,8 +52,8 @@ async def test_a_memory_keeps_to_its_model(memories: Stub, moves: list[tuple[str
     last: tuple[pb.UpdateMemoryRequest, pb.UpdateMemoryResponse] | None = None
     for move, content, steps in moves:
         if move == "store" or not states:
-            # With no time given it would hold from now on: the same text at another time is another state.
-            new = placed(towards(0), agent_id=agent_id, key="k", content=content, valid_from=_BEGIN)
+            # With no time given it would be of now: the same text at another time is another state.
+            new = placed(towards(0), agent_id=agent_id, key="k", content=content, occur_time=_BEGIN)
             stored = (await memories.StoreMemories(batch(new, request_id=uuid7()))).results[0]
             if not states or states[-1] != content:
                 states.append(content)
