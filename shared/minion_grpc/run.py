@@ -29,6 +29,8 @@ def run(settings_class: type[_S], compose: Compose[_S]) -> NoReturn:
     """
     # Programs are started beside a running gRPC, whose fork handlers crash such a child now and then (1.85.1).
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+    # A handshake that fails is a line of gRPC's own on standard error, where every other line is JSON.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         settings = settings_class.load()
     except SettingsError as fault:
@@ -68,6 +70,7 @@ async def _serve(settings: _S, compose: Compose[_S]) -> int:
                 settings.operations_port,
                 telemetry.registry if settings.metrics_enabled else None,
                 lambda: server.ready,
+                lambda: server.addresses,
             )
             operations.start()
             try:
