@@ -62,8 +62,8 @@ def read(files: TlsFiles) -> Certificates:
     """
     faults: dict[str, str] = {}
     found = {name: _content(getattr(files, name), name, faults) for name in ("certificate", "key", "ca")}
-    chain = _chain("certificate", files.certificate, found["certificate"], faults)
-    _chain("ca", files.ca, found["ca"], faults)
+    chain = _chain(files.certificate, found["certificate"], faults)
+    _try_ca(files.ca, found["ca"], faults)
     key = _private_key(files.key, found["key"], faults)
     if chain:
         _judge(chain, key, files, faults)
@@ -142,14 +142,24 @@ def _content(path: Path | None, name: str, faults: dict[str, str]) -> bytes | No
         return None
 
 
-def _chain(name: str, path: Path | None, content: bytes | None, faults: dict[str, str]) -> list[x509.Certificate]:
+def _chain(path: Path | None, content: bytes | None, faults: dict[str, str]) -> list[x509.Certificate]:
     if content is None:
         return []
     try:
         return x509.load_pem_x509_certificates(content)
     except ValueError:
-        faults[name] = f"holds no certificate in PEM: {path}"
+        faults["certificate"] = f"holds no certificate in PEM: {path}"
         return []
+
+
+def _try_ca(path: Path | None, content: bytes | None, faults: dict[str, str]) -> None:
+    if content is None:
+        return
+    try:
+        # By OpenSSL: cryptography is strict, and systems' files hold certificates that break some rule or other.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=content.decode("ascii", "ignore"))
+    except (ssl.SSLError, ValueError):
+        faults["ca"] = f"holds no certificate in PEM: {path}"
 
 
 def _private_key(path: Path | None, content: bytes | None, faults: dict[str, str]) -> PrivateKeyTypes | None:

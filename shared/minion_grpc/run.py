@@ -29,8 +29,6 @@ def run(settings_class: type[_S], compose: Compose[_S]) -> NoReturn:
     """
     # Programs are started beside a running gRPC, whose fork handlers crash such a child now and then (1.85.1).
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
-    # A handshake that fails is a line of gRPC's own on standard error, where every other line is JSON.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         settings = settings_class.load()
     except SettingsError as fault:

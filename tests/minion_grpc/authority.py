@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -37,6 +38,8 @@ class Issued:
 
 class Authority:
     """A CA; `parent` makes it one between."""
+
+    own: Issued
 
     def __init__(self, name: str = "ca", parent: "Authority | None" = None) -> None:
         self.own = _issue(name, None if parent is None else parent.own, ca=True)
@@ -77,11 +80,11 @@ class Folder:
         """What a client without a certificate needs."""
         return TlsFiles(ca=self.ca)
 
-    def tls(self) -> dict[str, object]:
+    def tls(self) -> dict[str, Any]:
         """The settings of a first listener with TLS."""
         return {"tls_certificate": self.certificate, "tls_key": self.key}
 
-    def mtls(self) -> dict[str, object]:
+    def mtls(self) -> dict[str, Any]:
         """The settings of the second, on a free port."""
         return {
             "mtls_certificate": self.certificate,
