@@ -55,6 +55,14 @@ DEFAULT_PORTS: Final[Mapping[str, int]] = {
 # What a caller's code decides a retry by, and tells a person nothing.
 _FOR_PROGRAMS: Final = frozenset({"outcome", "charged"})
 
+# What gRPC says of a connection that fails, and what a person can do about it.
+_HINTS: Final = (
+    ("handshake failed", "does it speak TLS, with a certificate of the CAs in --ca?"),
+    ("Verification", "its certificate is that of another host"),
+    ("Socket closed", "does it want TLS (--tls), or a certificate of yours (--cert, --key)?"),
+    ("", "is `minion dev` running?"),
+)
+
 _T = TypeVar("_T")
 
 
@@ -204,9 +212,8 @@ def refusal(error: grpc.aio.AioRpcError) -> MinionError:
     """Gives a service's answer in its own words; one that can't be reached is said so, with what to do."""
     reason, message = peer_errors.reason_of(error), error.details() or ""
     if not reason and error.code() is grpc.StatusCode.UNAVAILABLE:
-        return MinionError(
-            f"No service answers there; is `minion dev` running? ({message})", reason="SERVICE_UNREACHABLE"
-        )
+        hint = next(hint for said, hint in _HINTS if said in message)
+        return MinionError(f"No service answers there; {hint} ({message})", reason="SERVICE_UNREACHABLE")
     # What the message leaves to ErrorInfo, such as which id it was, is all that a person has to go by.
     found = peer_errors.metadata_of(error)
     left = [f"{name} {found[name]}" for name in found if name not in _FOR_PROGRAMS and not _told(found[name], message)]
