@@ -11,7 +11,6 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from minion_grpc.certificates import Certificates, RenewedCertificates, TlsFiles
 
-_LOOK_SECONDS: Final = 1.0
 _NOTICE: Final = timedelta(days=7)
 _REMINDER: Final = timedelta(days=1)
 
@@ -37,10 +36,13 @@ class ExpiryGauge:
 class TlsListener:
     """The certificates of one port; with `mtls` it asks clients for theirs, and refuses those that show none.
 
+    `look_seconds` pass between two looks at the files.
+
     Raises CertificatesInvalid when the files don't go together.
     """
 
-    def __init__(self, listening: Listening, files: TlsFiles, gauge: ExpiryGauge) -> None:
+    def __init__(self, listening: Listening, files: TlsFiles, gauge: ExpiryGauge, *, look_seconds: float = 1.0) -> None:
+        self._look_seconds = look_seconds
         self._listening = listening
         self._gauge = gauge
         self._log = structlog.get_logger().bind(listener=listening)
@@ -58,10 +60,10 @@ class TlsListener:
         )
 
     async def watch(self) -> None:
-        """Takes up renewed files within a second or two, for ever, and tells once a day of a near end."""
+        """Takes up renewed files, for ever, and tells once a day of a near end."""
         while True:
             self._record()
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(self._look_seconds)
             if await asyncio.to_thread(self._certificates.look):
                 self._waiting.append(_configuration(self._certificates.current))
                 self._warned = None

@@ -1,6 +1,7 @@
 """Certificates that change while they are used: taken up with no restart and no lost call."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ import grpc
 import pytest
 import structlog
 from minion_grpc import TlsFiles, connect
+from minion_grpc.certificates import RenewedCertificates
+from minion_grpc.listener import ExpiryGauge, TlsListener
+from prometheus_client import CollectorRegistry
 
 from tests.minion_grpc.authority import Authority, Folder, Issued
 from tests.minion_grpc.echo import EchoRequest, EchoServicer
@@ -276,6 +280,35 @@ async def test_a_near_end_is_warned_of_once_and_measured(
             await until(partial(_ends, served, "tls", renewed))
     warnings = [line for line in lines if line["event"] == "certificate ends soon"]
     assert sorted(line["listener"] for line in warnings) == (["mtls", "tls"] if warned else [])
+
+
+async def test_a_near_end_is_not_told_at_each_look(server: Folder, authority: Authority) -> None:
+    server.hold(authority.issue(lifetime=timedelta(days=6)))
+    with structlog.testing.capture_logs() as lines:
+        listener = TlsListener("tls", server.files, ExpiryGauge(CollectorRegistry()), look_seconds=0.01)
+        watch = asyncio.create_task(listener.watch())
+        # Two faults are told by two looks.
+        server.key.write_bytes(b"no key")
+        await until(lambda: "holds no private key" in str(lines))
+        server.key.unlink()
+        await until(lambda: "can't be read" in str(lines))
+        watch.cancel()
+    assert [line["event"] for line in lines].count("certificate ends soon") == 1
+
+
+def test_refused_files_are_read_again_though_they_look_the_same(server: Folder, authority: Authority) -> None:
+    certificates = RenewedCertificates(server.files, "tests")
+    renewed = authority.issue()
+    server.certificate.write_bytes(renewed.pem)
+    assert not certificates.look()
+    before = server.key.stat()
+    # Written within the clock's grain, and of the same length.
+    server.key.write_bytes(renewed.key)
+    os.utime(server.key, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert server.key.stat().st_size == before.st_size
+    assert certificates.look()
+    assert certificates.current.key == renewed.key
+    assert not certificates.look()
 
 
 async def test_a_channel_can_be_closed_with_generations_behind_it(
