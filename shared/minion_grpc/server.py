@@ -264,6 +264,8 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        # Who connects and says nothing holds a socket; the default gives two minutes.
+        ("grpc.server_handshake_timeout_ms", 10_000),
         # Connections age, so that clients behind round robin find new replicas; gRPC adds ± 10 % by itself.
         ("grpc.max_connection_age_ms", 300_000),
         ("grpc.max_connection_age_grace_ms", 70_000),

@@ -197,6 +197,17 @@ async def test_a_taken_port_of_mutual_tls_is_an_error_that_names_it(server: Fold
         assert fault.value.reason == "PORT_UNAVAILABLE"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01"])
+async def test_who_never_ends_a_handshake_is_hung_up_on(server: Folder, said: bytes) -> None:
+    async with serving(**server.tls(), **server.mtls()) as served:
+        host, _, port = served.server.address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(said)
+        assert await asyncio.wait_for(reader.read(), 20) == b""
+        writer.close()
+
+
 @asynccontextmanager
 async def eavesdropping() -> AsyncIterator[tuple[str, bytearray]]:
     """A peer that speaks no TLS, and keeps what it is sent."""
