@@ -3,8 +3,9 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -17,7 +18,7 @@ from minion.session.v1 import session_service_pb2
 from minion.session.v1.session_service_pb2_grpc import SessionServiceStub
 from minion_grpc import TlsFiles, connect
 from minion_testing.postgres import ClonedDatabase
-from minion_testing.serving import SERVICES, Stack, free_ports, serve_all
+from minion_testing.serving import OPERATOR_KEY, SERVICES, Stack, free_ports, serve, serve_all
 from minion_testing.tenants import Tenant, new_tenant
 from uuid_utils.compat import uuid7
 
@@ -60,11 +61,8 @@ async def serving(database: ClonedDatabase, services: Folder, model_cache: str) 
         yield stack
 
 
-async def minion(stack: Stack, tenant: Tenant, *arguments: str, **environ: str) -> tuple[int, str, str]:
-    """Runs a command line against the ports of mutual TLS; gives exit code, output and errors."""
-    addresses = {
-        f"MINION_{service.upper()}_ADDRESS": str(stack[service].server.mtls_address) for service in stack.services
-    }
+async def minion(addresses: Mapping[str, str], *arguments: str, **environ: str) -> tuple[int, str, str]:
+    """Runs a command line against services at these addresses; gives exit code, output and errors."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -73,8 +71,7 @@ async def minion(stack: Stack, tenant: Tenant, *arguments: str, **environ: str) 
         env={
             "PATH": os.environ["PATH"],
             "PYTHONPATH": os.pathsep.join(sys.path),
-            "MINION_API_KEY": tenant.api_key,
-            **addresses,
+            **{f"MINION_{service.upper()}_ADDRESS": address for service, address in addresses.items()},
             **environ,
         },
         stdout=asyncio.subprocess.PIPE,
@@ -130,25 +127,44 @@ async def test_turns_go_through_all_services_while_their_certificates_are_renewe
 async def test_the_command_line_speaks_mutual_tls(
     postgres: ClonedDatabase, services: Folder, person: Folder, model_cache: str
 ) -> None:
+    ca, cert, key = str(person.ca), str(person.certificate), str(person.key)
     async with serving(postgres, services, model_cache) as stack:
         tenant = await new_tenant(stack["registry"])
         async with reaching(stack, "registry", person.files, tenant) as registry:
             await active_agent(registry, "seen")
-        ca, cert, key = str(person.ca), str(person.certificate), str(person.key)
-        given = ("--ca", ca, "--cert", cert, "--key", key)
-        code, output, errors = await minion(stack, tenant, *given, "agents", "list")
+        addresses = {name: str(served.server.mtls_address) for name, served in stack.services.items()}
+        run = partial(minion, addresses, MINION_API_KEY=tenant.api_key)
+        code, output, errors = await run("--ca", ca, "--cert", cert, "--key", key, "agents", "list")
         assert (code, errors) == (0, "")
         assert "seen" in output
         variables = {"MINION_CLIENT_TLS": "true", "MINION_CLIENT_CA": ca}
         shown = {"MINION_CLIENT_CERTIFICATE": cert, "MINION_CLIENT_KEY": key}
-        code, output, errors = await minion(stack, tenant, "agents", "list", **variables, **shown)
+        code, output, errors = await run("agents", "list", **variables, **shown)
         assert (code, errors) == (0, "")
-        for arguments, environ in (((), {}), ((), variables), (("--tls",), {})):
-            code, output, errors = await minion(stack, tenant, *arguments, "agents", "list", **environ)
-            assert (code, output) == (1, "")
-            assert errors.startswith("error: SERVICE_UNREACHABLE: ")
-            assert len(errors.splitlines()) == 1
-        code, output, errors = await minion(stack, tenant, "--cert", cert, "agents", "list")
+        code, output, errors = await run("agents", "list", **variables)
+        assert (code, output) == (1, "")
+        assert "error: SERVICE_UNREACHABLE: No service answers there; does it want TLS (--tls), or a cert" in errors
+        code, output, errors = await run("--cert", cert, "agents", "list")
         assert (code, output) == (1, "")
         assert errors.startswith("error: SETTINGS_INVALID: ")
         assert "MINION_CLIENT_KEY is required beside MINION_CLIENT_CERTIFICATE" in errors
+
+
+async def test_the_command_line_speaks_tls(postgres: ClonedDatabase, services: Folder, tmp_path: Path) -> None:
+    foreign = Authority()
+    other = Folder(tmp_path / "other", foreign.issue(), foreign)
+    async with serve("registry", postgres, **services.tls()) as registry:
+        addresses = {"registry": registry.address}
+        run = partial(minion, addresses, MINION_OPERATOR_KEY=OPERATOR_KEY)
+        code, _, errors = await run("--ca", str(services.ca), "tenants", "create", "over-tls")
+        assert (code, errors) == (0, "")
+        for given, hint in (
+            ((), "does it want TLS (--tls)"),
+            (("--tls",), "with a certificate of the CAs in --ca?"),
+            (("--ca", str(other.ca)), "with a certificate of the CAs in --ca?"),
+        ):
+            code, output, errors = await run(*given, "tenants", "create", "refused")
+            assert (code, output) == (1, "")
+            assert errors.startswith("error: SERVICE_UNREACHABLE: No service answers there; ")
+            assert hint in errors
+            assert len(errors.splitlines()) == 1
