@@ -99,8 +99,14 @@ async def test_a_certificate_of_another_ca_is_refused(server: Folder, tmp_path: 
     other = Folder(tmp_path / "other", foreign.issue(), foreign)
     async with serving(**server.tls()) as served:
         assert await outcome(channel(served, other.ca_alone)) == "UNAVAILABLE"
+        assert served.keys.asked == 0
+
+
+async def test_a_client_that_names_no_ca_takes_the_systems(server: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(**server.tls()) as served:
         assert await outcome(channel(served, TlsFiles())) == "UNAVAILABLE"
-        assert served.servicer.ended == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.ca))
+        assert await outcome(channel(served, TlsFiles())) == "x"
 
 
 async def test_a_certificate_of_another_host_is_refused(server: Folder, authority: Authority) -> None:
