@@ -15,6 +15,8 @@ def main() -> None:
     """Runs the command line of this process and exits: 0 done, 1 refused or failed, 2 used wrongly."""
     # Programs are started beside a running gRPC, whose fork handlers crash such a child now and then (1.85.1).
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+    # Read when gRPC is imported, which commands do: a handshake that fails would be a line of its own beside ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -2,7 +2,9 @@
 
 import importlib
 from collections.abc import Mapping
-from typing import Any, Final
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -25,6 +27,10 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "privileges": ("minion_cli.privileges", "Print which database role may do what."),
     "migrate": ("minion_cli.migrate", "Move the services' database schemas up or down."),
 }
+
+
+# The settings of TLS that this command line gives, by field of ClientSettings; they win over the environment.
+tls_options: ContextVar[Mapping[str, object]] = ContextVar("tls_options", default={})  # noqa: B039 - never written to
 
 
 class _Commands(TyperGroup):
@@ -53,8 +59,17 @@ _app = typer.Typer(
 
 
 @_app.callback()
-def _root() -> None:
-    """Takes no options of its own: each command has its own."""
+def _root(
+    tls: Annotated[bool, typer.Option("--tls", help="Call the services over TLS.")] = False,
+    ca: Annotated[Path | None, typer.Option(help="PEM file of the CAs of their certificates. Means --tls.")] = None,
+    cert: Annotated[Path | None, typer.Option(help="PEM file of a client certificate, for mutual TLS.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file of its key.")] = None,
+) -> None:
+    """Takes how the services are called; all else is a command's own."""
+    given = {"client_ca": ca, "client_certificate": cert, "client_key": key}
+    chosen: dict[str, object] = {name: path for name, path in given.items() if path is not None}
+    # Set even when empty: one process may run several command lines.
+    tls_options.set({**chosen, "client_tls": True} if tls or chosen else {})
 
 
 def command() -> TyperGroup:

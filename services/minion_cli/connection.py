@@ -21,10 +21,12 @@ from minion.registry.v1.tool_service_pb2_grpc import ToolServiceStub
 from minion.session.v1.blob_service_pb2_grpc import BlobServiceStub
 from minion.session.v1.session_service_pb2_grpc import SessionServiceStub
 from minion_errors import FailedPrecondition, MinionError
-from minion_grpc import connect, peer_errors
+from minion_grpc import TlsFiles, connect, peer_errors
 from minion_telemetry import Telemetry, TelemetrySettings
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from minion_cli.application import tls_options
+from minion_cli.client_settings import ClientSettings
 from minion_cli.development.directory import DEFAULT, Directory
 from minion_cli.loading import load
 
@@ -53,6 +55,14 @@ DEFAULT_PORTS: Final[Mapping[str, int]] = {
 # What a caller's code decides a retry by, and tells a person nothing.
 _FOR_PROGRAMS: Final = frozenset({"outcome", "charged"})
 
+# What gRPC says of a connection that fails, and what a person can do about it.
+_HINTS: Final = (
+    ("handshake failed", "does it speak TLS, with a certificate of the CAs in --ca?"),
+    ("Verification", "its certificate is that of another host"),
+    ("Socket closed", "does it want TLS (--tls), or a certificate of yours (--cert, --key)?"),
+    ("", "is `minion dev` running?"),
+)
+
 _T = TypeVar("_T")
 
 
@@ -62,13 +72,15 @@ class Connection:
 
     addresses: Mapping[str, str]
     credential: str
+    tls: TlsFiles | None = None
 
 
 def discover(*, operator: bool = False, environ: Mapping[str, str] | None = None) -> Connection:
     """Finds addresses and credential: `MINION_<SERVICE>_ADDRESS`, `MINION_API_KEY` (for operators
-    `MINION_OPERATOR_KEY`), else what `minion dev` left in `.minion` of the current directory.
+    `MINION_OPERATOR_KEY`), else what `minion dev` left in `.minion` of the current directory. TLS is as the command
+    line says, else as `MINION_CLIENT_TLS` and the variables beside it do.
 
-    Raises FailedPrecondition when there is no credential.
+    Raises FailedPrecondition when there is no credential, or the settings of TLS are wrong.
     """
     environ = os.environ if environ is None else environ
     directory = Directory(DEFAULT)
@@ -88,7 +100,7 @@ def discover(*, operator: bool = False, environ: Mapping[str, str] | None = None
             f"There is no credential: set {variable}, or run `minion dev` in this directory.",
             reason="CREDENTIAL_MISSING",
         )
-    return Connection(addresses, credential)
+    return Connection(addresses, credential, load(ClientSettings, environ, **tls_options.get()).client_files)
 
 
 class Services:
@@ -160,6 +172,7 @@ class Services:
             self._channels[service] = connect(
                 self._connection.addresses[service],
                 telemetry=self._telemetry,
+                tls=self._connection.tls,
                 credential=self._connection.credential,
             )
         return self._channels[service]
@@ -199,9 +212,8 @@ def refusal(error: grpc.aio.AioRpcError) -> MinionError:
     """Gives a service's answer in its own words; one that can't be reached is said so, with what to do."""
     reason, message = peer_errors.reason_of(error), error.details() or ""
     if not reason and error.code() is grpc.StatusCode.UNAVAILABLE:
-        return MinionError(
-            f"No service answers there; is `minion dev` running? ({message})", reason="SERVICE_UNREACHABLE"
-        )
+        hint = next(hint for said, hint in _HINTS if said in message)
+        return MinionError(f"No service answers there; {hint} ({message})", reason="SERVICE_UNREACHABLE")
     # What the message leaves to ErrorInfo, such as which id it was, is all that a person has to go by.
     found = peer_errors.metadata_of(error)
     left = [f"{name} {found[name]}" for name in found if name not in _FOR_PROGRAMS and not _told(found[name], message)]

@@ -9,10 +9,13 @@ from minion_settings import Fault, Settings, SettingsError
 _S = TypeVar("_S", bound=Settings)
 
 
-def load(kind: type[_S], environ: Mapping[str, str] | None = None) -> _S:
-    """Loads settings from the environment; raises FailedPrecondition that lists every fault."""
+def load(kind: type[_S], environ: Mapping[str, str] | None = None, /, **overrides: object) -> _S:
+    """Loads settings from the environment; raises FailedPrecondition that lists every fault.
+
+    `overrides` are values by field, which win.
+    """
     try:
-        return kind.load(environ)
+        return kind.load(environ, **overrides)
     except SettingsError as error:
         raise refused(error.faults) from error
 

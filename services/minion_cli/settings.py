@@ -10,6 +10,7 @@ from minion_session.settings import SessionSettings
 from minion_settings import Settings, env_example
 
 from minion_cli.application import single
+from minion_cli.client_settings import ClientSettings
 
 app = single("Print every setting with its default, as a file for the environment.")
 
@@ -23,5 +24,6 @@ def settings() -> None:
         MemorySettings,
         ActivitySettings,
         GatewaySettings,
+        ClientSettings,
     ]
     sys.stdout.write(env_example(classes))

@@ -70,7 +70,7 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
 
         async def channel(address: str, retryable: tuple[str, ...]) -> grpc.aio.Channel:
             return await held.enter_async_context(
-                connect(address, telemetry=telemetry, tokens=tokens, retryable=retryable)
+                connect(address, telemetry=telemetry, tls=settings.peer_files, tokens=tokens, retryable=retryable)
             )
 
         authenticator = await held.enter_async_context(authenticating(settings, telemetry))

@@ -53,7 +53,13 @@ async def compose(settings: MemorySettings, telemetry: Telemetry) -> AsyncIterat
     tokens = ServiceTokens(key.get_secret_value(), "memory") if key else None
     async with (
         authenticating(settings, telemetry) as authenticator,
-        connect(settings.gateway_address, telemetry=telemetry, tokens=tokens, retryable=RETRYABLE) as gateway,
+        connect(
+            settings.gateway_address,
+            telemetry=telemetry,
+            tls=settings.peer_files,
+            tokens=tokens,
+            retryable=RETRYABLE,
+        ) as gateway,
         await Database.connect(
             settings.app_dsn, schema="memory", settings=settings, telemetry=telemetry, on_connect=prepare
         ) as database,

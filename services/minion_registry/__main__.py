@@ -41,7 +41,13 @@ async def compose(settings: RegistrySettings, telemetry: Telemetry) -> AsyncIter
     tokens = None if key is None else ServiceTokens(key.get_secret_value(), settings.service)
     async with AsyncExitStack() as held:
         activity = await held.enter_async_context(
-            connect(settings.activity_address, telemetry=telemetry, tokens=tokens, retryable=AUDIT_RETRYABLE)
+            connect(
+                settings.activity_address,
+                telemetry=telemetry,
+                tls=settings.peer_files,
+                tokens=tokens,
+                retryable=AUDIT_RETRYABLE,
+            )
         )
         database = await held.enter_async_context(
             await Database.connect(settings.app_dsn, schema="registry", settings=settings, telemetry=telemetry)

@@ -1,5 +1,6 @@
 """Serving and calling: one server interceptor, one client interceptor, one error table, one way to start and stop."""
 
+from minion_grpc.certificates import TlsFiles
 from minion_grpc.channel import connect
 from minion_grpc.interceptor import EXEMPT_PREFIXES
 from minion_grpc.peer_errors import peer_call, translate
@@ -12,6 +13,7 @@ __all__ = [
     "EXEMPT_PREFIXES",
     "Server",
     "ServerSettings",
+    "TlsFiles",
     "connect",
     "peer_call",
     "request_digest",

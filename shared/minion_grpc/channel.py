@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 
 import grpc
 from minion_auth import ServiceTokens
 from minion_telemetry import Telemetry
 
+from minion_grpc.certificates import Certificates, RenewedCertificates, TlsFiles, system_ca
 from minion_grpc.outgoing import Outgoing
+from minion_grpc.renewal import RenewedChannel
 
 KEEPALIVE_MILLISECONDS = 60_000
 KEEPALIVE_TIMEOUT_MILLISECONDS = 20_000
@@ -17,6 +20,7 @@ def connect(
     address: str,
     *,
     telemetry: Telemetry,
+    tls: TlsFiles | None,
     tokens: ServiceTokens | None = None,
     credential: str | None = None,
     retryable: Iterable[str] = (),
@@ -25,14 +29,21 @@ def connect(
     """Opens a channel that balances over all replicas behind `address` and carries trace, deadline and identity on.
 
     Call it on the event loop. It connects by itself when first used, and again after a loss.
+    Over TLS nothing is sent before the peer has shown a certificate of its name, and renewed files are taken up by the
+    calls that begin after them.
 
     Args:
         address: `host:port`, or any gRPC target; a name with several addresses is balanced round robin.
+        tls: the files of TLS (for services their settings' `peer_files`); None speaks plain text. It has no default, so
+            that nobody sends credentials in the clear by leaving it out.
         tokens: makes each call as this service, for the caller in hand.
         credential: makes each call with this API key or operator key instead.
         retryable: full names (`/minion.session.v1.SessionService/GetSession`) of methods that are tried again when the
             peer is UNAVAILABLE: only ones that read, or whose requests always carry a `request_id`.
         max_message_bytes: the largest response that is taken.
+
+    Raises:
+        CertificatesInvalid: the TLS files can't be used.
     """
     options: list[tuple[str, int | str]] = [
         ("grpc.keepalive_time_ms", KEEPALIVE_MILLISECONDS),
@@ -49,7 +60,16 @@ def connect(
         ("grpc.use_local_subchannel_pool", 1),
     ]
     outgoing = Outgoing(telemetry, tokens, credential)
-    return grpc.aio.insecure_channel(address, options=options, interceptors=outgoing.interceptors())
+    interceptors = outgoing.interceptors()
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)
+
+    def open_(found: Certificates) -> grpc.aio.Channel:
+        credentials = grpc.ssl_channel_credentials(found.ca, found.key, found.certificate)
+        return grpc.aio.secure_channel(address, credentials, options=options, interceptors=interceptors)
+
+    files = tls if tls.ca is not None else replace(tls, ca=system_ca())
+    return RenewedChannel(RenewedCertificates(files, f"calls to {address}"), open_)
 
 
 def _service_config(retryable: Iterable[str]) -> str:

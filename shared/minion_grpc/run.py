@@ -69,6 +69,7 @@ async def _serve(settings: _S, compose: Compose[_S]) -> int:
                 settings.operations_port,
                 telemetry.registry if settings.metrics_enabled else None,
                 lambda: server.ready,
+                lambda: server.addresses,
             )
             operations.start()
             try:

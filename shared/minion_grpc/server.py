@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from minion_grpc.call import Surroundings
 from minion_grpc.interceptor import CallInterceptor
+from minion_grpc.listener import ExpiryGauge, TlsListener
 from minion_grpc.metrics import RpcMetrics
 from minion_grpc.settings import ServerSettings
 
@@ -54,6 +55,7 @@ class Server:
         self._around = Surroundings(name, telemetry, authenticator, settings.max_message_bytes)
         # Metrics that are off are counted where nobody looks.
         registry = telemetry.registry if telemetry.metrics_enabled else CollectorRegistry()
+        self._expiry = ExpiryGauge(registry)
         interceptor = CallInterceptor(
             self._around, RpcMetrics(registry), settings.default_deadline_seconds, deadlines or {}
         )
@@ -71,6 +73,7 @@ class Server:
         self._serving = False
         self._stopped: asyncio.Event | None = None
         self._port: int | None = None
+        self._mtls_port: int | None = None
 
     @property
     def ready(self) -> bool:
@@ -87,8 +90,20 @@ class Server:
     @property
     def address(self) -> str:
         """Where clients on this machine reach the server, as `host:port`."""
-        anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}  # noqa: S104 - compared, not bound
-        return _joined(anywhere.get(self._settings.host, self._settings.host), self.port)
+        return self._near(self.port)
+
+    @property
+    def mtls_address(self) -> str | None:
+        """Where they reach it with a certificate of their own; None where no such port is open."""
+        return None if self._mtls_port is None else self._near(self._mtls_port)
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """The open ports by what they speak: `plaintext` or `tls`, and `mtls`; empty before the start."""
+        if self._port is None:
+            return {}
+        first = {"plaintext" if self._settings.tls_files is None else "tls": self.address}
+        return first if self.mtls_address is None else {**first, "mtls": self.mtls_address}
 
     def add(
         self, register: Callable[[Any, grpc.aio.Server], None], servicer: object, service: ServiceDescriptor
@@ -110,29 +125,26 @@ class Server:
         self._drain_hooks.append(hook)
 
     async def start(self) -> int:
-        """Binds the port, begins to serve and to work, and gives the bound port.
+        """Binds the port, and that of mutual TLS, begins to serve and to work, and gives the first bound port.
 
         Raises:
-            Unavailable: the port is taken or not allowed (`PORT_UNAVAILABLE`).
+            Unavailable: a port is taken or not allowed (`PORT_UNAVAILABLE`).
+            CertificatesInvalid: the TLS files can't be used.
         """
-        wanted = _joined(self._settings.host, self._settings.port)
         if self._settings.reflection:
             listed = [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME]
             self._register(
                 reflection_pb2_grpc.add_ServerReflectionServicer_to_server, reflection.aio.ReflectionServicer(listed)
             )
-        try:
-            await _probe(self._settings.host, self._settings.port)
-            self._port = self._server.add_insecure_port(wanted)
-        except (OSError, RuntimeError) as fault:
-            cause = (
-                (fault.strerror or "") if isinstance(fault, OSError) else "it is in use, or no address of this machine"
-            )
-            raise Unavailable(
-                f"The port {wanted} of the service {self.name} can't be opened: {cause}.",
-                reason="PORT_UNAVAILABLE",
-                metadata={"address": wanted},
-            ) from fault
+        listeners: list[TlsListener] = []
+        if self._settings.tls_files is not None:
+            listeners.append(TlsListener("tls", self._settings.tls_files, self._expiry))
+        self._port = await self._open(self._settings.port, *listeners)
+        if self._settings.mtls_files is not None:
+            listeners.append(TlsListener("mtls", self._settings.mtls_files, self._expiry))
+            self._mtls_port = await self._open(self._settings.effective_mtls_port, listeners[-1])
+        for listener in listeners:
+            self.background(listener.watch, name="certificates")
         for service in self._services:
             await self._health.set(service, _SERVING)
         await self._server.start()
@@ -141,7 +153,10 @@ class Server:
             asyncio.create_task(self._supervise(name, worker), name=name) for name, worker in self._workers
         ]
         self._serving = True
-        self._log.info("serving", service=self.name, address=self.address)
+        told = {} if self.mtls_address is None else {"mtls_address": self.mtls_address}
+        self._log.info("serving", service=self.name, address=self.address, **told)
+        if self._settings.is_open_plain_text:
+            self._log.warning("credentials travel in plain text", service=self.name, address=self.address)
         return self._port
 
     async def drain_and_stop(self) -> None:
@@ -171,6 +186,27 @@ class Server:
 
     def _register(self, register: Callable[[Any, grpc.aio.Server], None], servicer: object) -> None:
         register(servicer, cast("grpc.aio.Server", _OneQueue(self._server)))
+
+    async def _open(self, port: int, listener: TlsListener | None = None) -> int:
+        wanted = _joined(self._settings.host, port)
+        try:
+            await _probe(self._settings.host, port)
+            if listener is None:
+                return self._server.add_insecure_port(wanted)
+            return self._server.add_secure_port(wanted, listener.credentials())
+        except (OSError, RuntimeError) as fault:
+            cause = (
+                (fault.strerror or "") if isinstance(fault, OSError) else "it is in use, or no address of this machine"
+            )
+            raise Unavailable(
+                f"The port {wanted} of the service {self.name} can't be opened: {cause}.",
+                reason="PORT_UNAVAILABLE",
+                metadata={"address": wanted},
+            ) from fault
+
+    def _near(self, port: int) -> str:
+        anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}  # noqa: S104 - compared, not bound
+        return _joined(anywhere.get(self._settings.host, self._settings.host), port)
 
     async def _call(self, hook: Callable[[], Awaitable[object]]) -> None:
         try:
@@ -246,6 +282,8 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        # Who connects and says nothing holds a socket; the default gives two minutes.
+        ("grpc.server_handshake_timeout_ms", 10_000),
         # Connections age, so that clients behind round robin find new replicas; gRPC adds ± 10 % by itself.
         ("grpc.max_connection_age_ms", 300_000),
         ("grpc.max_connection_age_grace_ms", 70_000),

@@ -9,8 +9,13 @@ from minion_settings import Fault
 from minion_telemetry.settings import TelemetrySettings
 from pydantic import Field
 
+from minion_grpc.tls_settings import TlsSettings
 
-class ServerSettings(AuthSettings, TelemetrySettings):
+_MTLS_DISTANCE = 100
+_LAST_PORT = 65_535
+
+
+class ServerSettings(AuthSettings, TelemetrySettings, TlsSettings):
     """The gRPC server of a service."""
 
     host: str = Field(default="127.0.0.1", min_length=1, description="Address that the gRPC server listens on.")
@@ -52,6 +57,18 @@ class ServerSettings(AuthSettings, TelemetrySettings):
         description="File descriptor of a pipe from the parent process; when it closes, the service stops.",
     )
 
+    @property
+    def effective_mtls_port(self) -> int:
+        """The port of mutual TLS: the one that is set, else 100 above the first; 0 picks a free one."""
+        if self.mtls_port is not None:
+            return self.mtls_port
+        return self.port + _MTLS_DISTANCE if self.port else 0
+
+    @property
+    def is_open_plain_text(self) -> bool:
+        """Whether credentials may cross a network in plain text, unless something before the service sees to TLS."""
+        return self.tls_certificate is None and not _is_loopback(self.host)
+
     def relations(self) -> Iterator[Fault]:
         """Yields what doesn't go together: open doors off the loopback, `required` with nothing to check by."""
         yield from super().relations()
@@ -61,6 +78,16 @@ class ServerSettings(AuthSettings, TelemetrySettings):
             )
         if self.auth_mode == "required" and self.service_key is None:
             yield Fault(self.variable("service_key"), "is required where the auth mode is required")
+        if self.mtls_certificate is not None:
+            yield from self._port_faults()
+
+    def _port_faults(self) -> Iterator[Fault]:
+        port, variable = self.effective_mtls_port, self.variable("mtls_port")
+        if port > _LAST_PORT:
+            yield Fault(variable, f"is required: {self.variable('port')} + {_MTLS_DISTANCE} is no port")
+        for other in ("port", "operations_port"):
+            if port and port == getattr(self, other):
+                yield Fault(variable, f"is {port}, and so is {self.variable(other)}")
 
 
 def _is_loopback(host: str) -> bool:

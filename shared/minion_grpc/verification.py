@@ -8,12 +8,13 @@ from uuid import UUID
 import grpc
 from minion.registry.v1 import api_key_service_pb2 as pb
 from minion.registry.v1 import api_key_service_pb2_grpc
-from minion_auth import Authenticator, AuthSettings, ServiceTokens, VerifiedKey
+from minion_auth import Authenticator, ServiceTokens, VerifiedKey
 from minion_errors import Unavailable
 from minion_telemetry import Telemetry
 
 from minion_grpc import deadline, peer_errors
 from minion_grpc.channel import connect
+from minion_grpc.settings import ServerSettings
 
 _TIMEOUT_SECONDS = 2.0
 
@@ -60,11 +61,13 @@ class NoKeys:
 
 
 @asynccontextmanager
-async def authenticating(settings: AuthSettings, telemetry: Telemetry) -> AsyncIterator[Authenticator]:
+async def authenticating(settings: ServerSettings, telemetry: Telemetry) -> AsyncIterator[Authenticator]:
     """Gives, for a block, what a service checks its callers with, API keys by asking the registry."""
     if settings.service_key is None:
         yield Authenticator(settings, NoKeys(), None)
         return
     tokens = ServiceTokens(settings.service_key.get_secret_value(), settings.service)
-    async with connect(settings.registry_address, telemetry=telemetry, retryable=RETRYABLE) as channel:
+    async with connect(
+        settings.registry_address, telemetry=telemetry, tls=settings.peer_files, retryable=RETRYABLE
+    ) as channel:
         yield Authenticator(settings, RegistryVerifier(channel, tokens), tokens)

@@ -2,7 +2,7 @@
 
 import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from minion_errors import Unavailable
@@ -13,14 +13,23 @@ from prometheus_client.exposition import choose_encoder
 class OperationsServer:
     """Serves metrics and probes over HTTP from a thread of its own, so that a busy event loop still answers probes.
 
-    `/healthz` says that the process lives, `/readyz` asks `ready` (called from that thread: it must only read flags),
-    `/metrics` writes the registry in the format that the scraper asks for.
+    `/healthz` says that the process lives, `/readyz` asks `ready` (called from that thread: it must only read flags)
+    and lists `addresses` (what is spoken there → `host:port`; called as `ready` is), `/metrics` writes the registry in
+    the format that the scraper asks for.
     """
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry | None, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry | None,
+        ready: Callable[[], bool],
+        addresses: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self._address = (host, port)
         self._registry = registry
         self._ready = ready
+        self._addresses = addresses
         self._http: ThreadingHTTPServer | None = None
         self._thread: threading.Thread | None = None
 
@@ -37,7 +46,7 @@ class OperationsServer:
         """
         host, port = self._address
         try:
-            self._http = _Http(self._address, _handler(self._registry, self._ready))
+            self._http = _Http(self._address, _handler(self._registry, self._ready, self._addresses))
         except OSError as fault:
             cause = "is in use" if fault.errno == errno.EADDRINUSE else f"can't be opened ({fault.strerror})"
             raise Unavailable(
@@ -70,7 +79,9 @@ class _Http(ThreadingHTTPServer):
         """Stays silent: a scraper that hung up is no fault of the service."""
 
 
-def _handler(registry: CollectorRegistry | None, ready: Callable[[], bool]) -> type[BaseHTTPRequestHandler]:
+def _handler(
+    registry: CollectorRegistry | None, ready: Callable[[], bool], addresses: Callable[[], Mapping[str, str]]
+) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = 10
         server_version = "minion"
@@ -84,7 +95,11 @@ def _handler(registry: CollectorRegistry | None, ready: Callable[[], bool]) -> t
                 case "/healthz":
                     self._answer(200, b"ok\n")
                 case "/readyz":
-                    self._answer(*((200, b"ready\n") if ready() else (503, b"not ready\n")))
+                    if not ready():
+                        self._answer(503, b"not ready\n")
+                        return
+                    listed = "".join(f"{spoken} {address}\n" for spoken, address in addresses().items())
+                    self._answer(200, f"ready\n{listed}".encode())
                 case _:
                     self._answer(404, b"not found\n")
 

@@ -55,14 +55,14 @@ class Served:
 
     def channel(self, credential: str | None) -> grpc.aio.Channel:
         """Opens a channel of a client with this API key or operator key; None sends no credential."""
-        return connect(self.address, telemetry=self.telemetry, credential=credential)
+        return connect(self.address, telemetry=self.telemetry, tls=None, credential=credential)
 
     def acting(
         self, tenant_id: UUID | None, *, service: str = "gateway", principal: str | None = "key:test"
     ) -> grpc.aio.Channel:
         """Opens a channel of another service that acts for a tenant."""
         tokens = ActingTokens(service, tenant_id, principal)
-        return connect(self.address, telemetry=self.telemetry, tokens=tokens)
+        return connect(self.address, telemetry=self.telemetry, tls=None, tokens=tokens)
 
     def operator(self) -> grpc.aio.Channel:
         """Opens a channel of an operator."""

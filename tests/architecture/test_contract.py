@@ -25,7 +25,7 @@ _KEYED_OTHERWISE = {
 
 
 # What no client sees: a fault of starting up, and why an attempt of a dead replica has no answer.
-_LOCAL_REASONS = {"PORT_UNAVAILABLE", "REPLICA_LOST", "SCHEMA_NOT_MIGRATED"}
+_LOCAL_REASONS = {"PORT_UNAVAILABLE", "REPLICA_LOST", "SCHEMA_NOT_MIGRATED", "TLS_FILES_INVALID"}
 
 
 def _tests_text() -> str:

@@ -1,6 +1,7 @@
 """The settings of all services, seen together."""
 
 from minion_activity.settings import ActivitySettings
+from minion_cli.client_settings import ClientSettings
 from minion_gateway.settings import GatewaySettings
 from minion_memory.settings import MemorySettings
 from minion_registry.settings import RegistrySettings
@@ -22,5 +23,6 @@ def test_no_service_takes_anothers_settings_for_a_slip_of_the_pen() -> None:
     # What the command line reads.
     names += [f"MINION_{kind.service.upper()}_ADDRESS" for kind in _ALL]
     names += ["MINION_API_KEY", "MINION_ADMIN_DATABASE_URL"]
+    names += [variable for field in ClientSettings.model_fields for variable in variables(ClientSettings, field)]
     for kind in _ALL:
         assert list(unknown(kind, dict.fromkeys(names, ""))) == [], kind

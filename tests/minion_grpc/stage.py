@@ -55,7 +55,9 @@ class Served:
 
     def channel(self, credential: str | None = None) -> grpc.aio.Channel:
         """Opens a plain channel of a client outside the house, with a tenant's key unless another one is given."""
-        return connect(self.server.address, telemetry=self.telemetry, credential=credential or self.keys.issue())
+        return connect(
+            self.server.address, telemetry=self.telemetry, tls=None, credential=credential or self.keys.issue()
+        )
 
     def metrics(self) -> str:
         """Gives the text that /metrics would."""

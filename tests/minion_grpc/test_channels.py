@@ -37,7 +37,11 @@ async def test_a_named_method_is_tried_again_when_the_peer_is_unavailable() -> N
     async with (
         serving(EchoServicer(failing)) as served,
         connect(
-            served.server.address, telemetry=served.telemetry, tokens=served.tokens, retryable=[f"/{SERVICE}/Echo"]
+            served.server.address,
+            telemetry=served.telemetry,
+            tls=None,
+            tokens=served.tokens,
+            retryable=[f"/{SERVICE}/Echo"],
         ) as channel,
     ):
         assert (await stub(channel).Echo(EchoRequest(), timeout=5)).text == "now"
@@ -49,7 +53,11 @@ async def test_tries_come_to_an_end() -> None:
     async with (
         serving(EchoServicer(failing)) as served,
         connect(
-            served.server.address, telemetry=served.telemetry, tokens=served.tokens, retryable=[f"/{SERVICE}/Echo"]
+            served.server.address,
+            telemetry=served.telemetry,
+            tls=None,
+            tokens=served.tokens,
+            retryable=[f"/{SERVICE}/Echo"],
         ) as channel,
         refused(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"),
     ):
@@ -61,7 +69,7 @@ async def test_any_other_method_is_tried_once() -> None:
     failing = Failing(1)
     async with (
         serving(EchoServicer(failing)) as served,
-        connect(served.server.address, telemetry=served.telemetry, tokens=served.tokens) as channel,
+        connect(served.server.address, telemetry=served.telemetry, tls=None, tokens=served.tokens) as channel,
         refused(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"),
     ):
         await stub(channel).Echo(EchoRequest(), timeout=5)
@@ -75,7 +83,7 @@ async def test_a_response_above_the_channels_limit_is_refused() -> None:
     async with (
         serving(EchoServicer(large)) as served,
         connect(
-            served.server.address, telemetry=served.telemetry, tokens=served.tokens, max_message_bytes=50_000
+            served.server.address, telemetry=served.telemetry, tls=None, tokens=served.tokens, max_message_bytes=50_000
         ) as channel,
     ):
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
@@ -86,7 +94,7 @@ async def test_a_response_above_the_channels_limit_is_refused() -> None:
 async def test_ones_own_credential_in_the_metadata_is_kept() -> None:
     async with (
         serving() as served,
-        connect(served.server.address, telemetry=served.telemetry, credential="mnk_wrong") as channel,
+        connect(served.server.address, telemetry=served.telemetry, tls=None, credential="mnk_wrong") as channel,
     ):
         metadata = (("authorization", f"Bearer {served.keys.issue()}"),)
         assert (await stub(channel).Echo(EchoRequest(text="x"), metadata=metadata)).text == "x"

@@ -45,7 +45,7 @@ async def chain(stack: AsyncExitStack, leaf: Leaf, *, opentelemetry: bool) -> Se
     """Runs three servers, each of which calls the next, and gives the first."""
     served = await stack.enter_async_context(serving(EchoServicer(leaf)))
     for _ in range(2):
-        channel = connect(served.server.address, telemetry=served.telemetry, tokens=served.tokens)
+        channel = connect(served.server.address, telemetry=served.telemetry, tls=None, tokens=served.tokens)
         if opentelemetry:
             make: Any = aio_client_interceptors
             theirs = make(tracer_provider=served.telemetry.tracer_provider)

@@ -66,7 +66,7 @@ async def test_a_service_acts_for_the_caller_of_the_call_in_hand() -> None:
     tenant_id = uuid4()
     async with (
         serving(EchoServicer(who)) as served,
-        connect(served.server.address, telemetry=served.telemetry, tokens=served.tokens) as channel,
+        connect(served.server.address, telemetry=served.telemetry, tls=None, tokens=served.tokens) as channel,
     ):
         with acting_as(Identity(CallerKind.TENANT, tenant_id, "key:7")):
             answer = await stub(channel).Echo(EchoRequest())

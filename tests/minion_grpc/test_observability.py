@@ -34,7 +34,7 @@ def written(log: io.BytesIO, event: str) -> list[dict[str, Any]]:
 async def test_one_trace_crosses_all_hops_and_the_log_lines_share_its_id(log: io.BytesIO) -> None:
     async with (
         serving() as leaf,
-        connect(leaf.server.address, telemetry=leaf.telemetry, tokens=leaf.tokens) as to_leaf,
+        connect(leaf.server.address, telemetry=leaf.telemetry, tls=None, tokens=leaf.tokens) as to_leaf,
     ):
 
         async def forward(request: Any, _context: Any) -> str:

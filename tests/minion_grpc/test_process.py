@@ -17,6 +17,7 @@ import pytest
 from minion_auth import ServiceTokens
 from minion_testing.serving import free_ports
 
+from tests.minion_grpc.authority import Authority, Folder
 from tests.minion_grpc.echo import EchoRequest
 from tests.minion_grpc.stage import SERVICE_KEY, stub
 
@@ -114,6 +115,62 @@ async def test_wrong_settings_end_it_with_2_and_all_faults() -> None:
             assert name in errors.decode()
         assert "short" not in errors.decode()
         assert "Traceback" not in errors.decode()
+
+
+async def test_incomplete_tls_ends_it_with_2_and_all_faults(tmp_path: Path) -> None:
+    authority = Authority()
+    folder = Folder(tmp_path, authority.issue(), authority)
+    folder.key.write_bytes(authority.issue().key)
+    environ = {
+        "MINION_TLS_CERTIFICATE": str(folder.certificate),
+        "MINION_TLS_KEY": str(folder.key),
+        "MINION_MTLS_CERTIFICATE": str(folder.ca),
+        "MINION_PEER_CA": str(tmp_path / "gone.crt"),
+    }
+    async with started(environ) as service:
+        _, errors = await asyncio.wait_for(service.process.communicate(), 20)
+        assert service.process.returncode == 2
+        lines = errors.decode().splitlines()
+    assert lines[0] == "The settings have 5 faults:"
+    assert [line.split(":")[0].strip() for line in lines[1:]] == [
+        "MINION_TLS_KEY",
+        "MINION_MTLS_KEY",
+        "MINION_MTLS_CLIENT_CA",
+        "MINION_PEER_CA",
+        "MINION_PEER_CA",
+    ]
+
+
+async def test_both_addresses_are_told_and_a_failed_handshake_leaves_no_line(tmp_path: Path) -> None:
+    authority = Authority()
+    folder = Folder(tmp_path, authority.issue(), authority)
+    settings = {f"MINION_{name.upper()}": str(value) for name, value in {**folder.tls(), **folder.mtls()}.items()}
+    # As a deployment sets it, before gRPC is imported: it writes lines that are no JSON otherwise.
+    async with started({**settings, "GRPC_VERBOSITY": "ERROR"}) as service:
+        line = await service.until("serving")
+        assert line["address"] == f"127.0.0.1:{service.port}"
+        url = f"http://127.0.0.1:{service.operations_port}/readyz"
+        told = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read().decode())
+        assert told == f"ready\ntls {line['address']}\nmtls {line['mtls_address']}\n"
+        metadata = (("authorization", f"Bearer {TOKENS.mint()}"),)
+        for _ in range(2):
+            credentials = grpc.ssl_channel_credentials(
+                authority.own.pem, folder.key.read_bytes(), folder.certificate.read_bytes()
+            )
+            for address in (line["address"], line["mtls_address"]):
+                async with grpc.aio.secure_channel(address, credentials) as channel:
+                    assert await _text(stub(channel).Echo(EchoRequest(text="x"), metadata=metadata, timeout=5))
+            # The second round is made with what the process has taken up by itself.
+            folder.hold(authority.issue())
+            for _ in range(2):
+                await service.until("certificates renewed")
+        async with grpc.aio.insecure_channel(line["address"]) as channel:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await stub(channel).Echo(EchoRequest(), timeout=5)
+        service.process.send_signal(signal.SIGTERM)
+        # Each line until the end is JSON.
+        await service.until("stopped")
+        assert await service.ended() == 0
 
 
 @pytest.mark.parametrize(

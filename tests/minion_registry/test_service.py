@@ -62,7 +62,7 @@ async def test_with_authentication_off_everybody_is_the_development_tenant(postg
 
 async def test_what_the_other_services_verify_keys_by(registry: Served) -> None:
     tenant = await new_tenant(registry)
-    async with connect(registry.address, telemetry=registry.telemetry) as channel:
+    async with connect(registry.address, telemetry=registry.telemetry, tls=None) as channel:
         verifier = RegistryVerifier(channel, ServiceTokens(SERVICE_KEY, "session"))
         verified = await verifier.verify(api_keys.digest(tenant.api_key))
         assert verified is not None

@@ -58,6 +58,15 @@ def test_readiness_follows_the_service(operations: OperationsServer, readiness: 
     assert get(operations, "/readyz") == (200, "ready\n")
 
 
+def test_readiness_lists_addresses(readiness: Readiness) -> None:
+    server = OperationsServer("127.0.0.1", 0, None, readiness, lambda: {"tls": "127.0.0.1:1", "mtls": "127.0.0.1:2"})
+    server.start()
+    assert get(server, "/readyz") == (503, "not ready\n")
+    readiness.ready = True
+    assert get(server, "/readyz") == (200, "ready\ntls 127.0.0.1:1\nmtls 127.0.0.1:2\n")
+    server.stop()
+
+
 def test_nothing_else_is_served(operations: OperationsServer) -> None:
     for path in ("/", "/metrics/..", "/etc/passwd", "/debug"):
         assert get(operations, path)[0] == 404

@@ -2,8 +2,13 @@
 
 from collections.abc import Mapping
 
+from minion_grpc.tls_settings import TlsSettings
+
 from minion_cli.development.directory import Credentials, Directory
 from minion_cli.development.ports import Ports
+
+# One machine's services talk over its loopback, in plain text; TLS would want certificates that nobody has made.
+_TRANSPORT = tuple(f"_{field.upper()}" for field in TlsSettings.__annotations__)
 
 
 def environment(
@@ -32,5 +37,9 @@ def environment(
         stack[f"MINION_{name}_ADDRESS"] = f"127.0.0.1:{pair.rpc}"
         stack[f"MINION_{name}_PORT"] = str(pair.rpc)
         stack[f"MINION_{name}_OPERATIONS_PORT"] = str(pair.operations)
-    given = {name: value for name, value in environ.items() if value}
+    given = {name: value for name, value in environ.items() if value and not _is_transport(name)}
     return {**comfort, **given, **stack}
+
+
+def _is_transport(variable: str) -> bool:
+    return variable.startswith("MINION_") and variable.endswith(_TRANSPORT)

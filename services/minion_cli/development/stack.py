@@ -51,7 +51,7 @@ async def serving(
                 settings.operations_host,
                 settings.operations_port,
                 telemetry.registry if settings.metrics_enabled else None,
-                _readiness(server),
+                *_told(server),
             )
             operations.start()
             running.push_async_callback(asyncio.to_thread, operations.stop)
@@ -61,5 +61,5 @@ async def serving(
         yield telemetries
 
 
-def _readiness(server: Server) -> Callable[[], bool]:
-    return lambda: server.ready
+def _told(server: Server) -> tuple[Callable[[], bool], Callable[[], Mapping[str, str]]]:
+    return lambda: server.ready, lambda: server.addresses

@@ -62,7 +62,9 @@ async def build(
     """Builds extraction; its channels are closed with `held`."""
 
     async def channel(address: str, retryable: tuple[str, ...]) -> grpc.aio.Channel:
-        return await held.enter_async_context(connect(address, telemetry=telemetry, tokens=tokens, retryable=retryable))
+        return await held.enter_async_context(
+            connect(address, telemetry=telemetry, tls=settings.peer_files, tokens=tokens, retryable=retryable)
+        )
 
     sessions = Sessions(await channel(settings.session_address, SESSION_RETRYABLE))
     policies = Policies(Registry(await channel(settings.registry_address, REGISTRY_RETRYABLE)))

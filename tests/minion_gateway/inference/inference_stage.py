@@ -100,7 +100,7 @@ async def serving(cache: Path, **values: Any) -> AsyncIterator[Served]:
     await inference.start()
     await server.start()
     try:
-        channel: grpc.aio.Channel = connect(server.address, telemetry=telemetry, credential=keys.issue())
+        channel: grpc.aio.Channel = connect(server.address, telemetry=telemetry, tls=None, credential=keys.issue())
         async with channel:
             stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
             yield Served(stub, inference, recorded, recording, refusing, telemetry, finished)
