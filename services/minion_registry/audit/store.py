@@ -35,7 +35,8 @@ def _rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
                 "name": entry.name,
                 "start_time": now,
                 "nanoseconds": 0,
-                "agent_id": entry.agent_id,
+                # The driver's own kind of id is none that JSON knows.
+                "agent_id": None if entry.agent_id is None else str(entry.agent_id),
                 "agent_revision": entry.agent_revision,
                 "input": dict(entry.details),
             },
