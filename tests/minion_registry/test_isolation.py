@@ -275,12 +275,28 @@ async def test_agents_are_listed_by_an_index_in_its_order(
     assert "Sort" not in plan, plan
 
 
+@pytest.mark.parametrize("generic", [False, True])
+@pytest.mark.parametrize("filters", [(None, None), ("draft", ["c-7"])])
+async def test_a_search_walks_its_words_newest_first(
+    app: Database, crowd: UUID, filters: tuple[object, object], generic: bool
+) -> None:
+    async with app.transaction(crowd) as transaction:
+        mode = "force_generic_plan" if generic else "force_custom_plan"
+        await transaction.execute(f"SET LOCAL plan_cache_mode = {mode}")
+        place = (2.0, datetime.now(UTC), UUID(int=1))
+        plan = await _plan(transaction, _AGENTS.search_agents, crowd, "a 7", *filters, 1_000, *place, 21)
+    assert re.search(r"Index Only Scan using agent_words_word .*\n.*Index Cond: .*word =", plan), plan
+    assert re.search(r"Index Only Scan using agent_words_pkey .*\n.*agent_id = .*word = ANY", plan), plan
+    assert "Seq Scan" not in plan, plan
+
+
 @pytest.mark.parametrize(
     ("query", "args", "index"),
     [
         (_AGENTS.get_agent, (UUID(int=7),), "agents_pkey"),
         (_AGENTS.get_agent_by_name, ("a-7",), "agents_name_key"),
         (_AGENTS.get_agents, ([UUID(int=7), UUID(int=8)],), "agents_pkey"),
+        (_AGENTS.running_rollout, (UUID(int=7),), "agents_pkey"),
         (_AGENTS.list_agent_revisions, (UUID(int=7), 9, 51), "agent_revisions_pkey"),
         (_AGENTS.get_agent_revisions, (UUID(int=7), [1, 2]), "agent_revisions_pkey"),
         (_TOOLS.get_tools, ([UUID(int=7), UUID(int=8)],), "tools_pkey"),

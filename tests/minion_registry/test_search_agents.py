@@ -135,7 +135,7 @@ HOSTILE = [
     "refund:* & !poet",
     "the of and",
     " \t\n ,",
-    "𝕏" * 500,
+    "日" * 500,
     "x" * 500,
     " ".join(chr(97 + number % 26) + str(number) for number in range(100)),
     "%_\\%",
