@@ -150,4 +150,4 @@ def test_an_address_that_is_none_is_refused_at_the_start(url: str) -> None:
                 "MINION_DATABASE_URL": "postgresql://localhost/minion",
             }
         )
-    assert [fault.variable for fault in raised.value.faults] == ["MINION_REGISTRY_A2A_URL"]
+    assert [fault.variable for fault in raised.value.faults] == [RegistrySettings.variable("a2a_url")]
