@@ -2,23 +2,25 @@
 
 from pathlib import Path
 from typing import Annotated, Any
-from uuid import UUID
 
 import typer
 import yaml
-from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.json_format import Parse, ParseDict, ParseError
+from google.protobuf.struct_pb2 import Struct
 from minion.registry.v1 import agent_pb2, agent_service_pb2, tool_pb2, tool_service_pb2
 from uuid_utils.compat import uuid7
 
-from minion_cli import output
+from minion_cli import agent_apply, output
 from minion_cli.application import group
 from minion_cli.connection import Services, call
+from minion_cli.finding import is_id
 from minion_cli.output import Column, Format, FormatOption, LimitOption
 from minion_cli.paging import take
 
 app = group("Agents: what runs are driven by.")
 
 AgentArgument = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name or id.")]
+agent_apply.register(app)
 EtagOption = Annotated[str, typer.Option("--etag", help="Only if the agent is still as it was read with this etag.")]
 
 _COLUMNS = (
@@ -29,6 +31,22 @@ _COLUMNS = (
     Column("MODEL", lambda agent: agent.llm.model or "(default)"),
     Column("AGENT ID", lambda agent: agent.agent_id),
     Column("UPDATED (UTC)", lambda agent: output.time_text(agent.update_time)),
+)
+_HIT_COLUMNS = (
+    Column("SCORE", lambda hit: f"{hit.score:.3f}", right=True),
+    Column("NAME", lambda hit: hit.agent.name),
+    Column("STATUS", lambda hit: output.enum_text(agent_pb2.AgentStatus, hit.agent.status)),
+    Column("AGENT ID", lambda hit: hit.agent.agent_id),
+    Column("CAPABILITIES", lambda hit: ", ".join(hit.agent.capabilities), wide=True),
+    Column("DESCRIPTION", lambda hit: hit.agent.description, wide=True),
+)
+_REVISION_COLUMNS = (
+    Column("REVISION", lambda agent: str(agent.revision), right=True),
+    Column("IS", lambda agent: _standing(agent)),  # noqa: PLW0108 - it stands below
+    Column("NAME", lambda agent: agent.name),
+    Column("MODEL", lambda agent: agent.llm.model or "(default)"),
+    Column("MADE (UTC)", lambda agent: output.time_text(agent.update_time)),
+    Column("INSTRUCTIONS", lambda agent: agent.instructions, wide=True),
 )
 _TOOL_COLUMNS = (
     Column("NAME", lambda bound: bound.tool.name),
@@ -45,6 +63,7 @@ def list_(
     behavior: Annotated[str, typer.Option(help="Only agents of this behaviour type.")] = "",
     capability: Annotated[str, typer.Option(help="Only agents that name this capability.")] = "",
     label: Annotated[list[str] | None, typer.Option(help="Only agents with this key=value label; repeatable.")] = None,
+    metadata: Annotated[str, typer.Option(help="Only agents whose metadata holds all of this JSON object.")] = "{}",
     limit: LimitOption = 50,
     form: FormatOption = Format.TABLE,
 ) -> None:
@@ -54,6 +73,7 @@ def list_(
         behavior_type=behavior,
         capability=capability,
         labels=_labels(label or []),
+        metadata=_json(metadata),
     )
     agents = call(lambda services: take(services.agents.ListAgents, request, "agents", agent_pb2.Agent, limit))
     output.show_list(agents, _COLUMNS, form)
@@ -149,6 +169,63 @@ def archive(agent: AgentArgument, etag: EtagOption = "", form: FormatOption = Fo
 
 
 @app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="Words to look for in names, capabilities and descriptions.")] = "",
+    capability: Annotated[list[str] | None, typer.Option(help="A capability that it must name; repeatable.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only these: draft, active, inactive or archived.")] = None,
+    limit: LimitOption = 20,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Find agents by what they can do, those that fit best first."""
+    request = agent_service_pb2.SearchAgentsRequest(
+        query=query, capabilities=capability or [], status=output.enum_value(agent_pb2.AgentStatus, status, "--status")
+    )
+    hits = call(lambda services: take(services.agents.SearchAgents, request, "hits", agent_pb2.AgentHit, limit))
+    output.show_list(hits, _HIT_COLUMNS, form)
+
+
+@app.command()
+def card(agent: AgentArgument) -> None:
+    """Print an active agent's A2A card, as JSON."""
+    named = agent_service_pb2.GetAgentCardRequest(**{"agent_id" if is_id(agent) else "name": agent})
+
+    async def work(services: Services) -> object:
+        return output.plain((await services.agents.GetAgentCard(named)).card)
+
+    output.dump(call(work), Format.JSON)
+
+
+@app.command()
+def revisions(agent: AgentArgument, limit: LimitOption = 50, form: FormatOption = Format.TABLE) -> None:
+    """List an agent's revisions, staged ones included, newest first."""
+
+    async def work(services: Services) -> list[agent_pb2.Agent]:
+        request = agent_service_pb2.ListAgentRevisionsRequest(agent_id=(await find_agent(services, agent)).agent_id)
+        return await take(services.agents.ListAgentRevisions, request, "revisions", agent_pb2.Agent, limit)
+
+    output.show_list(call(work), _REVISION_COLUMNS, form)
+
+
+@app.command()
+def rollback(
+    agent: AgentArgument,
+    revision: Annotated[int, typer.Argument(help="The revision whose contents come back.", min=1)],
+    etag: EtagOption = "",
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Make a new live revision with the contents of an earlier one."""
+
+    async def work(services: Services) -> agent_pb2.Agent:
+        found = await find_agent(services, agent)
+        request = agent_service_pb2.RollbackAgentRequest(
+            agent_id=found.agent_id, revision=revision, etag=etag, request_id=str(uuid7())
+        )
+        return (await services.agents.RollbackAgent(request)).agent
+
+    output.show_one(call(work), form)
+
+
+@app.command()
 def tools(agent: AgentArgument, limit: LimitOption = 128, form: FormatOption = Format.TABLE) -> None:
     """List the tools that an agent may call."""
 
@@ -170,13 +247,10 @@ async def find_agent(services: Services, name_or_id: str, revision: int = 0) -> 
     return (await services.agents.GetAgent(request)).agent
 
 
-def is_id(text: str) -> bool:
-    """Tells an id from a name; a name can't have the form of a UUID that starts with a digit, and few others do."""
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return len(text) == 36
+def _standing(agent: agent_pb2.Agent) -> str:
+    if agent.revision == agent.live_revision:
+        return "live"
+    return "newest" if agent.revision == agent.latest_revision else ""
 
 
 async def _activate(services: Services, agent_id: str, etag: str) -> agent_pb2.Agent:
@@ -185,7 +259,9 @@ async def _activate(services: Services, agent_id: str, etag: str) -> agent_pb2.A
 
 
 def _tool_named(text: str) -> tool_service_pb2.GetToolRequest:
-    return tool_service_pb2.GetToolRequest(**{"tool_id" if is_id(text) else "name": text})
+    if is_id(text):
+        return tool_service_pb2.GetToolRequest(tool_id=text)
+    return tool_service_pb2.GetToolRequest(name=text)
 
 
 def _labels(pairs: list[str]) -> dict[str, str]:
@@ -196,6 +272,13 @@ def _labels(pairs: list[str]) -> dict[str, str]:
             raise typer.BadParameter(f"{pair!r} is not key=value.", param_hint="--label")
         labels[key] = value
     return labels
+
+
+def _json(text: str) -> Struct:
+    try:
+        return Parse(text, Struct())
+    except ParseError as fault:
+        raise typer.BadParameter(f"is no JSON object: {output.one_line(str(fault))}", param_hint="--metadata") from None
 
 
 def from_file(path: Path) -> agent_pb2.Agent:

@@ -35,8 +35,8 @@ class RegistrySettings(ServerSettings, DatabaseSettings):
     a2a_url: str = Field(
         default="",
         max_length=2_000,
-        description="Where clients reach an agent by A2A, as https://agents.example/a2a/{agent_id}, for its card. Empty: "
-        "cards name no interface.",
+        description="Where clients reach an agent by A2A, as https://agents.example/a2a/{agent_id}, for its card. "
+        "Empty: cards name no interface.",
     )
 
     def relations(self) -> Iterator[Fault]:

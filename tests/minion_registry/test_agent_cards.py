@@ -5,7 +5,7 @@ from typing import Any
 import grpc
 import pytest
 from a2a.types import a2a_pb2
-from google.api import field_behavior_pb2
+from google.api import field_behavior_pb2  # type: ignore[import-untyped]
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
 from minion.registry.v1 import agent_pb2

@@ -208,7 +208,7 @@ async def listed(caller: Caller, metadata: dict[str, Any], **filters: object) ->
             return found
 
 
-METADATA = [
+METADATA: list[tuple[dict[str, Any], str]] = [
     ({"team": "blue"}, "cba"),
     ({"team": "red"}, "d"),
     ({"team": "blue", "size": 3}, "ba"),

@@ -1,6 +1,7 @@
 """UpdateAgent that stages, RollbackAgent, and what a rollout under way holds back."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 from uuid import UUID, uuid4
 
 import grpc
@@ -185,7 +186,7 @@ async def test_a_rollout_holds_the_live_revision(tenant: Caller, app: Database) 
     await begin_rollout(app, tenant, made.agent_id, rollout_id)
     running = await tenant.get(made.agent_id)
     assert running.etag != made.etag
-    refusals = (
+    refusals: tuple[Callable[[], Awaitable[object]], ...] = (
         lambda: update(tenant, made.agent_id, request={}, instructions="2"),
         lambda: roll_back(tenant, made.agent_id, 1),
         lambda: tenant.archive(made.agent_id),
@@ -255,7 +256,7 @@ async def test_a_revision_that_cannot_be_live_is_refused(tenant: Caller, app: Da
 
 
 async def test_watchers_are_told(tenant: Caller, app: Database) -> None:
-    call = tenant.agents.WatchAgents(pb.WatchAgentsRequest())
+    call: Any = tenant.agents.WatchAgents(pb.WatchAgentsRequest())
     try:
         assert (await call.read()).kind == agent_pb2.AGENT_CHANGE_KIND_SYNCED
         made = await tenant.create()
