@@ -109,6 +109,12 @@ def _asked() -> list[tuple[str, str, Message, int]]:
             pb.SearchAgentsRequest(query="customer refunds", page_size=20),
             20,
         ),
+        (
+            "search of agents by a word of 2 in 100",
+            "SearchAgents",
+            pb.SearchAgentsRequest(query="7", page_size=20),
+            20,
+        ),
         ("search of agents by a word of 20", "SearchAgents", pb.SearchAgentsRequest(query="odd", page_size=20), 20),
     ]
 

@@ -241,36 +241,33 @@ SELECT leaf FROM registry.metadata_leaves($1) leaf ORDER BY leaf;
 -- name: search_agents
 -- What a page of the agents may hold that have any word of a text ($2), before a place in the order of their scores.
 --
--- The newest $5 that fit are weighed. Of n words an agent with k gets more than k - 1 and at most k n-ths: the more of
+-- The newest $5 that fit are weighed: whoever is among them is among the newest $5 of each word that it has, so that the
+-- words' lists tell all of its words. Of n words an agent with k gets more than k - 1 and at most k n-ths: the more of
 -- them the better, and among equals those whose words weigh more (10 at most). Whole numbers until the end, so that a
 -- score is the same on every page.
 WITH asked AS MATERIALIZED (
-    SELECT array_agg(word) AS words, count(*) AS number
-      FROM (SELECT word FROM unnest(tsvector_to_array(to_tsvector('english', $2))) AS word
-             ORDER BY length(word) DESC, word LIMIT 32) longest
-), candidates AS MATERIALIZED (
-    SELECT DISTINCT near.agent_id, near.agent_create_time
-      FROM asked, unnest(asked.words) AS asked_word CROSS JOIN LATERAL (
-           SELECT w.agent_id, w.agent_create_time
+    SELECT word, count(*) OVER () AS number
+      FROM unnest(tsvector_to_array(to_tsvector('english', $2))) AS word
+     ORDER BY length(word) DESC, word LIMIT 32
+), weighed AS MATERIALIZED (
+    SELECT near.agent_id, near.agent_create_time AS create_time,
+           (10 * count(*) * (count(*) - 1) + sum(near.weight))::double precision
+           / (10 * count(*) * least(min(asked.number), 32)) AS score
+      FROM asked CROSS JOIN LATERAL (
+           SELECT w.agent_id, w.agent_create_time, w.weight
              FROM registry.agent_words w
-            WHERE w.tenant_id = $1 AND w.word = asked_word
+            WHERE w.tenant_id = $1 AND w.word = asked.word
               AND ($3::text IS NULL AND $4::text[] IS NULL
                    OR EXISTS (SELECT FROM registry.agents a
                                WHERE a.tenant_id = $1 AND a.agent_id = w.agent_id
                                  AND ($3::text IS NULL OR a.status = $3)
                                  AND ($4::text[] IS NULL OR a.capabilities @> $4) OFFSET 0))
             ORDER BY w.agent_create_time DESC, w.agent_id DESC LIMIT $5) near
+     GROUP BY near.agent_id, near.agent_create_time
      ORDER BY near.agent_create_time DESC, near.agent_id DESC LIMIT $5
-), weighed AS (
-    SELECT c.agent_id, c.agent_create_time AS create_time, met.score
-      FROM asked, candidates c CROSS JOIN LATERAL (
-           SELECT (10 * count(*) * (count(*) - 1) + sum(w.weight))::double precision
-                  / (10 * count(*) * asked.number) AS score
-             FROM registry.agent_words w
-            WHERE w.tenant_id = $1 AND w.agent_id = c.agent_id AND w.word = ANY (asked.words)) met
 )
-SELECT weighed.agent_id, weighed.create_time, weighed.score, a.wire_bytes
+SELECT best.agent_id, best.create_time, best.score, a.wire_bytes
   FROM (SELECT * FROM weighed WHERE (score, create_time, agent_id) < ($6, $7, $8)
-         ORDER BY score DESC, create_time DESC, agent_id DESC LIMIT $9) weighed
-  JOIN registry.agents a ON a.tenant_id = $1 AND a.agent_id = weighed.agent_id
- ORDER BY weighed.score DESC, weighed.create_time DESC, weighed.agent_id DESC;
+         ORDER BY score DESC, create_time DESC, agent_id DESC LIMIT $9) best
+  JOIN registry.agents a ON a.tenant_id = $1 AND a.agent_id = best.agent_id
+ ORDER BY best.score DESC, best.create_time DESC, best.agent_id DESC;

@@ -37,11 +37,11 @@ CREATE TABLE registry.agent_words (
     word              text COLLATE "C" NOT NULL,
     weight            smallint         NOT NULL,
     agent_create_time timestamptz      NOT NULL,
-    PRIMARY KEY (tenant_id, agent_id, word) INCLUDE (weight),
+    PRIMARY KEY (tenant_id, agent_id, word),
     FOREIGN KEY (tenant_id, agent_id) REFERENCES registry.agents ON DELETE CASCADE
 );
 CREATE INDEX agent_words_word
-    ON registry.agent_words (tenant_id, word, agent_create_time DESC, agent_id DESC);
+    ON registry.agent_words (tenant_id, word, agent_create_time DESC, agent_id DESC) INCLUDE (weight);
 
 DO $$
 DECLARE
