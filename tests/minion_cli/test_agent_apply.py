@@ -247,6 +247,21 @@ async def test_changes_are_staged(terminal: Terminal) -> None:
     assert [line.split()[:2] for line in listed.splitlines()[1:]] == [["3", "newest"], ["2", "support"], ["1", "live"]]
 
 
+async def test_a_change_of_a_tool_is_shown_with_the_binding_that_it_blocks(terminal: Terminal) -> None:
+    terminal.write(BOTH)
+    await terminal.apply("--yes")
+    terminal.write(BOTH.replace("Tells the time.", "Tells the time of a zone."))
+    assert (await terminal.apply("--dry-run", "--exit-code", code=1)).splitlines() == [
+        "tool now: update",
+        '  description: "Tells the time." -> "Tells the time of a zone."',
+        "agent support: update",
+        '  tools.now: "bound as it was" -> "bound as it is"',
+    ]
+    terminal.write(SUPPORT.replace("name: now", "name: unheard_of"))
+    _, err = await terminal.run("agents", "apply", "-f", "agents.yaml", "--dry-run", code=2)
+    assert "document 1: there is no tool unheard_of, and none is described" in err
+
+
 async def test_nobody_is_there_to_be_asked(terminal: Terminal) -> None:
     terminal.write(BOTH)
     _, err = await terminal.run("agents", "apply", "-f", "agents.yaml", code=2)
