@@ -10,7 +10,7 @@ from minion.registry.v1 import agent_pb2, agent_service_pb2
 from minion_cli import agent_files, agent_plan, output
 from minion_cli.agent_plan import Plan
 from minion_cli.connection import Services, call
-from minion_cli.finding import is_id
+from minion_cli.finding import find_agent
 from minion_cli.output import Format, FormatOption
 from minion_cli.paging import take
 
@@ -58,7 +58,7 @@ def export(
         agents: list[dict[str, Any]] = []
         bound: dict[str, dict[str, Any]] = {}
         for name in agent:
-            found = (await services.agents.GetAgent(_named(name))).agent
+            found = await find_agent(services, name)
             request = agent_service_pb2.ListAgentToolsRequest(agent_id=found.agent_id)
             listed = await take(
                 services.agents.ListAgentTools, request, "agent_tools", agent_pb2.AgentTool, _MOST_TOOLS
@@ -68,12 +68,6 @@ def export(
         return [*bound.values(), *agents]
 
     print(agent_files.write(call(work)), end="")
-
-
-def _named(name_or_id: str) -> agent_service_pb2.GetAgentRequest:
-    if is_id(name_or_id):
-        return agent_service_pb2.GetAgentRequest(agent_id=name_or_id)
-    return agent_service_pb2.GetAgentRequest(name=name_or_id)
 
 
 def _show(plan: Plan, form: Format) -> None:

@@ -10,17 +10,18 @@ from google.protobuf.struct_pb2 import Struct
 from minion.registry.v1 import agent_pb2, agent_service_pb2, tool_pb2, tool_service_pb2
 from uuid_utils.compat import uuid7
 
-from minion_cli import agent_apply, output
+from minion_cli import agent_apply, agent_finding, output
 from minion_cli.application import group
 from minion_cli.connection import Services, call
-from minion_cli.finding import is_id
+from minion_cli.finding import find_agent, is_id
 from minion_cli.output import Column, Format, FormatOption, LimitOption
 from minion_cli.paging import take
 
 app = group("Agents: what runs are driven by.")
+for _part in (agent_apply, agent_finding):
+    _part.register(app)
 
 AgentArgument = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name or id.")]
-agent_apply.register(app)
 EtagOption = Annotated[str, typer.Option("--etag", help="Only if the agent is still as it was read with this etag.")]
 
 _COLUMNS = (
@@ -31,22 +32,6 @@ _COLUMNS = (
     Column("MODEL", lambda agent: agent.llm.model or "(default)"),
     Column("AGENT ID", lambda agent: agent.agent_id),
     Column("UPDATED (UTC)", lambda agent: output.time_text(agent.update_time)),
-)
-_HIT_COLUMNS = (
-    Column("SCORE", lambda hit: f"{hit.score:.3f}", right=True),
-    Column("NAME", lambda hit: hit.agent.name),
-    Column("STATUS", lambda hit: output.enum_text(agent_pb2.AgentStatus, hit.agent.status)),
-    Column("AGENT ID", lambda hit: hit.agent.agent_id),
-    Column("CAPABILITIES", lambda hit: ", ".join(hit.agent.capabilities), wide=True),
-    Column("DESCRIPTION", lambda hit: hit.agent.description, wide=True),
-)
-_REVISION_COLUMNS = (
-    Column("REVISION", lambda agent: str(agent.revision), right=True),
-    Column("IS", lambda agent: _standing(agent)),  # noqa: PLW0108 - it stands below
-    Column("NAME", lambda agent: agent.name),
-    Column("MODEL", lambda agent: agent.llm.model or "(default)"),
-    Column("MADE (UTC)", lambda agent: output.time_text(agent.update_time)),
-    Column("INSTRUCTIONS", lambda agent: agent.instructions, wide=True),
 )
 _TOOL_COLUMNS = (
     Column("NAME", lambda bound: bound.tool.name),
@@ -169,63 +154,6 @@ def archive(agent: AgentArgument, etag: EtagOption = "", form: FormatOption = Fo
 
 
 @app.command()
-def search(
-    query: Annotated[str, typer.Argument(help="Words to look for in names, capabilities and descriptions.")] = "",
-    capability: Annotated[list[str] | None, typer.Option(help="A capability that it must name; repeatable.")] = None,
-    status: Annotated[str | None, typer.Option(help="Only these: draft, active, inactive or archived.")] = None,
-    limit: LimitOption = 20,
-    form: FormatOption = Format.TABLE,
-) -> None:
-    """Find agents by what they can do, those that fit best first."""
-    request = agent_service_pb2.SearchAgentsRequest(
-        query=query, capabilities=capability or [], status=output.enum_value(agent_pb2.AgentStatus, status, "--status")
-    )
-    hits = call(lambda services: take(services.agents.SearchAgents, request, "hits", agent_pb2.AgentHit, limit))
-    output.show_list(hits, _HIT_COLUMNS, form)
-
-
-@app.command()
-def card(agent: AgentArgument) -> None:
-    """Print an active agent's A2A card, as JSON."""
-    named = agent_service_pb2.GetAgentCardRequest(**{"agent_id" if is_id(agent) else "name": agent})
-
-    async def work(services: Services) -> object:
-        return output.plain((await services.agents.GetAgentCard(named)).card)
-
-    output.dump(call(work), Format.JSON)
-
-
-@app.command()
-def revisions(agent: AgentArgument, limit: LimitOption = 50, form: FormatOption = Format.TABLE) -> None:
-    """List an agent's revisions, staged ones included, newest first."""
-
-    async def work(services: Services) -> list[agent_pb2.Agent]:
-        request = agent_service_pb2.ListAgentRevisionsRequest(agent_id=(await find_agent(services, agent)).agent_id)
-        return await take(services.agents.ListAgentRevisions, request, "revisions", agent_pb2.Agent, limit)
-
-    output.show_list(call(work), _REVISION_COLUMNS, form)
-
-
-@app.command()
-def rollback(
-    agent: AgentArgument,
-    revision: Annotated[int, typer.Argument(help="The revision whose contents come back.", min=1)],
-    etag: EtagOption = "",
-    form: FormatOption = Format.TABLE,
-) -> None:
-    """Make a new live revision with the contents of an earlier one."""
-
-    async def work(services: Services) -> agent_pb2.Agent:
-        found = await find_agent(services, agent)
-        request = agent_service_pb2.RollbackAgentRequest(
-            agent_id=found.agent_id, revision=revision, etag=etag, request_id=str(uuid7())
-        )
-        return (await services.agents.RollbackAgent(request)).agent
-
-    output.show_one(call(work), form)
-
-
-@app.command()
 def tools(agent: AgentArgument, limit: LimitOption = 128, form: FormatOption = Format.TABLE) -> None:
     """List the tools that an agent may call."""
 
@@ -235,22 +163,6 @@ def tools(agent: AgentArgument, limit: LimitOption = 128, form: FormatOption = F
         return await take(services.agents.ListAgentTools, request, "agent_tools", agent_pb2.AgentTool, limit)
 
     output.show_list(call(work), _TOOL_COLUMNS, form)
-
-
-async def find_agent(services: Services, name_or_id: str, revision: int = 0) -> agent_pb2.Agent:
-    """Gets an agent by whichever of name and id is given; a UUID is an id, anything else a name."""
-    request = agent_service_pb2.GetAgentRequest(revision=revision)
-    if is_id(name_or_id):
-        request.agent_id = name_or_id
-    else:
-        request.name = name_or_id
-    return (await services.agents.GetAgent(request)).agent
-
-
-def _standing(agent: agent_pb2.Agent) -> str:
-    if agent.revision == agent.live_revision:
-        return "live"
-    return "newest" if agent.revision == agent.latest_revision else ""
 
 
 async def _activate(services: Services, agent_id: str, etag: str) -> agent_pb2.Agent:

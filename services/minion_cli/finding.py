@@ -1,4 +1,4 @@
-"""Tells ids from names, and looks for what may not be there."""
+"""Finds agents and tools by id or name; tells what isn't there from what fails."""
 
 from uuid import UUID
 
@@ -6,6 +6,16 @@ import grpc
 from minion.registry.v1 import agent_pb2, agent_service_pb2, tool_pb2, tool_service_pb2
 
 from minion_cli.connection import Services
+
+
+async def find_agent(services: Services, name_or_id: str, revision: int = 0) -> agent_pb2.Agent:
+    """Gets an agent by whichever of name and id is given; a UUID is an id, anything else a name."""
+    request = agent_service_pb2.GetAgentRequest(revision=revision)
+    if is_id(name_or_id):
+        request.agent_id = name_or_id
+    else:
+        request.name = name_or_id
+    return (await services.agents.GetAgent(request)).agent
 
 
 def is_id(text: str) -> bool:
