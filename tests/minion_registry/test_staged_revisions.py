@@ -248,7 +248,10 @@ async def test_a_revision_that_cannot_be_live_is_refused(tenant: Caller, app: Da
             await store.make_live(transaction, tenant_id, agent_id, 3)
     with pytest.raises(AlreadyExists):
         async with app.transaction(tenant_id) as transaction:
-            await store.make_live(transaction, tenant_id, agent_id, 1)
+            await store.make_live(transaction, tenant_id, agent_id, 1, renames=True)
+    # A rollout never renames an agent, so that no name can be in its way.
+    async with app.transaction(tenant_id) as transaction:
+        assert (await store.make_live(transaction, tenant_id, agent_id, 1)).contents.name == "two"
     await tenant.archive(made.agent_id)
     with pytest.raises(FailedPrecondition):
         async with app.transaction(tenant_id) as transaction:

@@ -45,10 +45,11 @@ WITH agent AS (
 INSERT INTO registry.changes (tenant_id, resource_id, kind) SELECT tenant_id, agent_id, 'updated' FROM agent;
 
 -- name: make_live
--- Makes a revision the live one, and brings labels, capabilities and feed along. A trigger does the same for metadata
--- and words.
+-- Makes a revision the live one, with its name where $4 says so, and brings labels, capabilities and feed along. A
+-- trigger does the same for metadata and words.
 WITH agent AS (
-    UPDATE registry.agents a SET name = r.name, display_name = r.display_name, description = r.description,
+    UPDATE registry.agents a SET name = CASE WHEN $4 THEN r.name ELSE a.name END,
+        display_name = r.display_name, description = r.description,
         behavior_type = r.behavior_type, instructions = r.instructions, llm = r.llm, capabilities = r.capabilities,
         behavior = r.behavior, metadata = r.metadata, labels = r.labels, revision = r.revision,
         latest_revision = greatest(a.latest_revision, r.revision), version = a.version + 1

@@ -57,7 +57,7 @@ class AgentStore:
     async def update(self, transaction: Transaction, tenant_id: UUID, agent_id: UUID, contents: AgentContents) -> Agent:
         """Replaces the contents of a locked agent by a new revision. Raises AlreadyExists (AGENT_NAME_TAKEN)."""
         number = await self._add(transaction, tenant_id, agent_id, contents)
-        return await self.make_live(transaction, tenant_id, agent_id, number)
+        return await self.make_live(transaction, tenant_id, agent_id, number, renames=True)
 
     async def stage(self, transaction: Transaction, tenant_id: UUID, agent_id: UUID, contents: AgentContents) -> Agent:
         """Keeps contents as a new revision of a locked agent, whose live one goes on; returns it in the new one."""
@@ -65,14 +65,16 @@ class AgentStore:
         await transaction.execute(_QUERIES.stage_revision, tenant_id, agent_id, number)
         return await self.get_revision(transaction, tenant_id, agent_id, number)
 
-    async def make_live(self, transaction: Transaction, tenant_id: UUID, agent_id: UUID, revision: int) -> Agent:
-        """Makes a revision of a locked agent the live one.
+    async def make_live(
+        self, transaction: Transaction, tenant_id: UUID, agent_id: UUID, revision: int, *, renames: bool = False
+    ) -> Agent:
+        """Makes a revision of a locked agent the live one; the agent keeps its name unless it `renames` it.
 
-        Raises NotFound (AGENT_NOT_FOUND) when there is no such revision, AlreadyExists (AGENT_NAME_TAKEN) when its name
-        is another agent's by now.
+        Raises NotFound (AGENT_NOT_FOUND) when there is no such revision, AlreadyExists (AGENT_NAME_TAKEN) when the
+        revision's name is another agent's by now.
         """
         try:
-            row = await transaction.fetch_one(_QUERIES.make_live, tenant_id, agent_id, revision)
+            row = await transaction.fetch_one(_QUERIES.make_live, tenant_id, agent_id, revision, renames)
         except asyncpg.UniqueViolationError as error:
             raise AlreadyExists(
                 "Another agent has the name of this revision.",
