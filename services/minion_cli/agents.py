@@ -67,7 +67,7 @@ def list_(
 @app.command()
 def get(
     agent: AgentArgument,
-    revision: Annotated[int, typer.Option(help="An earlier revision; 0 is the current one.", min=0)] = 0,
+    revision: Annotated[int, typer.Option(help="Another revision, staged or earlier; 0 is the live one.", min=0)] = 0,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Show an agent."""

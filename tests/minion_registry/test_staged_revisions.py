@@ -8,6 +8,8 @@ import grpc
 import pytest
 import pytest_asyncio
 from google.protobuf.field_mask_pb2 import FieldMask
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from minion.registry.v1 import agent_pb2
 from minion.registry.v1 import agent_service_pb2 as pb
 from minion_errors import AlreadyExists, FailedPrecondition, NotFound
@@ -276,3 +278,59 @@ async def test_watchers_are_told(tenant: Caller, app: Database) -> None:
         assert kinds == ["CREATED", "UPDATED", "ROLLOUT_CHANGED", "ROLLOUT_CHANGED", "UPDATED"]
     finally:
         call.cancel()
+
+
+STEPS = st.one_of(
+    st.tuples(st.sampled_from(["update", "stage"]), st.integers(0, 6), st.booleans()),
+    st.tuples(st.sampled_from(["roll_back", "promote"]), st.integers(1, 6), st.booleans()),
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(STEPS, max_size=10))
+async def test_random_changes_go_as_the_rules_say(
+    tenant: Caller, stranger: Caller, app: Database, steps: list[tuple[str, int, bool]]
+) -> None:
+    """Each revision says what it was made of; live and newest are told apart; a running rollout holds the live one."""
+    made = await tenant.create(description="1", labels={"made": "1"})
+    contents, live = [("1", "1")], 1
+    for number, (action, revision, running) in enumerate(steps, start=2):
+        await begin_rollout(app, tenant, made.agent_id, uuid7() if running else None)
+        exists, base = (
+            revision <= len(contents),
+            contents[(revision or live) - 1] if revision <= len(contents) else None,
+        )
+        before = await tenant.get(made.agent_id)
+        if action == "promote":
+            # The rollouts' own way: allowed while one runs.
+            if exists:
+                async with app.transaction(tenant.tenant_id) as transaction:
+                    await AgentStore().make_live(transaction, tenant.tenant_id, UUID(made.agent_id), revision)
+                live = revision
+        else:
+            staged = action == "stage"
+            request: dict[str, object] = {"stage": staged, "base_revision": revision}
+            write = (
+                roll_back(tenant, made.agent_id, revision)
+                if action == "roll_back"
+                else update(tenant, made.agent_id, request=request, description=str(number))
+            )
+            if running and not staged:
+                async with refused(grpc.StatusCode.FAILED_PRECONDITION, "ROLLOUT_RUNNING"):
+                    await write
+            elif base is None:
+                async with refused(grpc.StatusCode.NOT_FOUND, "AGENT_NOT_FOUND"):
+                    await write
+            else:
+                written = await write
+                contents.append(base if action == "roll_back" else (str(number), base[1]))
+                live = live if staged else len(contents)
+                assert numbers(written) == (len(contents), live, len(contents))
+        now = await tenant.get(made.agent_id)
+        assert numbers(now) == (live, live, len(contents))
+        assert (now.description, now.labels["made"]) == contents[live - 1]
+        assert now.name == before.name
+    listed = await tenant.agents.ListAgentRevisions(pb.ListAgentRevisionsRequest(agent_id=made.agent_id))
+    assert [(each.description, each.labels["made"]) for each in reversed(listed.revisions)] == contents
+    async with refused(grpc.StatusCode.NOT_FOUND, "AGENT_NOT_FOUND"):
+        await stranger.get(made.agent_id)
