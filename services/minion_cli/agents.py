@@ -2,21 +2,24 @@
 
 from pathlib import Path
 from typing import Annotated, Any
-from uuid import UUID
 
 import typer
 import yaml
-from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.json_format import Parse, ParseDict, ParseError
+from google.protobuf.struct_pb2 import Struct
 from minion.registry.v1 import agent_pb2, agent_service_pb2, tool_pb2, tool_service_pb2
 from uuid_utils.compat import uuid7
 
-from minion_cli import output
+from minion_cli import agent_apply, agent_finding, output
 from minion_cli.application import group
 from minion_cli.connection import Services, call
+from minion_cli.finding import find_agent, is_id
 from minion_cli.output import Column, Format, FormatOption, LimitOption
 from minion_cli.paging import take
 
 app = group("Agents: what runs are driven by.")
+for _part in (agent_apply, agent_finding):
+    _part.register(app)
 
 AgentArgument = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name or id.")]
 EtagOption = Annotated[str, typer.Option("--etag", help="Only if the agent is still as it was read with this etag.")]
@@ -45,6 +48,7 @@ def list_(
     behavior: Annotated[str, typer.Option(help="Only agents of this behaviour type.")] = "",
     capability: Annotated[str, typer.Option(help="Only agents that name this capability.")] = "",
     label: Annotated[list[str] | None, typer.Option(help="Only agents with this key=value label; repeatable.")] = None,
+    metadata: Annotated[str, typer.Option(help="Only agents whose metadata holds all of this JSON object.")] = "{}",
     limit: LimitOption = 50,
     form: FormatOption = Format.TABLE,
 ) -> None:
@@ -54,6 +58,7 @@ def list_(
         behavior_type=behavior,
         capability=capability,
         labels=_labels(label or []),
+        metadata=_json(metadata),
     )
     agents = call(lambda services: take(services.agents.ListAgents, request, "agents", agent_pb2.Agent, limit))
     output.show_list(agents, _COLUMNS, form)
@@ -62,7 +67,7 @@ def list_(
 @app.command()
 def get(
     agent: AgentArgument,
-    revision: Annotated[int, typer.Option(help="An earlier revision; 0 is the current one.", min=0)] = 0,
+    revision: Annotated[int, typer.Option(help="Another revision, staged or earlier; 0 is the live one.", min=0)] = 0,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Show an agent."""
@@ -160,32 +165,15 @@ def tools(agent: AgentArgument, limit: LimitOption = 128, form: FormatOption = F
     output.show_list(call(work), _TOOL_COLUMNS, form)
 
 
-async def find_agent(services: Services, name_or_id: str, revision: int = 0) -> agent_pb2.Agent:
-    """Gets an agent by whichever of name and id is given; a UUID is an id, anything else a name."""
-    request = agent_service_pb2.GetAgentRequest(revision=revision)
-    if is_id(name_or_id):
-        request.agent_id = name_or_id
-    else:
-        request.name = name_or_id
-    return (await services.agents.GetAgent(request)).agent
-
-
-def is_id(text: str) -> bool:
-    """Tells an id from a name; a name can't have the form of a UUID that starts with a digit, and few others do."""
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return len(text) == 36
-
-
 async def _activate(services: Services, agent_id: str, etag: str) -> agent_pb2.Agent:
     request = agent_service_pb2.ActivateAgentRequest(agent_id=agent_id, etag=etag, request_id=str(uuid7()))
     return (await services.agents.ActivateAgent(request)).agent
 
 
 def _tool_named(text: str) -> tool_service_pb2.GetToolRequest:
-    return tool_service_pb2.GetToolRequest(**{"tool_id" if is_id(text) else "name": text})
+    if is_id(text):
+        return tool_service_pb2.GetToolRequest(tool_id=text)
+    return tool_service_pb2.GetToolRequest(name=text)
 
 
 def _labels(pairs: list[str]) -> dict[str, str]:
@@ -196,6 +184,13 @@ def _labels(pairs: list[str]) -> dict[str, str]:
             raise typer.BadParameter(f"{pair!r} is not key=value.", param_hint="--label")
         labels[key] = value
     return labels
+
+
+def _json(text: str) -> Struct:
+    try:
+        return Parse(text, Struct())
+    except ParseError as fault:
+        raise typer.BadParameter(f"is no JSON object: {output.one_line(str(fault))}", param_hint="--metadata") from None
 
 
 def from_file(path: Path) -> agent_pb2.Agent:

@@ -14,7 +14,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "demo": ("minion_cli.demo.command", "Show a real agent over two sessions, from an empty directory."),
     "dev": ("minion_cli.development.command", "Run all five services and their Postgres on this machine."),
     "chat": ("minion_cli.chat", "Talk to an agent."),
-    "agents": ("minion_cli.agents", "Create, list and move agents; see their tools."),
+    "agents": ("minion_cli.agents", "Create, find, move and apply agents; see their tools."),
     "sessions": ("minion_cli.sessions", "List, read, watch, fork and change sessions; erase a user's."),
     "runs": ("minion_cli.runs", "Start, list and watch runs."),
     "memories": ("minion_cli.memories", "Search, store, list and delete what agents remember."),

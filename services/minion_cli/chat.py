@@ -17,9 +17,9 @@ from rich.text import Text
 from uuid_utils.compat import uuid7
 
 from minion_cli import output
-from minion_cli.agents import find_agent
 from minion_cli.application import single
 from minion_cli.connection import Services, call
+from minion_cli.finding import find_agent
 from minion_cli.turn import Turn, TurnView
 
 app = single("Talk to an agent; a line is a turn, an empty line or Ctrl-D ends it.")

@@ -7,10 +7,10 @@ from minion.memory.v1 import memory_pb2, memory_service_pb2
 from uuid_utils.compat import uuid7
 
 from minion_cli import memory_jobs, output
-from minion_cli.agents import find_agent
 from minion_cli.application import group
 from minion_cli.connection import Services, call
 from minion_cli.explanations import explained
+from minion_cli.finding import find_agent
 from minion_cli.memory_changes import MemoryArgument, register
 from minion_cli.output import Column, Format, FormatOption, LimitOption
 from minion_cli.paging import take

@@ -8,8 +8,8 @@ from minion.memory.v1 import memory_service_pb2 as pb
 from uuid_utils.compat import uuid7
 
 from minion_cli import output
-from minion_cli.agents import find_agent
 from minion_cli.connection import Services, call
+from minion_cli.finding import find_agent
 from minion_cli.output import Column, Format, FormatOption, LimitOption
 from minion_cli.paging import take
 

@@ -63,7 +63,7 @@ def console(*, error: bool = False) -> Console:
 def show_list(messages: Sequence[Message], columns: Sequence[Column], form: Format) -> None:
     """Writes messages as rows, or as a JSON or YAML list in protobuf's JSON mapping."""
     if form is not Format.TABLE:
-        _dump([as_dict(message) for message in messages], form)
+        dump([as_dict(message) for message in messages], form)
         return
     if not messages:
         print("(none)", file=sys.stderr)
@@ -87,7 +87,7 @@ def show_one(message: Message, form: Format) -> None:
     """Writes one message: a field a line, or JSON or YAML."""
     content = as_dict(message)
     if form is not Format.TABLE:
-        _dump(content, form)
+        dump(content, form)
         return
     rows = list(_flat(content))
     width = max((len(name) for name, _ in rows), default=0)
@@ -101,6 +101,11 @@ def show_one(message: Message, form: Format) -> None:
 def as_dict(message: Message) -> dict[str, Any]:
     """Gives a message as its JSON mapping with the contract's own field names."""
     return dict(MessageToDict(message, preserving_proto_field_name=True))
+
+
+def as_plain(message: Message) -> dict[str, Any]:
+    """Gives a message as `as_dict` does, for people to edit: whole numbers of a Struct without a fraction."""
+    return dict(_whole(as_dict(message)))
 
 
 def enum_text(enum_type: EnumType, number: int) -> str:
@@ -172,7 +177,8 @@ def _prefix(enum_type: EnumType) -> str:
     return enum_type.Name(0).removesuffix("UNSPECIFIED")
 
 
-def _dump(content: object, form: Format) -> None:
+def dump(content: object, form: Format) -> None:
+    """Writes JSON values as JSON or YAML."""
     if form is Format.JSON:
         print(json.dumps(content, indent=2, ensure_ascii=False))
     else:

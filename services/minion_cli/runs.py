@@ -8,9 +8,9 @@ from minion.gateway.v1 import run_pb2, run_service_pb2, run_step_pb2
 from uuid_utils.compat import uuid7
 
 from minion_cli import output
-from minion_cli.agents import find_agent
 from minion_cli.application import group
 from minion_cli.connection import Services, call
+from minion_cli.finding import find_agent
 from minion_cli.output import Column, Format, FormatOption, LimitOption
 from minion_cli.paging import take
 from minion_cli.turn import TurnView

@@ -6,9 +6,9 @@ import typer
 from minion.session.v1 import message_pb2, session_pb2, session_service_pb2
 
 from minion_cli import output
-from minion_cli.agents import find_agent
 from minion_cli.application import group
 from minion_cli.connection import Services, call
+from minion_cli.finding import find_agent
 from minion_cli.output import Column, Format, FormatOption, LimitOption
 from minion_cli.paging import take
 from minion_cli.session_contexts import part_text, summary_lines

@@ -23,8 +23,10 @@ from minion_registry.agents.worker import purge_for_ever
 from minion_registry.api_keys.service import ApiKeys
 from minion_registry.api_keys.servicer import ApiKeyServicer
 from minion_registry.api_keys.store import ApiKeyStore
+from minion_registry.audit.store import AuditStore
 from minion_registry.bindings.service import Bindings
 from minion_registry.bindings.store import BindingStore
+from minion_registry.cards.service import Cards
 from minion_registry.settings import RegistrySettings
 from minion_registry.tenants.service import Tenants
 from minion_registry.tenants.servicer import TenantServicer
@@ -53,6 +55,7 @@ async def compose(settings: RegistrySettings, telemetry: Telemetry) -> AsyncIter
             await Database.connect(settings.app_dsn, schema="registry", settings=settings, telemetry=telemetry)
         )
         agents, tools, api_keys = AgentStore(), ToolStore(), ApiKeyStore(database)
+        bindings, audit = BindingStore(database), AuditStore()
         tenants = Tenants(database, TenantStore())
         if settings.auth_mode == "disabled":
             await tenants.ensure_development_tenant()
@@ -77,8 +80,9 @@ async def compose(settings: RegistrySettings, telemetry: Telemetry) -> AsyncIter
         server.add(
             add_AgentServiceServicer_to_server,
             AgentServicer(
-                Agents(database, agents),
-                Bindings(database, agents, tools, BindingStore(database)),
+                Agents(database, agents, audit),
+                Bindings(database, agents, tools, bindings),
+                Cards(bindings, settings.a2a_url),
                 AgentChanges(feed, settings.watch_sync_seconds),
             ),
             agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"],

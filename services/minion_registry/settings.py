@@ -1,12 +1,17 @@
 """What a deployment decides about the registry."""
 
+import re
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import ClassVar
 
 from minion_audit.settings import AuditSettings
 from minion_grpc.settings import ServerSettings
 from minion_postgres import DatabaseSettings
+from minion_settings import Fault
 from pydantic import Field
+
+_A2A_URL = re.compile(r"https?://[^\s{}/@]+(/[^\s{}]*)?/[^\s{}/]*\{agent_id\}[^\s{}]*")
 
 
 class RegistrySettings(ServerSettings, DatabaseSettings, AuditSettings):
@@ -27,6 +32,19 @@ class RegistrySettings(ServerSettings, DatabaseSettings, AuditSettings):
     purge_seconds: float = Field(
         default=3_600.0, ge=0.05, le=86_400, description="Seconds between two removals of old changes and request ids."
     )
+
+    a2a_url: str = Field(
+        default="",
+        max_length=2_000,
+        description="Where clients reach an agent by A2A, as https://agents.example/a2a/{agent_id}, for its card. "
+        "Empty: cards name no interface.",
+    )
+
+    def relations(self) -> Iterator[Fault]:
+        """Yields what doesn't go together, and an address of agents that is none."""
+        yield from super().relations()
+        if self.a2a_url and not _A2A_URL.fullmatch(self.a2a_url):
+            yield Fault(self.variable("a2a_url"), "must be an http or https URL that holds {agent_id} once")
 
     @property
     def changes_kept(self) -> timedelta:

@@ -168,7 +168,8 @@ async def test_agents_of_nobody_and_of_others_cannot_be_changed(tenant: Caller, 
 async def test_a_draft_or_archived_agent_is_deleted_with_all_that_hangs_on_it(
     tenant: Caller, postgres: ClonedDatabase
 ) -> None:
-    draft, archived = await tenant.create(labels={"a": "b"}, capabilities=["c"]), await tenant.create()
+    draft = await tenant.create(labels={"a": "b"}, capabilities=["c"], metadata=struct({"d": "e"}))
+    archived = await tenant.create()
     tool = await tenant.register()
     await tenant.bind(draft.agent_id, tool.tool_id)
     await tenant.agents.UpdateAgent(change(archived, instructions="new"))
@@ -178,7 +179,8 @@ async def test_a_draft_or_archived_agent_is_deleted_with_all_that_hangs_on_it(
         async with refused(grpc.StatusCode.NOT_FOUND, "AGENT_NOT_FOUND"):
             await tenant.get(agent.agent_id)
     async with await postgres.connect("registry", "owner") as database:
-        for table in ("agents", "agent_revisions", "agent_labels", "agent_capabilities", "agent_tools"):
+        tables = ("agents", "agent_revisions", "agent_labels", "agent_capabilities", "agent_metadata", "agent_words")
+        for table in (*tables, "agent_tools"):
             query = f"SELECT count(*) FROM registry.{table} WHERE tenant_id = $1"  # noqa: S608
             assert await database.fetch_value(query, tenant.tenant_id) == 0, table
 
@@ -216,7 +218,8 @@ async def test_an_earlier_revision_has_the_contents_of_then_and_the_status_of_no
     now = await tenant.activate(made.agent_id)
     then = await tenant.get(made.agent_id, revision=1)
     assert (then.status, then.etag, then.update_time) == (now.status, now.etag, made.update_time)
-    then.status, then.etag = made.status, made.etag
+    assert (then.live_revision, then.latest_revision) == (2, 2)
+    then.status, then.etag, then.live_revision, then.latest_revision = made.status, made.etag, 1, 1
     assert then == made
     assert await tenant.get(made.agent_id, revision=2) == now
     by_name = await tenant.agents.GetAgent(pb.GetAgentRequest(name="after", revision=1))

@@ -1,5 +1,6 @@
 """CreateAgent."""
 
+from typing import Any
 from uuid import uuid4
 
 import grpc
@@ -51,7 +52,8 @@ async def test_an_agent_is_created_as_a_draft_with_all_that_it_was_given(tenant:
     assert created.create_time == created.update_time
     given = agent_pb2.Agent()
     given.CopyFrom(created)
-    for field in ("agent_id", "status", "revision", "etag", "create_time", "update_time"):
+    decided: tuple[Any, ...] = ("agent_id", "status", "revision", "live_revision", "latest_revision", "etag")
+    for field in (*decided, "create_time", "update_time"):
         given.ClearField(field)
     assert given == wanted
     assert await tenant.get(created.agent_id) == created

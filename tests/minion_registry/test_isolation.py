@@ -1,5 +1,6 @@
 """What the service's role may see and do, and that what it asks is found by an index."""
 
+import hashlib
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from minion_postgres.database import Transaction
 from minion_testing.postgres import ClonedDatabase
 from uuid_utils.compat import uuid7
 
-from tests.minion_registry.stage import Caller
+from tests.minion_registry.stage import Caller, struct
 
 TABLES = (
     "tenants",
@@ -22,12 +23,18 @@ TABLES = (
     "agent_revisions",
     "agent_labels",
     "agent_capabilities",
+    "agent_metadata",
+    "agent_words",
     "tools",
     "tool_versions",
     "agent_tools",
     "idempotency_keys",
     "changes",
 )
+
+
+# A value of metadata: the number 7 under the name m.
+LEAF = hashlib.sha256(b'[["m"], 7]').digest()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -47,7 +54,7 @@ async def owner(postgres: ClonedDatabase) -> AsyncIterator[Database]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def agent_id(tenant: Caller) -> UUID:
     """An agent, and with it a row in each table."""
-    agent = await tenant.create(labels={"a": "b"}, capabilities=["c"])
+    agent = await tenant.create(labels={"a": "b"}, capabilities=["c"], metadata=struct({"d": "e"}))
     tool = await tenant.register()
     await tenant.bind(agent.agent_id, tool.tool_id, request_id=str(uuid7()))
     return UUID(agent.agent_id)
@@ -189,7 +196,8 @@ async def crowd(owner: Database) -> UUID:
                                      llm, capabilities, behavior, metadata, labels, create_time)
         SELECT $1, lpad(to_hex(number), 32, '0')::uuid, 'a-' || number, '', '',
                CASE WHEN number % 100 = 0 THEN 'conversational' ELSE 'tool_use' END, '', '{}',
-               ARRAY['c-' || number % 10], '{}', '{}', jsonb_build_object('k', (number % 10)::text),
+               ARRAY['c-' || number % 10], '{}', jsonb_build_object('m', number % 10),
+               jsonb_build_object('k', (number % 10)::text),
                now() - number * interval '1 minute'
           FROM generate_series(1, 5000) AS number
         """,
@@ -225,7 +233,8 @@ async def crowd(owner: Database) -> UUID:
     ):
         await owner.execute(statement, tenant_id)
     await owner.execute(
-        "VACUUM (ANALYZE) registry.agents, registry.agent_labels, registry.agent_capabilities, registry.tools,"
+        "VACUUM (ANALYZE) registry.agents, registry.agent_labels, registry.agent_capabilities,"
+        " registry.agent_metadata, registry.agent_words, registry.tools,"
         " registry.agent_tools, registry.api_keys, registry.changes"
     )
     return tenant_id
@@ -247,8 +256,9 @@ _BINDINGS = queries.load("minion_registry.bindings")
         ("list_agents", (), "agents_create_time"),
         ("list_agents_by_status", ("active", None), "agents_status"),
         ("list_agents_by_behavior_type", ("conversational",), "agents_behavior_type"),
-        ("list_agents_by_capability", (None, None, "c-7"), "agent_capabilities_capability"),
+        ("list_agents_by_capability", (None, None, "c-7", None), "agent_capabilities_capability"),
         ("list_agents_by_label", (None, None, None, "k", "7", None), "agent_labels_value"),
+        ("list_agents_by_metadata", (None, None, None, LEAF, [LEAF], None), "agent_metadata_leaf"),
     ],
 )
 async def test_agents_are_listed_by_an_index_in_its_order(
@@ -265,12 +275,27 @@ async def test_agents_are_listed_by_an_index_in_its_order(
     assert "Sort" not in plan, plan
 
 
+@pytest.mark.parametrize("generic", [False, True])
+@pytest.mark.parametrize("filters", [(None, None), ("draft", ["c-7"])])
+async def test_a_search_walks_its_words_newest_first(
+    app: Database, crowd: UUID, filters: tuple[object, object], generic: bool
+) -> None:
+    async with app.transaction(crowd) as transaction:
+        mode = "force_generic_plan" if generic else "force_custom_plan"
+        await transaction.execute(f"SET LOCAL plan_cache_mode = {mode}")
+        place = (2.0, datetime.now(UTC), UUID(int=1))
+        plan = await _plan(transaction, _AGENTS.search_agents, crowd, "a 7", *filters, 1_000, *place, 21)
+    assert re.search(r"Index Only Scan using agent_words_word .*\n.*Index Cond: .*word =", plan), plan
+    assert "Seq Scan" not in plan, plan
+
+
 @pytest.mark.parametrize(
     ("query", "args", "index"),
     [
         (_AGENTS.get_agent, (UUID(int=7),), "agents_pkey"),
         (_AGENTS.get_agent_by_name, ("a-7",), "agents_name_key"),
         (_AGENTS.get_agents, ([UUID(int=7), UUID(int=8)],), "agents_pkey"),
+        (_AGENTS.running_rollout, (UUID(int=7),), "agents_pkey"),
         (_AGENTS.list_agent_revisions, (UUID(int=7), 9, 51), "agent_revisions_pkey"),
         (_AGENTS.get_agent_revisions, (UUID(int=7), [1, 2]), "agent_revisions_pkey"),
         (_TOOLS.get_tools, ([UUID(int=7), UUID(int=8)],), "tools_pkey"),

@@ -75,7 +75,8 @@ class SummaryPolicy:
 class ResolvedAgent:
     """What a run pins when it is accepted. It never changes; another revision or binding is another one.
 
-    `summary` is None where nothing is summarized; snapshots of earlier releases don't have it.
+    `summary` is None where nothing is summarized, `response_schema` where the answer is text; snapshots of earlier
+    releases have neither.
     """
 
     agent_id: UUID
@@ -95,6 +96,7 @@ class ResolvedAgent:
     max_messages: int
     tools: tuple[BoundTool, ...] = ()
     summary: SummaryPolicy | None = None
+    response_schema: dict[str, Any] | None = None
 
     def tool(self, name: str) -> BoundTool | None:
         """Returns the tool of this name, if the agent may call it."""

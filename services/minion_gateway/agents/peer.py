@@ -104,6 +104,7 @@ def _candidate(resolved: agent_pb2.ResolvedAgent) -> Candidate:
             if bound.tool.digest == bound.bound_digest
         ),
         summary=_summary(behavior.summary),
+        response_schema=_json(agent.llm.response_schema) if agent.llm.HasField("response_schema") else None,
     )
     status = AgentStatus[agent_pb2.AgentStatus.Name(agent.status).removeprefix("AGENT_STATUS_")]
     return Candidate(status, AgentSnapshot.of(snapshot))

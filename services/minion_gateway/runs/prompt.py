@@ -50,6 +50,7 @@ def request_of(
         tools=tuple(ToolSpec(tool.name, tool.description, tool.input_schema) for tool in tools),
         temperature=agent.temperature,
         maximum_output_tokens=agent.max_output_tokens,
+        response_schema=agent.response_schema,
         attempt=attempt,
     )
 

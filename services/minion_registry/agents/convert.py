@@ -1,6 +1,6 @@
 """Between the contract's agents and ours."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 from uuid import UUID
@@ -19,19 +19,27 @@ from minion_registry.agents.domain import (
     AgentChangeKind,
     AgentContents,
     AgentFilter,
+    AgentHit,
     AgentName,
     AgentStatus,
+    AgentUpdate,
     BehaviorSettings,
     BehaviorType,
     ContextPolicy,
     LlmConfig,
     MemoryPolicy,
     SummaryPolicy,
+    count_values,
 )
 
 _SHORTEST = timedelta(seconds=1)
 _LONGEST = timedelta(hours=1)
-_FILTER_LABELS = 8
+_FILTER_LABELS, _FILTER_CAPABILITIES, _FILTER_VALUES = 8, 8, 8
+_QUERY_CHARACTERS = 500
+_DEFAULT_HITS, _MOST_HITS = 20, 100
+# Each value of an agent's metadata is a row that lists find it by.
+_MOST_VALUES = 1_000
+_MOST_SCHEMA_BYTES = 64 * 1024
 
 _STATUSES: Mapping[agent_pb2.AgentStatus.ValueType, AgentStatus] = {
     agent_pb2.AGENT_STATUS_DRAFT: AgentStatus.DRAFT,
@@ -46,6 +54,7 @@ _KINDS_TO_PROTO: Mapping[AgentChangeKind, agent_pb2.AgentChangeKind.ValueType] =
     AgentChangeKind.UPDATED: agent_pb2.AGENT_CHANGE_KIND_UPDATED,
     AgentChangeKind.STATUS_CHANGED: agent_pb2.AGENT_CHANGE_KIND_STATUS_CHANGED,
     AgentChangeKind.TOOLS_CHANGED: agent_pb2.AGENT_CHANGE_KIND_TOOLS_CHANGED,
+    AgentChangeKind.ROLLOUT_CHANGED: agent_pb2.AGENT_CHANGE_KIND_ROLLOUT_CHANGED,
     AgentChangeKind.DELETED: agent_pb2.AGENT_CHANGE_KIND_DELETED,
 }
 
@@ -69,8 +78,8 @@ def create_from_proto(request: pb.CreateAgentRequest) -> tuple[UUID, AgentConten
     return agent_id, contents, key
 
 
-def update_from_proto(request: pb.UpdateAgentRequest) -> tuple[UUID, dict[str, Any], str, Key | None]:
-    """Reads the agent, the fields that change with their new values, and the etag. Raises InvalidArgument."""
+def update_from_proto(request: pb.UpdateAgentRequest) -> tuple[UUID, AgentUpdate, str, Key | None]:
+    """Reads the agent, what is asked for, and the etag. Raises InvalidArgument with all faults."""
     violations = Violations()
     agent_id = violations.identifier("agent.agent_id", request.agent.agent_id)
     paths: Collection[str] = ()
@@ -78,10 +87,24 @@ def update_from_proto(request: pb.UpdateAgentRequest) -> tuple[UUID, dict[str, A
         paths = wire.mask_paths(request.update_mask, _FIELDS, "update_mask", violations)
     else:
         violations.add("update_mask", "is required")
-    changes = {field: read(violations, request.agent) for field, read in _FIELDS.items() if field in paths}
+    if request.stage and "name" in paths:
+        violations.add("update_mask", "names the agent's name, which can't be staged")
+    fields = {field: read(violations, request.agent) for field, read in _FIELDS.items() if field in paths}
+    _number(violations, "base_revision", request.base_revision)
     key = requests.key(violations, request)
     violations.raise_if_any()
-    return agent_id, changes, request.etag, key
+    return agent_id, AgentUpdate(fields, request.base_revision, request.stage), request.etag, key
+
+
+def rollback_from_proto(request: pb.RollbackAgentRequest) -> tuple[UUID, int, str, Key | None]:
+    """Reads the agent, the earlier revision and the etag. Raises InvalidArgument with all faults."""
+    violations = Violations()
+    agent_id = violations.identifier("agent_id", request.agent_id)
+    if request.revision < 1:
+        violations.add("revision", f"must be 1 or more, is {request.revision}")
+    key = requests.key(violations, request)
+    violations.raise_if_any()
+    return agent_id, request.revision, request.etag, key
 
 
 def versioned_from_proto(
@@ -99,13 +122,12 @@ def get_from_proto(request: pb.GetAgentRequest) -> tuple[AgentName, int]:
     """Reads which agent and revision are meant. Raises InvalidArgument with all faults."""
     violations = Violations()
     named = _named(violations, request)
-    if request.revision < 0:
-        violations.add("revision", f"must not be negative, is {request.revision}")
+    _number(violations, "revision", request.revision)
     violations.raise_if_any()
     return named, request.revision
 
 
-def named_from_proto(request: pb.ResolveAgentRequest) -> AgentName:
+def named_from_proto(request: pb.ResolveAgentRequest | pb.GetAgentCardRequest) -> AgentName:
     """Reads which agent is meant. Raises InvalidArgument with all faults."""
     violations = Violations()
     named = _named(violations, request)
@@ -116,18 +138,36 @@ def named_from_proto(request: pb.ResolveAgentRequest) -> AgentName:
 def list_from_proto(request: pb.ListAgentsRequest) -> tuple[AgentFilter, int, str]:
     """Reads the filters, the page size and the token. Raises InvalidArgument with all faults."""
     violations = Violations()
-    status = _STATUSES.get(request.status)
-    if request.status and status is None:
-        violations.add("status", "is no known status")
+    capability = violations.length("capability", request.capability, maximum=64)
     selected = AgentFilter(
-        status=status,
+        status=_status(violations, request.status),
         behavior_type=violations.length("behavior_type", request.behavior_type, maximum=64) or None,
-        capability=violations.length("capability", request.capability, maximum=64) or None,
+        capabilities=(capability,) if capability else (),
         labels=requests.labels(violations, "labels", request.labels, maximum=_FILTER_LABELS),
+        metadata=_metadata_filter(violations, request),
     )
     size = requests.page_size(violations, request.page_size)
     violations.raise_if_any()
     return selected, size, request.page_token
+
+
+def search_from_proto(request: pb.SearchAgentsRequest) -> tuple[str, AgentFilter, int, str]:
+    """Reads the words, the filters, the page size and the token. Raises InvalidArgument with all faults."""
+    violations = Violations()
+    words = violations.length("query", request.query, maximum=_QUERY_CHARACTERS)
+    violations.count("capabilities", request.capabilities, maximum=_FILTER_CAPABILITIES)
+    for index, capability in enumerate(request.capabilities):
+        violations.length(f"capabilities[{index}]", capability, minimum=1, maximum=64)
+    if not (words.strip() or request.capabilities):
+        for field in ("query", "capabilities"):
+            violations.add(field, "must be given, or the other")
+    selected = AgentFilter(
+        status=_status(violations, request.status), capabilities=tuple(dict.fromkeys(request.capabilities))
+    )
+    if request.page_size < 0:
+        violations.add("page_size", f"must not be negative, is {request.page_size}")
+    violations.raise_if_any()
+    return words.strip(), selected, min(request.page_size or _DEFAULT_HITS, _MOST_HITS), request.page_token
 
 
 def hanging_from_proto(
@@ -156,7 +196,12 @@ def agent_to_proto(agent: Agent) -> agent_pb2.Agent:
         description=contents.description,
         behavior_type=contents.behavior_type.value,
         instructions=contents.instructions,
-        llm=agent_pb2.LlmConfig(model=llm.model, temperature=llm.temperature, max_output_tokens=llm.max_output_tokens),
+        llm=agent_pb2.LlmConfig(
+            model=llm.model,
+            temperature=llm.temperature,
+            max_output_tokens=llm.max_output_tokens,
+            response_schema=None if llm.response_schema is None else wire.to_struct(llm.response_schema),
+        ),
         capabilities=contents.capabilities,
         behavior=agent_pb2.BehaviorSettings(
             max_steps=behavior.max_steps,
@@ -188,7 +233,19 @@ def agent_to_proto(agent: Agent) -> agent_pb2.Agent:
         etag=agent.etag,
         create_time=wire.to_timestamp(agent.create_time),
         update_time=wire.to_timestamp(agent.update_time),
+        live_revision=agent.live_revision or agent.revision,
+        latest_revision=agent.latest_revision or agent.revision,
     )
+
+
+def json_bytes(agents: Iterable[Agent]) -> int:
+    """Measures the JSON values of agents, which are what converting them costs."""
+    return sum(wire.json_bytes((agent.contents.metadata, agent.contents.llm.response_schema or {})) for agent in agents)
+
+
+def hits_to_proto(hits: Sequence[AgentHit]) -> list[agent_pb2.AgentHit]:
+    """Writes what a search found."""
+    return [agent_pb2.AgentHit(agent=agent_to_proto(hit.agent), score=hit.score) for hit in hits]
 
 
 def change_to_proto(change: AgentChange) -> pb.WatchAgentsResponse:
@@ -206,6 +263,34 @@ def _named(violations: Violations, request: Named) -> AgentName:
     agent_id = violations.optional_identifier("agent_id", request.agent_id)
     violations.length("name", request.name, maximum=63)
     return AgentName(agent_id=agent_id, name=request.name or None)
+
+
+def _number(violations: Violations, field: str, number: int) -> None:
+    if number < 0:
+        violations.add(field, f"must not be negative, is {number}")
+
+
+def _status(violations: Violations, value: agent_pb2.AgentStatus.ValueType) -> AgentStatus | None:
+    status = _STATUSES.get(value)
+    if value and status is None:
+        violations.add("status", "is no known status")
+    return status
+
+
+def _metadata_filter(violations: Violations, request: pb.ListAgentsRequest) -> dict[str, Any]:
+    wanted = requests.json_object(violations, "metadata", request.metadata)
+    values = count_values(wanted)
+    if wanted and not 1 <= values <= _FILTER_VALUES:
+        violations.add("metadata", f"must hold 1 to {_FILTER_VALUES} values, holds {values}")
+    return wanted
+
+
+def _metadata(violations: Violations, agent: agent_pb2.Agent) -> dict[str, Any]:
+    metadata = requests.json_object(violations, "agent.metadata", agent.metadata)
+    values = count_values(metadata)
+    if values > _MOST_VALUES:
+        violations.add("agent.metadata", f"must hold at most {_MOST_VALUES} values, holds {values}")
+    return metadata
 
 
 def _behavior_type(violations: Violations, agent: agent_pb2.Agent) -> BehaviorType:
@@ -226,6 +311,11 @@ def _llm(violations: Violations, agent: agent_pb2.Agent) -> LlmConfig:
         model=llm.model,
         temperature=llm.temperature if llm.HasField("temperature") else None,
         max_output_tokens=llm.max_output_tokens,
+        response_schema=requests.json_object(
+            violations, "agent.llm.response_schema", llm.response_schema, maximum=_MOST_SCHEMA_BYTES
+        )
+        if llm.HasField("response_schema")
+        else None,
     )
 
 
@@ -303,6 +393,6 @@ _FIELDS: Mapping[str, Callable[[Violations, agent_pb2.Agent], Any]] = {
     "llm": _llm,
     "capabilities": _capabilities,
     "behavior": _behavior,
-    "metadata": lambda found, agent: requests.json_object(found, "agent.metadata", agent.metadata),
+    "metadata": _metadata,
     "labels": lambda found, agent: requests.labels(found, "agent.labels", agent.labels),
 }

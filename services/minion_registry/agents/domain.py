@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -40,11 +40,12 @@ class BehaviorType(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class LlmConfig:
-    """The model that an agent asks; empty, None and 0 are the gateway's defaults."""
+    """The model that an agent asks; empty, None and 0 are the gateway's defaults, and text where there is no schema."""
 
     model: str = ""
     temperature: float | None = None
     max_output_tokens: int = 0
+    response_schema: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +111,8 @@ class AgentContents:
 class Agent:
     """An agent as stored, in one of its revisions.
 
-    `version` counts every change, `revision` those of the contents. In an earlier revision, `update_time` is when that
-    revision was made.
+    `version` counts every change, `revision` is that of the contents. In a revision that isn't live, `update_time` is
+    when that revision was made. Results that earlier releases kept for replays know no other revision than their own.
     """
 
     agent_id: UUID
@@ -121,6 +122,8 @@ class Agent:
     version: int
     create_time: datetime
     update_time: datetime
+    live_revision: int = 0
+    latest_revision: int = 0
 
     @property
     def etag(self) -> str:
@@ -150,6 +153,11 @@ class Agent:
         if self.status is AgentStatus.ARCHIVED:
             raise self._unsuitable("An archived agent takes no changes.")
 
+    def check_active(self) -> None:
+        """Raises FailedPrecondition (AGENT_STATUS_UNSUITABLE) unless the agent takes turns."""
+        if self.status is not AgentStatus.ACTIVE:
+            raise self._unsuitable("The agent isn't active.")
+
     def check_deletable(self) -> None:
         """Raises FailedPrecondition (AGENT_STATUS_UNSUITABLE) when the agent takes turns or may again."""
         if self.status not in (AgentStatus.DRAFT, AgentStatus.ARCHIVED):
@@ -177,8 +185,48 @@ class AgentFilter:
 
     status: AgentStatus | None = None
     behavior_type: str | None = None
-    capability: str | None = None
+    capabilities: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentUpdate:
+    """What an update asks for: fields of the contents with their new values, laid over a revision; 0 is the live one.
+
+    `stage` keeps the new revision for a rollout, and the live one goes on.
+    """
+
+    fields: dict[str, Any]
+    base_revision: int = 0
+    stage: bool = False
+
+    def over(self, base: AgentContents) -> AgentContents:
+        """Gives the contents that come of it."""
+        return replace(base, **self.fields)
+
+    def changed(self, base: AgentContents) -> list[str]:
+        """Names the fields that it makes another value of, sorted."""
+        return sorted(name for name, value in self.fields.items() if getattr(base, name) != value)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentHit:
+    """An agent that a search found, and how well it fits: above 0, at most 1."""
+
+    agent: Agent
+    score: float
+
+
+def count_values(metadata: Any) -> int:
+    """Counts the texts, numbers, true, false and null that stand anywhere in JSON."""
+    match metadata:
+        case dict():
+            return sum(count_values(value) for value in metadata.values())
+        case list():
+            return sum(count_values(value) for value in metadata)
+        case _:
+            return 1
 
 
 class AgentChangeKind(enum.Enum):
@@ -189,6 +237,7 @@ class AgentChangeKind(enum.Enum):
     UPDATED = "updated"
     STATUS_CHANGED = "status_changed"
     TOOLS_CHANGED = "tools_changed"
+    ROLLOUT_CHANGED = "rollout_changed"
     DELETED = "deleted"
 
 

@@ -14,6 +14,7 @@ from minion_registry.agents.domain import AgentStatus
 from minion_registry.agents.service import AgentChanges, Agents
 from minion_registry.bindings import convert as bindings_convert
 from minion_registry.bindings.service import Bindings
+from minion_registry.cards.service import Cards
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -21,13 +22,14 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class AgentServicer(AgentServiceServicer):
     """Serves minion.registry.v1.AgentService: agents, their tools, and what happens to them."""
 
-    def __init__(self, agents: Agents, bindings: Bindings, changes: AgentChanges) -> None:
+    def __init__(self, agents: Agents, bindings: Bindings, cards: Cards, changes: AgentChanges) -> None:
         self._agents = agents
         self._bindings = bindings
+        self._cards = cards
         self._changes = changes
 
     async def CreateAgent(self, request: pb.CreateAgentRequest, context: Context) -> pb.CreateAgentResponse:
-        agent_id, contents, key = convert.create_from_proto(request)
+        agent_id, contents, key = await wire.off_loop(convert.create_from_proto, request, _json_bytes(request))
         agent = await self._agents.create(agent_id, contents, key)
         return pb.CreateAgentResponse(agent=convert.agent_to_proto(agent))
 
@@ -39,15 +41,32 @@ class AgentServicer(AgentServiceServicer):
     async def ListAgents(self, request: pb.ListAgentsRequest, context: Context) -> pb.ListAgentsResponse:
         selected, size, token = convert.list_from_proto(request)
         agents, more = await self._agents.page(selected, size, token)
-        size = wire.json_bytes(agent.contents.metadata for agent in agents)
+        size = convert.json_bytes(agents)
         return pb.ListAgentsResponse(
             agents=await wire.off_loop(convert.agents_to_proto, agents, size), next_page_token=more
         )
 
+    async def SearchAgents(self, request: pb.SearchAgentsRequest, context: Context) -> pb.SearchAgentsResponse:
+        words, selected, size, token = convert.search_from_proto(request)
+        hits, more = await self._agents.search(words, selected, size, token)
+        size = convert.json_bytes(hit.agent for hit in hits)
+        return pb.SearchAgentsResponse(
+            hits=await wire.off_loop(convert.hits_to_proto, hits, size), next_page_token=more
+        )
+
+    async def GetAgentCard(self, request: pb.GetAgentCardRequest, context: Context) -> pb.GetAgentCardResponse:
+        card = await self._cards.get(convert.named_from_proto(request))
+        return pb.GetAgentCardResponse(card=await wire.off_loop(wire.to_struct, card, wire.json_bytes((card,))))
+
     async def UpdateAgent(self, request: pb.UpdateAgentRequest, context: Context) -> pb.UpdateAgentResponse:
-        agent_id, changes, etag, key = convert.update_from_proto(request)
-        agent = await self._agents.update(agent_id, changes, etag, key)
+        agent_id, update, etag, key = await wire.off_loop(convert.update_from_proto, request, _json_bytes(request))
+        agent = await self._agents.update(agent_id, update, etag, key)
         return pb.UpdateAgentResponse(agent=convert.agent_to_proto(agent))
+
+    async def RollbackAgent(self, request: pb.RollbackAgentRequest, context: Context) -> pb.RollbackAgentResponse:
+        agent_id, revision, etag, key = convert.rollback_from_proto(request)
+        agent = await self._agents.roll_back(agent_id, revision, etag, key)
+        return pb.RollbackAgentResponse(agent=convert.agent_to_proto(agent))
 
     async def DeleteAgent(self, request: pb.DeleteAgentRequest, context: Context) -> pb.DeleteAgentResponse:
         agent_id, etag, key = convert.versioned_from_proto(request)
@@ -74,7 +93,7 @@ class AgentServicer(AgentServiceServicer):
     ) -> pb.ListAgentRevisionsResponse:
         agent_id, size, token = convert.hanging_from_proto(request)
         revisions, more = await self._agents.revisions(agent_id, size, token)
-        size = wire.json_bytes(revision.contents.metadata for revision in revisions)
+        size = convert.json_bytes(revisions)
         return pb.ListAgentRevisionsResponse(
             revisions=await wire.off_loop(convert.agents_to_proto, revisions, size), next_page_token=more
         )
@@ -110,3 +129,7 @@ class AgentServicer(AgentServiceServicer):
         async with aclosing(self._changes.watch(request.cursor)) as changes:
             async for change in changes:
                 yield convert.change_to_proto(change)
+
+
+def _json_bytes(request: pb.CreateAgentRequest | pb.UpdateAgentRequest) -> int:
+    return request.agent.metadata.ByteSize() + request.agent.llm.response_schema.ByteSize()

@@ -33,7 +33,8 @@ def _activity(entry: Entry) -> Activity:
         name=entry.name,
         start_time=datetime.now(UTC),
         nanoseconds=0,
-        agent_id=entry.agent_id,
+        # The driver's own kind of UUID is none that JSON knows.
+        agent_id=None if entry.agent_id is None else UUID(int=entry.agent_id.int),
         agent_revision=entry.agent_revision,
         input=clipped(dict(entry.details)),
         trace_id=f"{span.trace_id:032x}" if span.is_valid else "",

@@ -32,5 +32,6 @@ SELECT t.tool_id, t.name, t.description, t.input_schema, t.transport, t.builtin,
 -- name: resolve_agent
 -- An agent by id or name with its tools, in one round trip.
 SELECT agent_id, name, display_name, description, behavior_type, instructions, llm, capabilities, behavior, metadata,
-       labels, status, revision, version, create_time, updated_at, tools
+       labels, status, revision, revision AS live_revision, registry.latest_revision($1, agent_id) AS latest_revision,
+       version, create_time, updated_at, tools
   FROM registry.resolve_agent($1, $2, $3);

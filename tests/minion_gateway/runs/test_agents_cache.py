@@ -6,7 +6,7 @@ from minion.gateway.v1 import run_pb2
 from minion.registry.v1 import agent_pb2, agent_service_pb2
 from minion_testing.fake_provider import FakeProvider
 
-from tests.minion_gateway.runs.stage import Client, Stage, until
+from tests.minion_gateway.runs.stage import MODEL, Client, Stage, struct, until
 
 RESOLVE = {
     "grpc_type": "unary",
@@ -60,3 +60,22 @@ async def test_a_tool_that_is_taken_away_is_offered_no_more(client: Client, prov
         return "tools" not in provider.ledger.asked[-1].body
 
     assert await until(gone)
+
+
+async def test_an_answers_schema_reaches_the_provider(client: Client, provider: FakeProvider) -> None:
+    agent_id = await client.agent()
+    session_id = await client.session(agent_id)
+    await client.create(session_id)
+    assert "response_format" not in provider.ledger.asked[-1].body
+    schema = {"title": "verdict", "type": "object", "properties": {"sure": {"type": "boolean"}}}
+    llm = agent_pb2.LlmConfig(model=MODEL, response_schema=struct(schema))
+    changed: Any = agent_service_pb2.UpdateAgentRequest(agent=agent_pb2.Agent(agent_id=agent_id, llm=llm))
+    changed.update_mask.paths.append("llm")
+    await client.agents.UpdateAgent(changed)
+
+    async def asked_for() -> object:
+        # The answer is as it comes: the fake provider knows no schema.
+        assert (await client.create(session_id)).state == run_pb2.RUN_STATE_COMPLETED
+        return provider.ledger.asked[-1].body.get("response_format")
+
+    assert await until(asked_for) == {"type": "json_schema", "json_schema": {"name": "verdict", "schema": schema}}

@@ -163,8 +163,18 @@ def test_a_snapshot_reads_back_as_it_was_and_is_filed_by_its_contents() -> None:
     assert AgentSnapshot.of(agent(instructions="else")).digest != snapshot.digest
 
 
+def test_a_snapshot_of_an_earlier_release_asks_for_text() -> None:
+    stored = orjson.loads(AgentSnapshot.of(agent(response_schema={"type": "object"})).stored)
+    asking = from_stored(stored)
+    assert asking.response_schema == {"type": "object"}
+    assert request_of(asking, (), memories=(), context=(), steps=(), attempt="").response_schema == {"type": "object"}
+    del stored["response_schema"]
+    assert from_stored(stored).response_schema is None
+
+
 def test_what_policies_bound_is_above_a_first_prompt() -> None:
-    who = agent(tool("clock", ToolEffect.READ_ONLY), instructions="ü" * 1_000, token_budget=256)
+    schema = {"type": "object", "description": "ü" * 5_000}
+    who = agent(tool("clock", ToolEffect.READ_ONLY), instructions="ü" * 1_000, token_budget=256, response_schema=schema)
     request = request_of(who, who.tools, memories=(), context=(), steps=(), attempt="")
     assert bound_request(request) <= policy_bound(who)
 

@@ -211,7 +211,9 @@ class Agent(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """The caller's own data, at most 16 KiB as JSON."""
+        """The caller's own data, at most 16 KiB as JSON and 1,000 values (texts, numbers, true, false, null), each of which
+        lists are filtered by.
+        """
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:

@@ -248,7 +248,9 @@ class UpdateAgentRequest(_message.Message):
     stage: _builtins.bool
     """True: the new revision is kept for a rollout, and the live one goes on. `name` can't be staged."""
     base_revision: _builtins.int
-    """The revision that the changes are laid over, from 1; 0 means the live one."""
+    """The revision that the changes are laid over, from 1; 0 means the live one. What is staged has the agent's name of
+    now, whatever it was called in that revision.
+    """
     @_builtins.property
     def agent(self) -> _agent_pb2.Agent:
         """Required. The agent with `agent_id` and the new values."""
@@ -371,7 +373,9 @@ class SearchAgentsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     query: _builtins.str
-    """Words to look for, at most 500 characters; an agent fits that has any of them, better with more."""
+    """Words to look for, at most 500 characters; an agent fits that has any of them, better with more. Words are compared
+    by their English stems; those that stand in every text don't count, nor do any but the 32 longest.
+    """
     status: _agent_pb2.AgentStatus.ValueType
     """Only agents of this status."""
     page_size: _builtins.int

@@ -137,6 +137,7 @@ class AgentServiceServicer:
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the behaviour type is unknown.
+        - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: the response schema isn't a JSON Schema, or refers to a remote one.
         - ALREADY_EXISTS / AGENT_NAME_TAKEN: the tenant has an agent with this name or id.
         - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
         """
@@ -197,7 +198,8 @@ class AgentServiceServicer:
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the mask names one that can't be changed.
-        - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
+        - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: the response schema isn't a JSON Schema, or refers to a remote one.
+        - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant, or no such base revision.
         - ABORTED / ETAG_MISMATCH: the agent changed since it was read.
         - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent is archived.
         - FAILED_PRECONDITION / ROLLOUT_RUNNING: a rollout compares the live revision with another: stage this one, or end

@@ -43,6 +43,7 @@ class AgentServiceStub:
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the behaviour type is unknown.
+    - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: the response schema isn't a JSON Schema, or refers to a remote one.
     - ALREADY_EXISTS / AGENT_NAME_TAKEN: the tenant has an agent with this name or id.
     - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
     """
@@ -83,7 +84,8 @@ class AgentServiceStub:
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the mask names one that can't be changed.
-    - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
+    - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: the response schema isn't a JSON Schema, or refers to a remote one.
+    - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant, or no such base revision.
     - ABORTED / ETAG_MISMATCH: the agent changed since it was read.
     - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent is archived.
     - FAILED_PRECONDITION / ROLLOUT_RUNNING: a rollout compares the live revision with another: stage this one, or end
@@ -206,6 +208,7 @@ class AgentServiceAsyncStub(AgentServiceStub):
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the behaviour type is unknown.
+    - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: the response schema isn't a JSON Schema, or refers to a remote one.
     - ALREADY_EXISTS / AGENT_NAME_TAKEN: the tenant has an agent with this name or id.
     - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
     """
@@ -246,7 +249,8 @@ class AgentServiceAsyncStub(AgentServiceStub):
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the mask names one that can't be changed.
-    - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
+    - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: the response schema isn't a JSON Schema, or refers to a remote one.
+    - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant, or no such base revision.
     - ABORTED / ETAG_MISMATCH: the agent changed since it was read.
     - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent is archived.
     - FAILED_PRECONDITION / ROLLOUT_RUNNING: a rollout compares the live revision with another: stage this one, or end
@@ -372,6 +376,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the behaviour type is unknown.
+        - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: the response schema isn't a JSON Schema, or refers to a remote one.
         - ALREADY_EXISTS / AGENT_NAME_TAKEN: the tenant has an agent with this name or id.
         - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
         """
@@ -442,7 +447,8 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the mask names one that can't be changed.
-        - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant.
+        - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: the response schema isn't a JSON Schema, or refers to a remote one.
+        - NOT_FOUND / AGENT_NOT_FOUND: no such agent in the caller's tenant, or no such base revision.
         - ABORTED / ETAG_MISMATCH: the agent changed since it was read.
         - FAILED_PRECONDITION / AGENT_STATUS_UNSUITABLE: the agent is archived.
         - FAILED_PRECONDITION / ROLLOUT_RUNNING: a rollout compares the live revision with another: stage this one, or end

@@ -37,7 +37,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TOOL_NAME_TAKEN: _ErrorReason.ValueType  # 6
     """ALREADY_EXISTS: another tool of the tenant has this name or id."""
     ERROR_REASON_TOOL_SCHEMA_INVALID: _ErrorReason.ValueType  # 7
-    """INVALID_ARGUMENT: the tool's schema isn't a JSON Schema (draft 2020-12); `BadRequest` says where."""
+    """INVALID_ARGUMENT: a schema, of a tool or of an agent's answers, isn't a JSON Schema (draft 2020-12); `BadRequest`
+    says where.
+    """
     ERROR_REASON_BINDING_NOT_FOUND: _ErrorReason.ValueType  # 8
     """NOT_FOUND: the tool isn't bound to the agent."""
     ERROR_REASON_TENANT_NOT_FOUND: _ErrorReason.ValueType  # 9
@@ -103,7 +105,9 @@ ERROR_REASON_TOOL_NOT_FOUND: ErrorReason.ValueType  # 5
 ERROR_REASON_TOOL_NAME_TAKEN: ErrorReason.ValueType  # 6
 """ALREADY_EXISTS: another tool of the tenant has this name or id."""
 ERROR_REASON_TOOL_SCHEMA_INVALID: ErrorReason.ValueType  # 7
-"""INVALID_ARGUMENT: the tool's schema isn't a JSON Schema (draft 2020-12); `BadRequest` says where."""
+"""INVALID_ARGUMENT: a schema, of a tool or of an agent's answers, isn't a JSON Schema (draft 2020-12); `BadRequest`
+says where.
+"""
 ERROR_REASON_BINDING_NOT_FOUND: ErrorReason.ValueType  # 8
 """NOT_FOUND: the tool isn't bound to the agent."""
 ERROR_REASON_TENANT_NOT_FOUND: ErrorReason.ValueType  # 9

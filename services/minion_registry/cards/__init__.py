@@ -1,0 +1,1 @@
+"""Cards: how agents present themselves to others (A2A)."""
