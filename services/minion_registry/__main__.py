@@ -21,8 +21,10 @@ from minion_registry.agents.worker import purge_for_ever
 from minion_registry.api_keys.service import ApiKeys
 from minion_registry.api_keys.servicer import ApiKeyServicer
 from minion_registry.api_keys.store import ApiKeyStore
+from minion_registry.audit.store import AuditStore
 from minion_registry.bindings.service import Bindings
 from minion_registry.bindings.store import BindingStore
+from minion_registry.json_values import Checkers
 from minion_registry.settings import RegistrySettings
 from minion_registry.tenants.service import Tenants
 from minion_registry.tenants.servicer import TenantServicer
@@ -39,6 +41,7 @@ async def compose(settings: RegistrySettings, telemetry: Telemetry) -> AsyncIter
         settings.app_dsn, schema="registry", settings=settings, telemetry=telemetry
     ) as database:
         agents, tools, api_keys = AgentStore(), ToolStore(), ApiKeyStore(database)
+        audit, checkers = AuditStore(), Checkers()
         tenants = Tenants(database, TenantStore())
         if settings.auth_mode == "disabled":
             await tenants.ensure_development_tenant()
@@ -56,14 +59,14 @@ async def compose(settings: RegistrySettings, telemetry: Telemetry) -> AsyncIter
         )
         server.add(
             add_ToolServiceServicer_to_server,
-            ToolServicer(Tools(database, tools)),
+            ToolServicer(Tools(database, tools, audit, checkers)),
             tool_service_pb2.DESCRIPTOR.services_by_name["ToolService"],
         )
         server.add(
             add_AgentServiceServicer_to_server,
             AgentServicer(
                 Agents(database, agents),
-                Bindings(database, agents, tools, BindingStore(database)),
+                Bindings(database, agents, tools, BindingStore(database), audit, checkers),
                 AgentChanges(feed, settings.watch_sync_seconds),
             ),
             agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"],

@@ -34,6 +34,11 @@ class Fault:
     description: str
 
     @property
+    def keyword(self) -> str:
+        """The keyword of the schema that it breaks; empty where it isn't known."""
+        return str(self.schema_path[-1]) if self.schema_path else ""
+
+    @property
     def pointer(self) -> str:
         """Where it is in the value."""
         return _pointer(self.path)

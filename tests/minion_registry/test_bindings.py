@@ -30,6 +30,8 @@ async def test_a_tool_is_bound_with_its_digest_and_settings(tenant: Caller) -> N
         configuration=struct({"zone": "UTC", "limit": 3}),
         bound_digest=tool.digest,
         create_time=bound.create_time,
+        state=agent_pb2.BINDING_STATE_USABLE,
+        merged_configuration=struct({"zone": "UTC", "limit": 3}),
     )
     assert await tools_of(tenant, agent.agent_id) == [bound]
 

@@ -39,30 +39,33 @@ async def test_a_tool_is_registered_with_all_that_it_was_given(tenant: Caller) -
     assert made.create_time == made.update_time
     given = tool_pb2.Tool()
     given.CopyFrom(made)
-    for field in ("version", "digest", "create_time", "update_time"):
+    for field in ("version", "digest", "create_time", "update_time", "status", "etag"):
         given.ClearField(field)
     assert given == wanted
     assert (await tenant.tools.GetTool(pb.GetToolRequest(tool_id=made.tool_id))).tool == made
     assert (await tenant.tools.GetTool(pb.GetToolRequest(name="now"))).tool == made
 
 
-async def test_the_digest_is_over_canonical_json_of_what_is_shown(tenant: Caller) -> None:
+async def test_the_digest_is_over_canonical_json_of_what_is_pinned(tenant: Caller) -> None:
     made = await tenant.register(
         name="now",
         description="Zeit für 🙂",
         input_schema=struct({"type": "object", "maxProperties": 3, "$comment": "b"}),
+        credentials=[tool_pb2.CredentialReference(name="token", secret="env:TOKEN")],
     )
     canonical = (
-        '{"description":"Zeit für 🙂","input_schema":{"$comment":"b","maxProperties":3,"type":"object"},"name":"now"}'
+        '{"approval":"never","builtin":"clock","configuration_schema":null,"credentials":{"token":"env:TOKEN"},'
+        '"description":"Zeit für 🙂","effect":"read_only","grpc":null,"http":null,'
+        '"input_schema":{"$comment":"b","maxProperties":3,"type":"object"},"mcp":null,"name":"now",'
+        '"output_schema":null,"target_agent_id":null,"transport":"builtin"}'
     )
     assert made.digest == hashlib.sha256(canonical.encode()).hexdigest()
 
 
-async def test_the_digest_changes_with_what_is_shown_alone(tenant: Caller, stranger: Caller) -> None:
+async def test_the_digest_changes_with_what_is_pinned_alone(tenant: Caller, stranger: Caller) -> None:
     first = await tenant.register(name="now")
-    assert (await stranger.register(name="now", builtin="recall", cost_per_call_nanos=3)).digest == first.digest
-    other = await tenant.register(name="now_2")
-    assert other.digest != first.digest
+    assert (await stranger.register(name="now", cost_per_call_nanos=3, labels={"a": "b"})).digest == first.digest
+    assert (await tenant.register(name="now_2")).digest != first.digest
 
 
 async def test_the_first_version_is_kept(tenant: Caller, postgres: ClonedDatabase) -> None:

@@ -41,6 +41,8 @@ class Toolbox:
         def outcome(output: Any, *, is_error: bool, uncertain: bool = False) -> Outcome:
             return Outcome(output, is_error, time.perf_counter_ns() - started, uncertain)
 
+        if tool.needs_approval:
+            return outcome("The tool needs a person's approval, and nobody can be asked: not called.", is_error=True)
         builtin = self._builtins.get(tool.builtin)
         if builtin is None:
             return outcome(f"This gateway has no builtin {tool.builtin!r}.", is_error=True)
