@@ -35,7 +35,8 @@ def _rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
                 "name": entry.name,
                 "start_time": now,
                 "nanoseconds": 0,
-                "agent_id": entry.agent_id,
+                # As text: ids from the driver's rows are of its own type, which JSON doesn't know.
+                "agent_id": None if entry.agent_id is None else str(entry.agent_id),
                 "agent_revision": entry.agent_revision,
                 "input": dict(entry.details),
             },
