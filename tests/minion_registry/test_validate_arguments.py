@@ -8,7 +8,7 @@ from uuid import uuid4
 import grpc
 import jsonschema_rs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from minion.registry.v1 import tool_pb2
 from minion.registry.v1 import tool_service_pb2 as pb
@@ -246,6 +246,7 @@ _values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(_schemas, _values)
 def test_what_is_told_is_what_the_library_finds_and_never_more_than_counted(schema: Any, value: Any) -> None:
     found = Checker(schema).faults(value, "value")

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -72,6 +73,13 @@ async def test_time_runs_out_and_the_effect_is_uncertain() -> None:
 async def test_a_failure_is_an_answer(error: Exception, said: str) -> None:
     outcome = await toolbox(error=error).call(bound(), invocation())
     assert (outcome.is_error, outcome.output) == (True, said)
+
+
+async def test_what_needs_approval_is_not_called_where_nobody_can_be_asked() -> None:
+    tool = replace(bound(), needs_approval=True)
+    outcome = await toolbox(error=AssertionError("called")).call(tool, invocation())
+    assert (outcome.is_error, outcome.uncertain) == (True, False)
+    assert "approval" in outcome.output
 
 
 async def test_a_builtin_that_is_not_there_is_an_answer() -> None:
