@@ -1,15 +1,13 @@
 """What is bound is what is called: blocked, unreached and unapproved tools are not."""
 
 from typing import Any
+from uuid import UUID
 
-import pytest
 from google.protobuf.json_format import MessageToDict
 from minion.activity.v1 import activity_pb2
 from minion.gateway.v1 import run_pb2
 from minion.registry.v1 import tool_pb2, tool_service_pb2
-from minion_gateway.agents.domain import BoundTool
-from minion_gateway.tools.domain import Invocation, Outcome
-from minion_gateway.tools.service import Toolbox
+from minion_gateway.agents.peer import RegistryPeer
 from minion_testing.fake_provider import FakeProvider
 from minion_testing.provider_script import Reply
 
@@ -72,34 +70,31 @@ async def test_a_tool_that_needs_approval_is_not_called_and_the_audit_says_so(
 
 async def test_what_is_reached_in_no_known_way_is_not_offered(client: Client, provider: FakeProvider) -> None:
     agent_id = await client.agent(tools=("clock",))
-    for transport, target in (
+    far: tuple[tuple[Any, dict[str, Any]], ...] = (
         (tool_pb2.TOOL_TRANSPORT_HTTP, {"http": tool_pb2.HttpTarget(url="http://127.0.0.1:1/")}),
         (tool_pb2.TOOL_TRANSPORT_GRPC, {"grpc": tool_pb2.GrpcTarget(address="127.0.0.1:1")}),
         (tool_pb2.TOOL_TRANSPORT_MCP, {"mcp": tool_pb2.McpTarget(url="http://127.0.0.1:1/")}),
         (tool_pb2.TOOL_TRANSPORT_AGENT, {"target_agent_id": agent_id}),
         (tool_pb2.TOOL_TRANSPORT_CLIENT, {}),
-    ):
-        name = f"far_{transport}"
-        tool_id = await client.tool("clock", name=name, builtin="", transport=transport, **target)
-        await client.bind(agent_id, tool_id)
+    )
+    for transport, target in far:
+        tool = tool_pb2.Tool(
+            name=f"far_{transport}",
+            description="Far.",
+            input_schema=struct({"type": "object"}),
+            transport=transport,
+            effect=tool_pb2.TOOL_EFFECT_READ_ONLY,
+            **target,
+        )
+        made = await client.tools.RegisterTool(tool_service_pb2.RegisterToolRequest(tool=tool))
+        await client.bind(agent_id, made.tool.tool_id)
     await client.create(await client.session(agent_id))
     assert offered(provider) == ["clock"]
 
 
-async def test_a_tool_is_called_with_its_own_settings_and_the_bindings_over_them(
-    client: Client, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_tool_is_given_its_own_settings_with_the_bindings_over_them(client: Client) -> None:
     agent_id = await client.agent()
     tool_id = await client.tool("clock", default_configuration=struct({"zone": "UTC", "style": "long"}))
     await client.bind(agent_id, tool_id, configuration=struct({"zone": "Asia/Tokyo", "style": None}))
-    given: list[Any] = []
-    call = Toolbox.call
-
-    async def listening(self: Toolbox, tool: BoundTool, invocation: Invocation) -> Outcome:
-        given.append(invocation.configuration)
-        return await call(self, tool, invocation)
-
-    monkeypatch.setattr(Toolbox, "call", listening)
-    provider.push(Reply(tool_calls=(("clock", "{}"),)), Reply("Noon."))
-    await client.create(await client.session(agent_id))
-    assert given == [{"zone": "Asia/Tokyo"}]
+    candidate = await RegistryPeer(client.channel("registry")).resolve(UUID(agent_id))
+    assert [tool.configuration for tool in candidate.snapshot.agent.tools] == [{"zone": "Asia/Tokyo"}]
