@@ -7,18 +7,20 @@ from uuid import UUID
 import typer
 import yaml
 from google.protobuf.json_format import ParseDict, ParseError
-from minion.registry.v1 import agent_pb2, agent_service_pb2, tool_pb2, tool_service_pb2
+from minion.registry.v1 import agent_pb2, agent_service_pb2
 from uuid_utils.compat import uuid7
 
 from minion_cli import output
+from minion_cli.agent_tools import AgentArgument
+from minion_cli.agent_tools import register as register_tools
 from minion_cli.application import group
 from minion_cli.connection import Services, call
 from minion_cli.output import Column, Format, FormatOption, LimitOption
 from minion_cli.paging import take
+from minion_cli.tool_names import find_tool, labels
 
 app = group("Agents: what runs are driven by.")
 
-AgentArgument = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name or id.")]
 EtagOption = Annotated[str, typer.Option("--etag", help="Only if the agent is still as it was read with this etag.")]
 
 _COLUMNS = (
@@ -29,13 +31,6 @@ _COLUMNS = (
     Column("MODEL", lambda agent: agent.llm.model or "(default)"),
     Column("AGENT ID", lambda agent: agent.agent_id),
     Column("UPDATED (UTC)", lambda agent: output.time_text(agent.update_time)),
-)
-_TOOL_COLUMNS = (
-    Column("NAME", lambda bound: bound.tool.name),
-    Column("TRANSPORT", lambda bound: output.enum_text(tool_pb2.ToolTransport, bound.tool.transport)),
-    Column("EFFECT", lambda bound: output.enum_text(tool_pb2.ToolEffect, bound.tool.effect)),
-    Column("TOOL ID", lambda bound: bound.tool.tool_id),
-    Column("DESCRIPTION", lambda bound: bound.tool.description, wide=True),
 )
 
 
@@ -53,7 +48,7 @@ def list_(
         status=output.enum_value(agent_pb2.AgentStatus, status, "--status"),
         behavior_type=behavior,
         capability=capability,
-        labels=_labels(label or []),
+        labels=labels(label or []),
     )
     agents = call(lambda services: take(services.agents.ListAgents, request, "agents", agent_pb2.Agent, limit))
     output.show_list(agents, _COLUMNS, form)
@@ -95,7 +90,7 @@ def create(
         raise typer.BadParameter("Give a name, or a file that holds one.", param_hint="NAME")
 
     async def work(services: Services) -> agent_pb2.Agent:
-        bindings = [(await services.tools.GetTool(_tool_named(found))).tool for found in tool or []]
+        bindings = [await find_tool(services, found) for found in tool or []]
         created = (
             await services.agents.CreateAgent(
                 agent_service_pb2.CreateAgentRequest(agent=agent, request_id=str(uuid7()))
@@ -148,18 +143,6 @@ def archive(agent: AgentArgument, etag: EtagOption = "", form: FormatOption = Fo
     output.show_one(call(work), form)
 
 
-@app.command()
-def tools(agent: AgentArgument, limit: LimitOption = 128, form: FormatOption = Format.TABLE) -> None:
-    """List the tools that an agent may call."""
-
-    async def work(services: Services) -> list[agent_pb2.AgentTool]:
-        found = await find_agent(services, agent)
-        request = agent_service_pb2.ListAgentToolsRequest(agent_id=found.agent_id)
-        return await take(services.agents.ListAgentTools, request, "agent_tools", agent_pb2.AgentTool, limit)
-
-    output.show_list(call(work), _TOOL_COLUMNS, form)
-
-
 async def find_agent(services: Services, name_or_id: str, revision: int = 0) -> agent_pb2.Agent:
     """Gets an agent by whichever of name and id is given; a UUID is an id, anything else a name."""
     request = agent_service_pb2.GetAgentRequest(revision=revision)
@@ -184,20 +167,6 @@ async def _activate(services: Services, agent_id: str, etag: str) -> agent_pb2.A
     return (await services.agents.ActivateAgent(request)).agent
 
 
-def _tool_named(text: str) -> tool_service_pb2.GetToolRequest:
-    return tool_service_pb2.GetToolRequest(**{"tool_id" if is_id(text) else "name": text})
-
-
-def _labels(pairs: list[str]) -> dict[str, str]:
-    labels = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"{pair!r} is not key=value.", param_hint="--label")
-        labels[key] = value
-    return labels
-
-
 def from_file(path: Path) -> agent_pb2.Agent:
     """Reads an agent from YAML or JSON with the contract's field names; anything else is a usage error."""
     try:
@@ -206,3 +175,6 @@ def from_file(path: Path) -> agent_pb2.Agent:
     except (OSError, yaml.YAMLError, ParseError, AttributeError, UnicodeDecodeError) as fault:
         raise typer.BadParameter(f"{path} holds no agent: {output.one_line(str(fault))}", param_hint="--file") from None
     return agent
+
+
+register_tools(app, find_agent)

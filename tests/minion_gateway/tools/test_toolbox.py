@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -48,6 +49,15 @@ async def test_arguments_are_checked_before_anything_is_called() -> None:
     assert outcome.is_error
     assert "n:" in outcome.output
     assert '"m" is a required property' in outcome.output
+
+
+async def test_a_hundred_thousand_faults_take_no_time() -> None:
+    schema = {"type": "object", "properties": {"a": {"items": {"anyOf": [{"type": "string"}] * 5}}}}
+    began = time.process_time()
+    outcome = await toolbox(error=AssertionError("called")).call(bound(schema), invocation(a=[1] * 100_000))
+    assert outcome.is_error
+    assert "don't fit the tool's schema" in outcome.output
+    assert time.process_time() - began < 1
 
 
 async def test_a_schema_fetches_nothing() -> None:
