@@ -185,9 +185,7 @@ def from_file(path: Path) -> tuple[tool_pb2.Tool, list[str]]:
     """
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        given = (
-            {name: value for name, value in content.items() if name not in _TOLD} if _is_object(content) else content
-        )
+        given = {name: value for name, value in content.items() if name not in _TOLD}
         tool = ParseDict(given, tool_pb2.Tool())
     except (OSError, yaml.YAMLError, ParseError, AttributeError, UnicodeDecodeError) as fault:
         raise typer.BadParameter(f"{path} holds no tool: {output.one_line(str(fault))}", param_hint="--file") from None
