@@ -421,7 +421,7 @@ async def test_of_many_blocked_bindings_the_audit_names_a_thousand(tenant: Calle
     assert len({agent for name, _, agent in told if name == "binding.block"}) == 1_000
 
 
-async def test_an_agent_that_has_the_tool_must_still_fit_into_a_message(tenant: Caller) -> None:
+async def test_an_agent_that_has_the_tool_must_still_fit_into_a_message(tenant: Caller, owner: Database) -> None:
     agent = await tenant.create()
     large = struct({"type": "object", "title": "x" * 65_000})
     tools = [await tenant.register(input_schema=large) for _ in range(10)]
@@ -433,6 +433,14 @@ async def test_an_agent_that_has_the_tool_must_still_fit_into_a_message(tenant: 
     assert refusal.metadata == {"limit_bytes": str(3 * 1024 * 1024), "agent_id": agent.agent_id}
     resolved = await tenant.agents.ResolveAgent(agent_service_pb2.ResolveAgentRequest(agent_id=agent.agent_id))
     assert resolved.ByteSize() < 4 * 1024 * 1024
+    # What doesn't grow is taken, however full the agent is by now.
+    await owner.execute(
+        "UPDATE registry.tools SET documentation = repeat('x', 3500000) WHERE tool_id = $1::text::uuid",
+        tools[0].tool_id,
+    )
+    await updated(tenant, tools[-1].tool_id, cost_per_call_nanos=3)
+    async with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_TOOLS"):
+        await updated(tenant, tools[-1].tool_id, documentation="x")
 
 
 async def test_a_change_of_a_tool_is_told_to_watchers(tenant: Caller) -> None:

@@ -24,6 +24,10 @@ SELECT tool_id, name, description, input_schema, transport, builtin, effect, tim
        credentials, version, digest, status, status_note, edition, create_time, updated_at
   FROM tool;
 
+-- name: measure_tool
+-- At least what a tool takes on the wire.
+SELECT wire_bytes FROM registry.tools WHERE tenant_id = $1 AND tool_id = $2;
+
 -- name: update_tool
 -- Replaces a tool's contents, keeps them as a new version, and brings labels and feed along.
 WITH tool AS (
@@ -54,7 +58,7 @@ WITH tool AS (
 )
 SELECT tool_id, name, description, input_schema, transport, builtin, effect, time_limit, cost_per_call_nanos, labels,
        output_schema, examples, documentation, target, approval, configuration_schema, default_configuration,
-       credentials, version, digest, status, status_note, edition, create_time, updated_at
+       credentials, version, digest, status, status_note, edition, create_time, updated_at, wire_bytes
   FROM tool;
 
 -- name: set_tool_status

@@ -120,8 +120,9 @@ class Tools:
         contents = replace(before.contents, **changes)
         # A tool of an earlier release, whose digest covered less, keeps it until something that it covers changes.
         digest = before.digest if contents.pins_the_same_as(before.contents) else contents.digest()
-        after = await self._store.update(transaction, tenant_id, tool_id, contents, digest)
-        await self._check_room(transaction, tenant_id, tool_id)
+        after, grew = await self._store.update(transaction, tenant_id, tool_id, contents, digest)
+        if grew:
+            await self._check_room(transaction, tenant_id, tool_id)
         blocked: Sequence[UUID] = ()
         count = 0
         if digest != before.digest:

@@ -58,14 +58,18 @@ class ToolStore:
 
     async def update(
         self, transaction: Transaction, tenant_id: UUID, tool_id: UUID, contents: ToolContents, digest: str
-    ) -> Tool:
-        """Replaces the contents of a locked tool. Raises AlreadyExists (TOOL_NAME_TAKEN)."""
+    ) -> tuple[Tool, bool]:
+        """Replaces the contents of a locked tool; tells also whether it takes more on the wire now.
+
+        Raises AlreadyExists (TOOL_NAME_TAKEN).
+        """
+        before = await transaction.fetch_value(_QUERIES.measure_tool, tenant_id, tool_id)
         try:
             row = await transaction.fetch_one(_QUERIES.update_tool, tenant_id, tool_id, *_columns(contents), digest)
         except asyncpg.UniqueViolationError as error:
             raise _taken(contents) from error
         assert row is not None
-        return tool_from_row(row)
+        return tool_from_row(row), row["wire_bytes"] > before
 
     async def set_status(
         self, transaction: Transaction, tenant_id: UUID, tool_id: UUID, status: ToolStatus, note: str
