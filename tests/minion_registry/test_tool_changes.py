@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from minion.registry.v1 import agent_pb2, agent_service_pb2, tool_pb2
 from minion.registry.v1 import tool_service_pb2 as pb
 from minion_errors import FailedPrecondition
+from minion_grpc import peer_errors
 from minion_postgres import Database
 from minion_registry.tools.domain import ToolStatus
 from minion_testing.errors import refused
@@ -190,6 +191,22 @@ async def test_changes_without_an_etag_take_turns(tenant: Caller) -> None:
     made = await tenant.register()
     await asyncio.gather(*(updated(tenant, made.tool_id, documentation=f"{number}") for number in range(8)))
     assert (await read(tenant, made.tool_id)).version == 9
+
+
+async def test_changes_that_meet_are_checked_against_each_other(tenant: Caller) -> None:
+    schema = struct({"type": "object", "properties": {"n": {"type": "string"}}})
+    example = tool_pb2.ToolExample(arguments=struct({"n": 1}))
+    for _ in range(10):
+        made = await tenant.register()
+        # Each fits the tool as it was; together they don't.
+        answers = await asyncio.gather(
+            updated(tenant, made.tool_id, input_schema=schema),
+            updated(tenant, made.tool_id, examples=[example]),
+            return_exceptions=True,
+        )
+        (refusal,) = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+        assert peer_errors.reason_of(refusal) == "TOOL_EXAMPLE_INVALID"
+        assert (await read(tenant, made.tool_id)).version == 2
 
 
 async def test_another_tools_name_is_refused(tenant: Caller) -> None:
