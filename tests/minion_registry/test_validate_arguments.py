@@ -18,6 +18,7 @@ from minion_registry.json_values import Checker, Checkers
 from minion_registry.schema_costs import Automaton
 from minion_testing.errors import refused
 from minion_testing.postgres import ClonedDatabase
+from minion_testing.stalls import longest_stall
 
 from tests.minion_registry.stage import Caller, struct
 
@@ -113,6 +114,16 @@ async def test_arguments_that_are_too_large_or_too_deep_are_refused(tenant: Call
     async with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS") as refusal:
         await tenant.tools.ValidateToolArguments(request)
     assert set(refusal.violations) == {"tool_id", "name", "version"}
+
+
+async def test_a_large_check_holds_nobody_up(tenant: Caller) -> None:
+    made = await tenant.register(input_schema=struct({**OBJECT, "properties": {"a": {"items": {"type": "string"}}}}))
+    request = pb.ValidateToolArgumentsRequest(tool_id=made.tool_id, arguments=struct({"a": [1] * 100_000}))
+
+    async def check() -> None:
+        assert not (await tenant.tools.ValidateToolArguments(request)).valid
+
+    assert await longest_stall(check) < 0.4
 
 
 async def test_a_schema_of_an_earlier_release_that_is_not_bounded_is_refused(
