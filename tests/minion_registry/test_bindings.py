@@ -1,5 +1,7 @@
 """BindTool, UnbindTool, ListAgentTools, ResolveAgent."""
 
+import asyncio
+
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -322,3 +324,25 @@ async def test_a_replayed_binding_is_told_as_it_was(tenant: Caller) -> None:
     # What it would be refused for by now is not looked at again.
     await tenant.tools.RetireTool(tool_service_pb2.RetireToolRequest(tool_id=tool.tool_id))
     assert await tenant.agents.BindTool(request) == first
+
+
+async def test_a_binding_that_meets_a_change_of_its_schema_is_never_usable_with_what_does_not_fit(
+    tenant: Caller,
+) -> None:
+    for _ in range(10):
+        agent, tool = await tenant.create(), await tenant.register()
+        update = tool_service_pb2.UpdateToolRequest(
+            tool=tool_pb2.Tool(tool_id=tool.tool_id, configuration_schema=struct(SETTINGS))
+        )
+        update.update_mask.paths.append("configuration_schema")
+        # Either the binding comes first and is blocked, or the change does and refuses it.
+        bound, _ = await asyncio.gather(
+            tenant.bind(agent.agent_id, tool.tool_id, configuration=struct({"zone": 3})),
+            tenant.tools.UpdateTool(update),
+            return_exceptions=True,
+        )
+        states = [found.state for found in await tools_of(tenant, agent.agent_id)]
+        if isinstance(bound, BaseException):
+            assert states == []
+        else:
+            assert states == [agent_pb2.BINDING_STATE_DIGEST_CHANGED]

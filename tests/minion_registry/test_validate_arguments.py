@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -237,28 +238,33 @@ def test_no_schema_that_is_taken_makes_a_check_expensive(name: str) -> None:
 _leaves = st.sampled_from(
     [{"type": "integer"}, {"type": "string", "maxLength": 1}, {"minimum": 0}, {"const": 1}, {"enum": [[], 1]}, {}]
 )
-_schemas = st.recursive(
-    _leaves,
-    lambda inner: st.one_of(
-        st.builds(lambda a, b: {"properties": {"a": a, "b": b}}, inner, inner),
-        st.builds(lambda a, b: {"anyOf": [a, b]}, inner, inner),
-        st.builds(lambda a: {"items": a, "maxItems": 2}, inner),
-        st.builds(lambda a: {"not": a}, inner),
-        st.builds(lambda a, b: {"prefixItems": [a], "items": b}, inner, inner),
-        st.builds(lambda a: {"additionalProperties": a}, inner),
-        st.builds(lambda a: {"patternProperties": {"^a": a}, "required": ["b"]}, inner),
-    ),
-    max_leaves=6,
+_NESTED: tuple[Callable[[Any, Any], dict[str, Any]], ...] = (
+    lambda a, b: {"properties": {"a": a, "b": b}},
+    lambda a, b: {"anyOf": [a, b]},
+    lambda a, b: {"items": a, "not": b},
+    lambda a, b: {"prefixItems": [a], "items": b, "maxItems": 2},
+    lambda a, b: {"patternProperties": {"^a": a}, "additionalProperties": b, "required": ["b"]},
 )
-_values = st.recursive(
-    st.integers(-1, 1) | st.sampled_from(["", "ab"]) | st.none(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
-    max_leaves=8,
-)
+
+
+@st.composite
+def _schemas(draw: st.DrawFn, levels: int = 3) -> Any:
+    if levels == 0 or draw(st.booleans()):
+        return draw(_leaves)
+    made = draw(st.sampled_from(_NESTED))
+    return made(draw(_schemas(levels - 1)), draw(_schemas(levels - 1)))
+
+
+@st.composite
+def _values(draw: st.DrawFn, levels: int = 3) -> Any:
+    if levels == 0 or draw(st.booleans()):
+        return draw(st.integers(-1, 1) | st.sampled_from(["", "ab", None]))
+    inner = _values(levels - 1)
+    return draw(st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3))
 
 
 @settings(deadline=None)
-@given(_schemas, _values)
+@given(_schemas(), _values())
 def test_what_is_told_is_what_the_library_finds_and_never_more_than_counted(schema: Any, value: Any) -> None:
     found = Checker(schema).faults(value, "value")
     expected = [
