@@ -5,23 +5,24 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from google.protobuf.json_format import Parse, ParseDict, ParseError
-from google.protobuf.struct_pb2 import Struct
-from minion.registry.v1 import agent_pb2, agent_service_pb2, tool_pb2, tool_service_pb2
+from google.protobuf.json_format import ParseDict, ParseError
+from minion.registry.v1 import agent_pb2, agent_service_pb2
 from uuid_utils.compat import uuid7
 
 from minion_cli import agent_apply, agent_finding, output
+from minion_cli.agent_tools import AgentArgument
+from minion_cli.agent_tools import register as register_tools
 from minion_cli.application import group
 from minion_cli.connection import Services, call
-from minion_cli.finding import find_agent, is_id
+from minion_cli.finding import find_agent, find_tool
 from minion_cli.output import Column, Format, FormatOption, LimitOption
 from minion_cli.paging import take
+from minion_cli.values import json_object, labels
 
 app = group("Agents: what runs are driven by.")
 for _part in (agent_apply, agent_finding):
     _part.register(app)
 
-AgentArgument = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name or id.")]
 EtagOption = Annotated[str, typer.Option("--etag", help="Only if the agent is still as it was read with this etag.")]
 
 _COLUMNS = (
@@ -32,13 +33,6 @@ _COLUMNS = (
     Column("MODEL", lambda agent: agent.llm.model or "(default)"),
     Column("AGENT ID", lambda agent: agent.agent_id),
     Column("UPDATED (UTC)", lambda agent: output.time_text(agent.update_time)),
-)
-_TOOL_COLUMNS = (
-    Column("NAME", lambda bound: bound.tool.name),
-    Column("TRANSPORT", lambda bound: output.enum_text(tool_pb2.ToolTransport, bound.tool.transport)),
-    Column("EFFECT", lambda bound: output.enum_text(tool_pb2.ToolEffect, bound.tool.effect)),
-    Column("TOOL ID", lambda bound: bound.tool.tool_id),
-    Column("DESCRIPTION", lambda bound: bound.tool.description, wide=True),
 )
 
 
@@ -57,8 +51,8 @@ def list_(
         status=output.enum_value(agent_pb2.AgentStatus, status, "--status"),
         behavior_type=behavior,
         capability=capability,
-        labels=_labels(label or []),
-        metadata=_json(metadata),
+        labels=labels(label or []),
+        metadata=json_object(metadata, "--metadata"),
     )
     agents = call(lambda services: take(services.agents.ListAgents, request, "agents", agent_pb2.Agent, limit))
     output.show_list(agents, _COLUMNS, form)
@@ -100,7 +94,7 @@ def create(
         raise typer.BadParameter("Give a name, or a file that holds one.", param_hint="NAME")
 
     async def work(services: Services) -> agent_pb2.Agent:
-        bindings = [(await services.tools.GetTool(_tool_named(found))).tool for found in tool or []]
+        bindings = [await find_tool(services, found) for found in tool or []]
         created = (
             await services.agents.CreateAgent(
                 agent_service_pb2.CreateAgentRequest(agent=agent, request_id=str(uuid7()))
@@ -153,44 +147,9 @@ def archive(agent: AgentArgument, etag: EtagOption = "", form: FormatOption = Fo
     output.show_one(call(work), form)
 
 
-@app.command()
-def tools(agent: AgentArgument, limit: LimitOption = 128, form: FormatOption = Format.TABLE) -> None:
-    """List the tools that an agent may call."""
-
-    async def work(services: Services) -> list[agent_pb2.AgentTool]:
-        found = await find_agent(services, agent)
-        request = agent_service_pb2.ListAgentToolsRequest(agent_id=found.agent_id)
-        return await take(services.agents.ListAgentTools, request, "agent_tools", agent_pb2.AgentTool, limit)
-
-    output.show_list(call(work), _TOOL_COLUMNS, form)
-
-
 async def _activate(services: Services, agent_id: str, etag: str) -> agent_pb2.Agent:
     request = agent_service_pb2.ActivateAgentRequest(agent_id=agent_id, etag=etag, request_id=str(uuid7()))
     return (await services.agents.ActivateAgent(request)).agent
-
-
-def _tool_named(text: str) -> tool_service_pb2.GetToolRequest:
-    if is_id(text):
-        return tool_service_pb2.GetToolRequest(tool_id=text)
-    return tool_service_pb2.GetToolRequest(name=text)
-
-
-def _labels(pairs: list[str]) -> dict[str, str]:
-    labels = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"{pair!r} is not key=value.", param_hint="--label")
-        labels[key] = value
-    return labels
-
-
-def _json(text: str) -> Struct:
-    try:
-        return Parse(text, Struct())
-    except ParseError as fault:
-        raise typer.BadParameter(f"is no JSON object: {output.one_line(str(fault))}", param_hint="--metadata") from None
 
 
 def from_file(path: Path) -> agent_pb2.Agent:
@@ -201,3 +160,6 @@ def from_file(path: Path) -> agent_pb2.Agent:
     except (OSError, yaml.YAMLError, ParseError, AttributeError, UnicodeDecodeError) as fault:
         raise typer.BadParameter(f"{path} holds no agent: {output.one_line(str(fault))}", param_hint="--file") from None
     return agent
+
+
+register_tools(app, find_agent)

@@ -10,11 +10,8 @@ from minion_cli.connection import Services
 
 async def find_agent(services: Services, name_or_id: str, revision: int = 0) -> agent_pb2.Agent:
     """Gets an agent by whichever of name and id is given; a UUID is an id, anything else a name."""
-    request = agent_service_pb2.GetAgentRequest(revision=revision)
-    if is_id(name_or_id):
-        request.agent_id = name_or_id
-    else:
-        request.name = name_or_id
+    agent_id, name = by_id_or_name(name_or_id)
+    request = agent_service_pb2.GetAgentRequest(agent_id=agent_id, name=name, revision=revision)
     return (await services.agents.GetAgent(request)).agent
 
 
@@ -25,6 +22,18 @@ def is_id(text: str) -> bool:
     except ValueError:
         return False
     return len(text) == 36
+
+
+async def find_tool(services: Services, name_or_id: str, version: int = 0) -> tool_pb2.Tool:
+    """Gets a tool by whichever of name and id is given."""
+    tool_id, name = by_id_or_name(name_or_id)
+    request = tool_service_pb2.GetToolRequest(tool_id=tool_id, name=name, version=version)
+    return (await services.tools.GetTool(request)).tool
+
+
+def by_id_or_name(text: str) -> tuple[str, str]:
+    """Gives the id and the name of which a text is one; the other is empty."""
+    return (text, "") if is_id(text) else ("", text)
 
 
 async def find_agent_named(services: Services, name: str) -> agent_pb2.Agent | None:

@@ -27,6 +27,7 @@ from minion_registry.audit.store import AuditStore
 from minion_registry.bindings.service import Bindings
 from minion_registry.bindings.store import BindingStore
 from minion_registry.cards.service import Cards
+from minion_registry.json_values import Checkers
 from minion_registry.settings import RegistrySettings
 from minion_registry.tenants.service import Tenants
 from minion_registry.tenants.servicer import TenantServicer
@@ -55,7 +56,7 @@ async def compose(settings: RegistrySettings, telemetry: Telemetry) -> AsyncIter
             await Database.connect(settings.app_dsn, schema="registry", settings=settings, telemetry=telemetry)
         )
         agents, tools, api_keys = AgentStore(), ToolStore(), ApiKeyStore(database)
-        bindings, audit = BindingStore(database), AuditStore()
+        bindings, audit, checkers = BindingStore(database), AuditStore(), Checkers()
         tenants = Tenants(database, TenantStore())
         if settings.auth_mode == "disabled":
             await tenants.ensure_development_tenant()
@@ -74,14 +75,14 @@ async def compose(settings: RegistrySettings, telemetry: Telemetry) -> AsyncIter
         )
         server.add(
             add_ToolServiceServicer_to_server,
-            ToolServicer(Tools(database, tools)),
+            ToolServicer(Tools(database, tools, audit, checkers)),
             tool_service_pb2.DESCRIPTOR.services_by_name["ToolService"],
         )
         server.add(
             add_AgentServiceServicer_to_server,
             AgentServicer(
                 Agents(database, agents, audit),
-                Bindings(database, agents, tools, bindings),
+                Bindings(database, agents, tools, bindings, audit, checkers),
                 Cards(bindings, settings.a2a_url),
                 AgentChanges(feed, settings.watch_sync_seconds),
             ),

@@ -75,6 +75,43 @@ def test_an_agents_life(shown: Show, told: Callable[..., str]) -> None:
     assert told("agents", "create", "No Name").startswith("error: INVALID_FIELDS: ")
 
 
+def test_a_tools_life(
+    shown: Show, told: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "tool.yaml"
+    path.write_text(
+        "name: zoned_clock\ndescription: Tells the time.\ntransport: TOOL_TRANSPORT_BUILTIN\nbuiltin: clock\n"
+        "effect: TOOL_EFFECT_READ_ONLY\ninput_schema: {type: object, properties: {timezone: {type: string}}}\n"
+        "default_configuration: {style: long}\nlabels: {team: core}\n"
+    )
+    made = shown("tools", "register", "--file", str(path))
+    agent = shown("agents", "create", "clockwork")
+    assert [tool["name"] for tool in shown("tools", "list", "--label", "team=core")] == ["zoned_clock"]
+    bound = shown("agents", "bind", "clockwork", "zoned_clock", "--configuration", '{"zone": "UTC"}')
+    assert bound["merged_configuration"] == {"style": "long", "zone": "UTC"}
+    assert shown("tools", "validate", "zoned_clock", '{"timezone": "UTC"}') == {"valid": True}
+    refused = shown("tools", "validate", "zoned_clock", '{"timezone": 3}', code=1)
+    assert [fault["path"] for fault in refused["violations"]] == ["/timezone"]
+    # What is shown can be changed and given back.
+    assert run(["tools", "show", "zoned_clock", "-o", "yaml"]) == 0
+    path.write_text(capsys.readouterr().out.replace("Tells the time.", "Tells the time, always."))
+    changed = shown("tools", "update", made["tool_id"], "--file", str(path), "--etag", made["etag"])
+    assert changed["blocked_binding_count"] == "1"
+    assert [each["state"] for each in shown("agents", "tools", "clockwork")] == ["BINDING_STATE_DIGEST_CHANGED"]
+    assert told("agents", "bind", "clockwork", "zoned_clock", "--expect", made["digest"]).startswith(
+        "error: DIGEST_MISMATCH: "
+    )
+    shown("agents", "bind", agent["agent_id"], "zoned_clock", "--expect", changed["tool"]["digest"])
+    assert [each["state"] for each in shown("agents", "tools", "clockwork")] == ["BINDING_STATE_USABLE"]
+    assert [each["version"] for each in shown("tools", "versions", "zoned_clock")] == ["2", "1"]
+    assert shown("tools", "show", "zoned_clock", "--version", "1")["description"] == "Tells the time."
+    assert shown("tools", "deprecate", "zoned_clock", "--note", "Use clock.")["status_note"] == "Use clock."
+    assert shown("tools", "retire", "zoned_clock")["blocked_binding_count"] == "1"
+    assert run(["agents", "unbind", "clockwork", "zoned_clock"]) == 0
+    assert capsys.readouterr().out == "unbound\n"
+    assert told("tools", "deprecate", "zoned_clock").startswith("error: TOOL_TRANSITION_ILLEGAL: ")
+
+
 def test_a_chat_tells_of_summaries(shown: Show, talk: Callable[..., list[str]], tmp_path: Path) -> None:
     path = tmp_path / "agent.yaml"
     policy = "{enabled: true, trigger_tokens: 256, target_tokens: 100, keep_messages: 0}"

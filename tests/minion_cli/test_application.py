@@ -58,6 +58,11 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["migrate", "--service", "kitchen"], "'kitchen' is none of registry"),
         (["migrate", "down", "--bootstrap"], "goes with `up` alone."),
         (["agents", "create", "--file", "/nowhere/agent.yaml"], "/nowhere/agent.yaml holds no agent"),
+        (["agents", "bind", "a", "t", "--configuration", "[1]"], "--configuration: is no JSON object"),
+        (["tools", "register", "--file", "/nowhere/tool.yaml"], "/nowhere/tool.yaml holds no tool"),
+        (["tools", "list", "--status", "asleep"], "active, deprecated, retired"),
+        (["tools", "list", "--label", "red"], "'red' is not key=value."),
+        (["tools", "validate", "t", "{"], "is no JSON object"),
     ],
 )
 def test_wrong_use_is_one_line_and_code_2(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,11 @@
 """BindTool, UnbindTool, ListAgentTools, ResolveAgent."""
 
+import asyncio
+
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from minion.registry.v1 import agent_pb2
+from minion.registry.v1 import agent_pb2, tool_pb2, tool_service_pb2
 from minion.registry.v1 import agent_service_pb2 as pb
 from minion_testing.errors import refused
 from minion_testing.postgres import ClonedDatabase
@@ -30,6 +32,8 @@ async def test_a_tool_is_bound_with_its_digest_and_settings(tenant: Caller) -> N
         configuration=struct({"zone": "UTC", "limit": 3}),
         bound_digest=tool.digest,
         create_time=bound.create_time,
+        state=agent_pb2.BINDING_STATE_USABLE,
+        merged_configuration=struct({"zone": "UTC", "limit": 3}),
     )
     assert await tools_of(tenant, agent.agent_id) == [bound]
 
@@ -230,3 +234,115 @@ async def test_resolving_is_one_statement_for_a_service(registry: Served, tenant
     assert not resolved.resolved_agent.tools
     statements = [span.name for span in registry.spans() if span.name.startswith("registry.")]
     assert statements == ["registry.resolve_agent"]
+
+
+SETTINGS = {
+    "type": "object",
+    "properties": {"zone": {"type": "string"}, "limits": {"additionalProperties": {"type": "integer"}}},
+    "required": ["zone", "region"],
+    "additionalProperties": True,
+}
+
+
+async def test_settings_are_laid_over_the_tools_own_and_checked_together(tenant: Caller) -> None:
+    agent = await tenant.create()
+    tool = await tenant.register(
+        configuration_schema=struct(SETTINGS),
+        default_configuration=struct({"zone": "UTC", "limits": {"a": 1, "b": 2}, "style": "long"}),
+    )
+    for configuration, paths in (
+        ({}, {"configuration"}),
+        ({"region": "eu", "zone": None}, {"configuration"}),
+        ({"region": "eu", "zone": 3, "limits": {"c": "x"}}, {"configuration.zone", "configuration.limits.c"}),
+    ):
+        async with refused(grpc.StatusCode.INVALID_ARGUMENT, "BINDING_CONFIGURATION_INVALID") as refusal:
+            await tenant.bind(agent.agent_id, tool.tool_id, configuration=struct(configuration))
+        assert set(refusal.violations) == paths
+    assert await tools_of(tenant, agent.agent_id) == []
+    given = struct({"region": "eu", "limits": {"a": None, "c": 3}, "style": None})
+    bound = await tenant.bind(agent.agent_id, tool.tool_id, configuration=given)
+    assert bound.configuration == given
+    assert bound.merged_configuration == struct({"zone": "UTC", "region": "eu", "limits": {"b": 2, "c": 3}})
+    assert await tools_of(tenant, agent.agent_id) == [bound]
+    resolved = await tenant.agents.ResolveAgent(pb.ResolveAgentRequest(agent_id=agent.agent_id))
+    assert list(resolved.resolved_agent.tools) == [bound]
+
+
+async def test_settings_that_fit_no_longer_are_blocked_until_others_do(tenant: Caller) -> None:
+    agent, tool = await tenant.create(), await tenant.register()
+    await tenant.bind(agent.agent_id, tool.tool_id, configuration=struct({"zone": 3}))
+    update = tool_service_pb2.UpdateToolRequest(
+        tool=tool_pb2.Tool(tool_id=tool.tool_id, configuration_schema=struct(SETTINGS))
+    )
+    update.update_mask.paths.append("configuration_schema")
+    assert (await tenant.tools.UpdateTool(update)).blocked_binding_count == 1
+    (blocked,) = await tools_of(tenant, agent.agent_id)
+    assert blocked.state == agent_pb2.BINDING_STATE_DIGEST_CHANGED
+    async with refused(grpc.StatusCode.INVALID_ARGUMENT, "BINDING_CONFIGURATION_INVALID"):
+        await tenant.bind(agent.agent_id, tool.tool_id, configuration=blocked.configuration)
+    fitting = struct({"zone": "UTC", "region": "eu"})
+    assert (await tenant.bind(agent.agent_id, tool.tool_id, configuration=fitting)).state == (
+        agent_pb2.BINDING_STATE_USABLE
+    )
+
+
+async def test_a_binding_is_for_what_was_looked_at(tenant: Caller) -> None:
+    agent, tool = await tenant.create(), await tenant.register()
+    await tenant.bind(agent.agent_id, tool.tool_id, expected_digest=tool.digest)
+    update = tool_service_pb2.UpdateToolRequest(tool=tool_pb2.Tool(tool_id=tool.tool_id, description="Other."))
+    update.update_mask.paths.append("description")
+    changed = (await tenant.tools.UpdateTool(update)).tool
+    async with refused(grpc.StatusCode.ABORTED, "DIGEST_MISMATCH") as refusal:
+        await tenant.bind(agent.agent_id, tool.tool_id, expected_digest=tool.digest)
+    assert refusal.metadata == {"tool_id": tool.tool_id, "digest": changed.digest}
+    await tenant.bind(agent.agent_id, tool.tool_id, expected_digest=changed.digest)
+    async with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS") as refusal:
+        await tenant.bind(agent.agent_id, tool.tool_id, expected_digest="x")
+    assert set(refusal.violations) == {"expected_digest"}
+
+
+async def test_a_deprecated_tool_stays_with_those_who_have_it(tenant: Caller) -> None:
+    agent, other, tool = await tenant.create(), await tenant.create(), await tenant.register()
+    await tenant.bind(agent.agent_id, tool.tool_id)
+    await tenant.tools.DeprecateTool(tool_service_pb2.DeprecateToolRequest(tool_id=tool.tool_id))
+    await tenant.bind(agent.agent_id, tool.tool_id, configuration=struct({"again": True}))
+    async with refused(grpc.StatusCode.FAILED_PRECONDITION, "TOOL_STATUS_UNSUITABLE") as refusal:
+        await tenant.bind(other.agent_id, tool.tool_id)
+    assert refusal.metadata == {"tool_id": tool.tool_id, "status": "DEPRECATED"}
+    await tenant.tools.RetireTool(tool_service_pb2.RetireToolRequest(tool_id=tool.tool_id))
+    for agent_id in (agent.agent_id, other.agent_id):
+        async with refused(grpc.StatusCode.FAILED_PRECONDITION, "TOOL_STATUS_UNSUITABLE") as refusal:
+            await tenant.bind(agent_id, tool.tool_id)
+        assert refusal.metadata == {"tool_id": tool.tool_id, "status": "RETIRED"}
+    await tenant.agents.UnbindTool(pb.UnbindToolRequest(agent_id=agent.agent_id, tool_id=tool.tool_id))
+
+
+async def test_a_replayed_binding_is_told_as_it_was(tenant: Caller) -> None:
+    agent, tool = await tenant.create(), await tenant.register(configuration_schema=struct({"type": "object"}))
+    request = pb.BindToolRequest(agent_id=agent.agent_id, tool_id=tool.tool_id, request_id=str(uuid7()))
+    first = await tenant.agents.BindTool(request)
+    # What it would be refused for by now is not looked at again.
+    await tenant.tools.RetireTool(tool_service_pb2.RetireToolRequest(tool_id=tool.tool_id))
+    assert await tenant.agents.BindTool(request) == first
+
+
+async def test_a_binding_that_meets_a_change_of_its_schema_is_never_usable_with_what_does_not_fit(
+    tenant: Caller,
+) -> None:
+    for _ in range(10):
+        agent, tool = await tenant.create(), await tenant.register()
+        update = tool_service_pb2.UpdateToolRequest(
+            tool=tool_pb2.Tool(tool_id=tool.tool_id, configuration_schema=struct(SETTINGS))
+        )
+        update.update_mask.paths.append("configuration_schema")
+        # Either the binding comes first and is blocked, or the change does and refuses it.
+        bound, _ = await asyncio.gather(
+            tenant.bind(agent.agent_id, tool.tool_id, configuration=struct({"zone": 3})),
+            tenant.tools.UpdateTool(update),
+            return_exceptions=True,
+        )
+        states = [found.state for found in await tools_of(tenant, agent.agent_id)]
+        if isinstance(bound, BaseException):
+            assert states == []
+        else:
+            assert states == [agent_pb2.BINDING_STATE_DIGEST_CHANGED]

@@ -1,7 +1,9 @@
 """Rules of agents and tools that need nothing running."""
 
 import json
-from datetime import UTC, datetime
+from copy import deepcopy
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
 from random import Random
 from uuid import UUID
 
@@ -18,12 +20,36 @@ from minion_registry.agents.domain import (
     BehaviorType,
     LlmConfig,
 )
-from minion_registry.bindings.domain import MAXIMUM_TOOL_BYTES, MAXIMUM_TOOLS, check_room
+from minion_registry.bindings.domain import MAXIMUM_TOOL_BYTES, MAXIMUM_TOOLS, check_room, merged
 from minion_registry.paging import MAXIMUM_BYTES, fitting
-from minion_registry.tools.domain import digest
+from minion_registry.tools.domain import (
+    CredentialReference,
+    GrpcTarget,
+    HttpMethod,
+    HttpTarget,
+    McpTarget,
+    ToolApproval,
+    ToolContents,
+    ToolEffect,
+    ToolExample,
+    ToolStatus,
+    ToolTransport,
+)
 
 DRAFT, ACTIVE, INACTIVE, ARCHIVED = AgentStatus
 MOVES = {(DRAFT, ACTIVE), (DRAFT, ARCHIVED), (ACTIVE, INACTIVE), (INACTIVE, ACTIVE), (INACTIVE, ARCHIVED)}
+
+CLOCK = ToolContents(
+    name="clock",
+    description="Tells the time.",
+    input_schema={"type": "object"},
+    transport=ToolTransport.BUILTIN,
+    builtin="clock",
+    effect=ToolEffect.READ_ONLY,
+    time_limit=None,
+    cost_per_call_nanos=0,
+    labels={},
+)
 
 _json = st.recursive(
     st.none()
@@ -107,10 +133,80 @@ def test_what_the_database_reckons_is_no_less_than_what_is_sent(values: dict[str
 def test_the_digest_does_not_hang_on_the_order_of_keys(schema: dict[str, object], shuffled: Random) -> None:
     keys = list(schema)
     shuffled.shuffle(keys)
-    assert digest("a", "b", schema) == digest("a", "b", {key: schema[key] for key in keys})
+    one, other = (replace(CLOCK, output_schema=made) for made in (schema, {key: schema[key] for key in keys}))
+    assert one.digest() == other.digest()
 
 
-@pytest.mark.parametrize("other", [("x", "b", {}), ("a", "x", {}), ("a", "b", {"type": "object"})])
-def test_the_digest_covers_name_description_and_schema(other: tuple[str, str, dict[str, object]]) -> None:
-    assert digest("a", "b", {}) != digest(*other)
-    assert len(digest("a", "b", {})) == 64
+_PINNED: dict[str, object] = {
+    "name": "other",
+    "description": "other",
+    "input_schema": {"type": "object", "title": "other"},
+    "output_schema": {"type": "string"},
+    "configuration_schema": {"type": "object"},
+    "transport": ToolTransport.CLIENT,
+    "builtin": "recall",
+    "grpc": GrpcTarget("host:1", tls=True, tool_name=""),
+    "http": HttpTarget("https://host", HttpMethod.POST),
+    "mcp": McpTarget("https://host", ""),
+    "target_agent_id": UUID(int=1),
+    "effect": ToolEffect.SIDE_EFFECT,
+    "approval": ToolApproval.ALWAYS,
+    "credentials": (CredentialReference("token", "env:TOKEN"),),
+}
+_FREE: dict[str, object] = {
+    "time_limit": timedelta(seconds=1),
+    "cost_per_call_nanos": 1,
+    "labels": {"a": "b"},
+    "examples": (ToolExample("", {}),),
+    "documentation": "other",
+    "default_configuration": {"a": 1},
+}
+
+
+def test_the_digest_covers_what_a_binding_is_given_for_and_nothing_else() -> None:
+    assert {field.name for field in fields(ToolContents)} == set(_PINNED) | set(_FREE)
+    assert len(CLOCK.digest()) == 64
+    for name, value in _PINNED.items():
+        changed = replace(CLOCK, **{name: value})  # type: ignore[arg-type]
+        assert changed.digest() != CLOCK.digest(), name
+        assert not changed.pins_the_same_as(CLOCK), name
+    for name, value in _FREE.items():
+        changed = replace(CLOCK, **{name: value})  # type: ignore[arg-type]
+        assert changed.digest() == CLOCK.digest(), name
+        assert changed.pins_the_same_as(CLOCK), name
+
+
+@pytest.mark.parametrize("to", ToolStatus)
+@pytest.mark.parametrize("status", ToolStatus)
+def test_a_tool_moves_along_its_life_alone(status: ToolStatus, to: ToolStatus) -> None:
+    is_allowed = (status, to) in {
+        (ToolStatus.ACTIVE, ToolStatus.DEPRECATED),
+        (ToolStatus.ACTIVE, ToolStatus.RETIRED),
+        (ToolStatus.DEPRECATED, ToolStatus.RETIRED),
+    }
+    assert status.may_become(to) == is_allowed
+
+
+# The examples of RFC 7396, appendix A, that lay an object over an object.
+@pytest.mark.parametrize(
+    ("target", "patch", "result"),
+    [
+        ({"a": "b"}, {"a": "c"}, {"a": "c"}),
+        ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
+        ({"a": "b"}, {"a": None}, {}),
+        ({"a": "b", "b": "c"}, {"a": None}, {"b": "c"}),
+        ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
+        ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
+        ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
+        ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
+        ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
+        ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
+        ({"a": "foo"}, {"a": {"b": None, "c": 1}}, {"a": {"c": 1}}),
+    ],
+)
+def test_settings_are_laid_over_others(
+    target: dict[str, object], patch: dict[str, object], result: dict[str, object]
+) -> None:
+    before = deepcopy((target, patch))
+    assert merged(target, patch) == result
+    assert (target, patch) == before

@@ -27,6 +27,7 @@ TABLES = (
     "agent_words",
     "tools",
     "tool_versions",
+    "tool_labels",
     "agent_tools",
     "idempotency_keys",
     "changes",
@@ -55,7 +56,7 @@ async def owner(postgres: ClonedDatabase) -> AsyncIterator[Database]:
 async def agent_id(tenant: Caller) -> UUID:
     """An agent, and with it a row in each table."""
     agent = await tenant.create(labels={"a": "b"}, capabilities=["c"], metadata=struct({"d": "e"}))
-    tool = await tenant.register()
+    tool = await tenant.register(labels={"a": "b"})
     await tenant.bind(agent.agent_id, tool.tool_id, request_id=str(uuid7()))
     return UUID(agent.agent_id)
 
@@ -98,6 +99,7 @@ async def test_other_schemas_are_closed(app: Database, schema: str) -> None:
         "DELETE FROM registry.agents",
         "UPDATE registry.tool_versions SET description = ''",
         "DELETE FROM registry.tool_versions",
+        "DELETE FROM registry.tools",
         "INSERT INTO registry.tenants (tenant_id, name, display_name) VALUES (gen_random_uuid(), 'mine', '')",
         "UPDATE registry.tenants SET name = 'mine'",
         "DELETE FROM registry.tenants",
@@ -215,8 +217,13 @@ async def crowd(owner: Database) -> UUID:
         INSERT INTO registry.tools (tenant_id, tool_id, name, description, input_schema, transport, builtin, effect,
                                     cost_per_call_nanos, labels, digest)
         SELECT $1, lpad(to_hex(number), 32, '0')::uuid, 't_' || number, 'x', '{}', 'builtin', 'clock', 'read_only', 0,
-               '{}', repeat('a', 64)
+               jsonb_build_object('k', (number % 10)::text), repeat('a', 64)
           FROM generate_series(1, 2000) AS number
+        """,
+        "UPDATE registry.tools SET status = 'deprecated' WHERE tenant_id = $1 AND name LIKE '%00'",
+        """
+        INSERT INTO registry.tool_labels (tenant_id, tool_id, key, value, tool_name)
+        SELECT tenant_id, tool_id, 'k', labels ->> 'k', name FROM registry.tools WHERE tenant_id = $1
         """,
         """
         INSERT INTO registry.agent_tools (tenant_id, agent_id, tool_id, configuration, bound_digest)
@@ -234,7 +241,7 @@ async def crowd(owner: Database) -> UUID:
         await owner.execute(statement, tenant_id)
     await owner.execute(
         "VACUUM (ANALYZE) registry.agents, registry.agent_labels, registry.agent_capabilities,"
-        " registry.agent_metadata, registry.agent_words, registry.tools,"
+        " registry.agent_metadata, registry.agent_words, registry.tools, registry.tool_labels,"
         " registry.agent_tools, registry.api_keys, registry.changes"
     )
     return tenant_id
@@ -302,6 +309,12 @@ async def test_a_search_walks_its_words_newest_first(
         (_TOOLS.get_tool_by_name, ("t_7",), "tools_name_key"),
         (_TOOLS.list_tools, ("t_7", 51), "tools_name_key"),
         (_TOOLS.list_tools_by_transport, ("t_7", 51, "builtin"), "tools_(transport|name_key)"),
+        (_TOOLS.list_tools_by_status, ("", 51, "deprecated", None), "tools_status"),
+        (_TOOLS.list_tools_by_label, ("", 51, None, None, "k", "7", None), "tool_labels_value"),
+        (_TOOLS.list_tool_versions, (UUID(int=7), 9, 51), "tool_versions_pkey"),
+        (_TOOLS.get_tool_versions, (UUID(int=7), [1, 2]), "tool_versions_pkey"),
+        (_TOOLS.list_bound_agents, (UUID(int=7), "a" * 64, 1_000), "agent_tools_tool"),
+        (_TOOLS.find_crowded_agent, (UUID(int=7), 3_000_000), "agent_tools_tool"),
         (_BINDINGS.measure_tools, (UUID(int=7),), "agent_tools_pkey"),
         (_BINDINGS.list_agent_tools, (UUID(int=7), "", 51), "agent_tools_pkey"),
     ],

@@ -48,7 +48,10 @@ class ToolEffect(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class BoundTool:
-    """A tool that the agent may call, as it was bound."""
+    """A tool that the agent may call, as it was bound; `configuration` is the tool's own with the binding's laid over.
+
+    `needs_approval`: a person decides before each call. Snapshots of earlier releases don't have it.
+    """
 
     name: str
     description: str
@@ -59,6 +62,7 @@ class BoundTool:
     cost_per_call_nanos: int
     configuration: dict[str, Any]
     digest: str
+    needs_approval: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import grpc
+import structlog
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 from minion.registry.v1 import agent_pb2, agent_service_pb2, agent_service_pb2_grpc, tool_pb2
@@ -26,6 +27,7 @@ from minion_gateway.agents.domain import (
 )
 
 _CALL_SECONDS = 10.0
+_log = structlog.get_logger()
 RETRYABLE = ("/minion.registry.v1.AgentService/ResolveAgent",)
 
 
@@ -38,7 +40,7 @@ class ChangeKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class AgentChange:
-    """One change; SYNCED concerns no agent."""
+    """One change; SYNCED concerns no agent, and a change of a tenant without an agent all that the tenant has."""
 
     kind: ChangeKind
     cursor: str
@@ -75,7 +77,8 @@ class RegistryPeer:
 def _change(change: agent_service_pb2.WatchAgentsResponse) -> AgentChange:
     if change.kind == agent_pb2.AGENT_CHANGE_KIND_SYNCED:
         return AgentChange(ChangeKind.SYNCED, change.cursor)
-    return AgentChange(ChangeKind.CHANGED, change.cursor, UUID(change.tenant_id), UUID(change.agent_id))
+    agent_id = UUID(change.agent_id) if change.agent_id else None
+    return AgentChange(ChangeKind.CHANGED, change.cursor, UUID(change.tenant_id), agent_id)
 
 
 def _candidate(resolved: agent_pb2.ResolvedAgent) -> Candidate:
@@ -97,17 +100,25 @@ def _candidate(resolved: agent_pb2.ResolvedAgent) -> Candidate:
         min_score=memory.min_score if memory.HasField("min_score") else domain.DEFAULT_MINIMUM_SCORE,
         token_budget=context.token_budget or domain.DEFAULT_TOKEN_BUDGET,
         max_messages=context.max_messages or domain.DEFAULT_MESSAGES,
-        tools=tuple(
-            _tool(bound)
-            for bound in resolved.tools
-            # What was bound is what is called: a tool that changed since is blocked until it is bound again.
-            if bound.tool.digest == bound.bound_digest
-        ),
+        tools=tuple(_tool(bound) for bound in _callable(resolved)),
         summary=_summary(behavior.summary),
         response_schema=_json(agent.llm.response_schema) if agent.llm.HasField("response_schema") else None,
     )
     status = AgentStatus[agent_pb2.AgentStatus.Name(agent.status).removeprefix("AGENT_STATUS_")]
     return Candidate(status, AgentSnapshot.of(snapshot))
+
+
+def _callable(resolved: agent_pb2.ResolvedAgent) -> list[agent_pb2.AgentTool]:
+    """Leaves out what is blocked (what was bound is what is called), and what is reached in no way that we know."""
+    usable = [bound for bound in resolved.tools if bound.state == agent_pb2.BINDING_STATE_USABLE]
+    reached = [bound for bound in usable if bound.tool.transport == tool_pb2.TOOL_TRANSPORT_BUILTIN]
+    if len(reached) < len(usable):
+        _log.info(
+            "tools are not offered: this gateway calls builtins alone",
+            agent_id=resolved.agent.agent_id,
+            tools=[bound.tool.name for bound in usable if bound not in reached],
+        )
+    return reached
 
 
 def _summary(policy: agent_pb2.SummaryPolicy) -> SummaryPolicy | None:
@@ -131,8 +142,10 @@ def _tool(bound: agent_pb2.AgentTool) -> BoundTool:
         effect=ToolEffect[tool_pb2.ToolEffect.Name(tool.effect).removeprefix("TOOL_EFFECT_")],
         time_limit_seconds=_seconds(tool.time_limit, domain.DEFAULT_TOOL_SECONDS),
         cost_per_call_nanos=tool.cost_per_call_nanos,
-        configuration=_json(bound.configuration),
+        configuration=_json(bound.merged_configuration),
         digest=tool.digest,
+        # What isn't said to go without is asked for.
+        needs_approval=tool.approval != tool_pb2.TOOL_APPROVAL_NEVER,
     )
 
 

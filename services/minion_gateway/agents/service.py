@@ -100,6 +100,10 @@ class Agents:
                     self._generation += 1
                     if change.tenant_id is not None and change.agent_id is not None:
                         self._known.pop((change.tenant_id, change.agent_id), None)
+                    elif change.tenant_id is not None:
+                        # A tool changed: any of the tenant's agents may have it.
+                        for key in [key for key in self._known if key[0] == change.tenant_id]:
+                            del self._known[key]
                 self._cursor = change.cursor
 
     def _forget(self) -> None:

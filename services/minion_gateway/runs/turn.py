@@ -99,9 +99,11 @@ class Turn:
         return None if self._unpriced else self._cost
 
     def effect(self, intent: ToolIntent) -> ToolEffect:
-        """Returns what calling the tool does; a call of no tool, or with no arguments, does nothing."""
+        """Returns what calling the tool does; a call of no tool, with no arguments, or not approved, does nothing."""
         tool = self.agent.tool(intent.name)
-        return ToolEffect.READ_ONLY if tool is None or intent.arguments is None else tool.effect
+        if tool is None or intent.arguments is None or tool.needs_approval:
+            return ToolEffect.READ_ONLY
+        return tool.effect
 
     def show(
         self, context: tuple[ChatMessage, ...], summary: ShownSummary | None, *, tokens: int, is_all: bool

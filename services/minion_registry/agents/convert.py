@@ -56,6 +56,7 @@ _KINDS_TO_PROTO: Mapping[AgentChangeKind, agent_pb2.AgentChangeKind.ValueType] =
     AgentChangeKind.TOOLS_CHANGED: agent_pb2.AGENT_CHANGE_KIND_TOOLS_CHANGED,
     AgentChangeKind.ROLLOUT_CHANGED: agent_pb2.AGENT_CHANGE_KIND_ROLLOUT_CHANGED,
     AgentChangeKind.DELETED: agent_pb2.AGENT_CHANGE_KIND_DELETED,
+    AgentChangeKind.TOOL_CHANGED: agent_pb2.AGENT_CHANGE_KIND_TOOL_CHANGED,
 }
 
 
@@ -255,6 +256,7 @@ def change_to_proto(change: AgentChange) -> pb.WatchAgentsResponse:
         kind=_KINDS_TO_PROTO[change.kind],
         agent_id=wire.optional_text(change.agent_id),
         tenant_id=wire.optional_text(change.tenant_id),
+        tool_id=wire.optional_text(change.tool_id),
     )
 
 

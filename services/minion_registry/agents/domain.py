@@ -239,13 +239,15 @@ class AgentChangeKind(enum.Enum):
     TOOLS_CHANGED = "tools_changed"
     ROLLOUT_CHANGED = "rollout_changed"
     DELETED = "deleted"
+    TOOL_CHANGED = "tool_changed"  # a tool, whichever agents it is bound to
 
 
 @dataclass(frozen=True, slots=True)
 class AgentChange:
-    """One change, and the cursor behind it; SYNCED concerns no agent."""
+    """One change, and the cursor behind it; SYNCED concerns no agent, TOOL_CHANGED a tool instead."""
 
     cursor: str
     kind: AgentChangeKind
     agent_id: UUID | None = None
     tenant_id: UUID | None = None
+    tool_id: UUID | None = None

@@ -251,8 +251,9 @@ class AgentChanges:
                 if isinstance(change, Synced):
                     yield AgentChange(change.cursor, AgentChangeKind.SYNCED)
                 else:
-                    kind = AgentChangeKind(change.kind)
-                    yield AgentChange(change.cursor, kind, change.resource_id, change.tenant_id)
+                    kind, found = AgentChangeKind(change.kind), change.resource_id
+                    agent_id, tool_id = (None, found) if kind is AgentChangeKind.TOOL_CHANGED else (found, None)
+                    yield AgentChange(change.cursor, kind, agent_id, change.tenant_id, tool_id)
 
 
 async def _check_schema(schema: dict[str, Any] | None) -> None:

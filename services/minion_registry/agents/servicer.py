@@ -99,8 +99,8 @@ class AgentServicer(AgentServiceServicer):
         )
 
     async def BindTool(self, request: pb.BindToolRequest, context: Context) -> pb.BindToolResponse:
-        agent_id, tool_id, configuration, key = bindings_convert.bind_from_proto(request)
-        bound = await self._bindings.bind(agent_id, tool_id, configuration, key)
+        agent_id, tool_id, configuration, expected_digest, key = bindings_convert.bind_from_proto(request)
+        bound = await self._bindings.bind(agent_id, tool_id, configuration, expected_digest, key)
         return pb.BindToolResponse(agent_tool=bindings_convert.agent_tool_to_proto(bound))
 
     async def UnbindTool(self, request: pb.UnbindToolRequest, context: Context) -> pb.UnbindToolResponse:

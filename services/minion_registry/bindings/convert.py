@@ -1,6 +1,7 @@
 """Between the contract's bindings and ours."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -12,19 +13,29 @@ from minion_postgres import Key
 
 from minion_registry import requests
 from minion_registry.agents.convert import agent_to_proto
-from minion_registry.bindings.domain import AgentTool, ResolvedAgent
-from minion_registry.tools.convert import tool_to_proto
+from minion_registry.bindings.domain import AgentTool, BindingState, ResolvedAgent
+from minion_registry.tools import convert as tools_convert
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+_STATES_TO_PROTO: Mapping[BindingState, agent_pb2.BindingState.ValueType] = {
+    BindingState.USABLE: agent_pb2.BINDING_STATE_USABLE,
+    BindingState.DIGEST_CHANGED: agent_pb2.BINDING_STATE_DIGEST_CHANGED,
+    BindingState.TOOL_RETIRED: agent_pb2.BINDING_STATE_TOOL_RETIRED,
+}
 
 
-def bind_from_proto(request: pb.BindToolRequest) -> tuple[UUID, UUID, dict[str, Any], Key | None]:
-    """Reads the agent, the tool and the tool's settings. Raises InvalidArgument with all faults."""
+def bind_from_proto(request: pb.BindToolRequest) -> tuple[UUID, UUID, dict[str, Any], str, Key | None]:
+    """Reads the agent, the tool, its settings and the digest that is expected. Raises InvalidArgument."""
     violations = Violations()
     agent_id = violations.identifier("agent_id", request.agent_id)
     tool_id = violations.identifier("tool_id", request.tool_id)
     configuration = requests.json_object(violations, "configuration", request.configuration)
+    if request.expected_digest and not _DIGEST.fullmatch(request.expected_digest):
+        violations.add("expected_digest", "must be 64 characters of 0-9 and a-f")
     key = requests.key(violations, request)
     violations.raise_if_any()
-    return agent_id, tool_id, configuration, key
+    return agent_id, tool_id, configuration, request.expected_digest, key
 
 
 def unbind_from_proto(request: pb.UnbindToolRequest) -> tuple[UUID, UUID, Key | None]:
@@ -39,7 +50,7 @@ def unbind_from_proto(request: pb.UnbindToolRequest) -> tuple[UUID, UUID, Key | 
 
 def json_bytes(tools: Iterable[AgentTool]) -> int:
     """Measures the JSON values of bindings, which are what converting them costs."""
-    return sum(wire.json_bytes((bound.tool.contents.input_schema, bound.configuration)) for bound in tools)
+    return sum(tools_convert.json_bytes([bound.tool]) + wire.json_bytes([bound.configuration]) for bound in tools)
 
 
 def agent_tools_to_proto(tools: Sequence[AgentTool]) -> list[agent_pb2.AgentTool]:
@@ -51,10 +62,12 @@ def agent_tool_to_proto(bound: AgentTool) -> agent_pb2.AgentTool:
     """Writes a binding."""
     return agent_pb2.AgentTool(
         agent_id=str(bound.agent_id),
-        tool=tool_to_proto(bound.tool),
+        tool=tools_convert.tool_to_proto(bound.tool),
         configuration=wire.to_struct(bound.configuration),
         bound_digest=bound.bound_digest,
         create_time=wire.to_timestamp(bound.create_time),
+        state=_STATES_TO_PROTO[bound.state],
+        merged_configuration=wire.to_struct(bound.merged_configuration),
     )
 
 

@@ -1,5 +1,7 @@
-"""What a binding of a tool to an agent is."""
+"""What a binding of a tool to an agent is, and when it can be used."""
 
+import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,11 +10,19 @@ from uuid import UUID
 from minion_errors import ResourceExhausted
 
 from minion_registry.agents.domain import Agent
-from minion_registry.tools.domain import Tool
+from minion_registry.tools.domain import Tool, ToolStatus
 
 MAXIMUM_TOOLS = 128
 # All of an agent goes to the gateway in one message, which may have 4 MiB.
 MAXIMUM_TOOL_BYTES = 3 * 1024 * 1024
+
+
+class BindingState(enum.Enum):
+    """Whether an agent can call a tool that is bound to it."""
+
+    USABLE = "usable"
+    DIGEST_CHANGED = "digest_changed"
+    TOOL_RETIRED = "tool_retired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +35,18 @@ class AgentTool:
     bound_digest: str
     create_time: datetime
 
+    @property
+    def state(self) -> BindingState:
+        """Whether the agent can call it now."""
+        if self.tool.status is ToolStatus.RETIRED:
+            return BindingState.TOOL_RETIRED
+        return BindingState.USABLE if self.tool.digest == self.bound_digest else BindingState.DIGEST_CHANGED
+
+    @property
+    def merged_configuration(self) -> dict[str, Any]:
+        """What the tool is called with: its default configuration with the binding's laid over it."""
+        return merged(self.tool.contents.default_configuration, self.configuration)
+
 
 @dataclass(frozen=True, slots=True)
 class ResolvedAgent:
@@ -32,6 +54,20 @@ class ResolvedAgent:
 
     agent: Agent
     tools: tuple[AgentTool, ...]
+
+
+def merged(target: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """Lays a JSON object over another (RFC 7396): objects are merged by name, null takes a name away."""
+    result = dict(target)
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        elif isinstance(value, Mapping):
+            below = result.get(name)
+            result[name] = merged(below if isinstance(below, Mapping) else {}, value)
+        else:
+            result[name] = value
+    return result
 
 
 def check_room(tools: int, wire_bytes: int) -> None:

@@ -31,6 +31,13 @@ class BindingStore:
         assert row is not None
         return AgentTool(agent_id, tool, row["configuration"], row["bound_digest"], row["bind_time"])
 
+    async def find(self, transaction: Transaction, tenant_id: UUID, agent_id: UUID, tool: Tool) -> AgentTool | None:
+        """Reads how a tool is bound to an agent, if it is."""
+        row = await transaction.fetch_one(_QUERIES.get_binding, tenant_id, agent_id, tool.tool_id)
+        if row is None:
+            return None
+        return AgentTool(agent_id, tool, row["configuration"], row["bound_digest"], row["bind_time"])
+
     async def unbind(self, transaction: Transaction, tenant_id: UUID, agent_id: UUID, tool_id: UUID) -> None:
         """Takes a tool from a locked agent. Raises NotFound (BINDING_NOT_FOUND)."""
         if await transaction.execute(_QUERIES.unbind_tool, tenant_id, agent_id, tool_id) == 0:

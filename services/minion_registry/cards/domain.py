@@ -49,7 +49,7 @@ def _capability(capability: str) -> dict[str, Any]:
 def _tools(tools: tuple[AgentTool, ...]) -> Iterator[dict[str, Any]]:
     for bound in tools:
         # One that changed since it was bound is blocked until it is bound again.
-        if bound.tool.digest == bound.bound_digest:
+        if bound.state is BindingState.USABLE:
             contents = bound.tool.contents
             yield _skill(f"tool/{contents.name}", contents.name, contents.description, "tool", contents.effect.value)
 

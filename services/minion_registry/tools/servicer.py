@@ -8,6 +8,7 @@ from minion.registry.v1.tool_service_pb2_grpc import ToolServiceServicer
 from minion_grpc import wire
 
 from minion_registry.tools import convert
+from minion_registry.tools.domain import ToolStatus
 from minion_registry.tools.service import Tools
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -22,16 +23,52 @@ class ToolServicer(ToolServiceServicer):
     async def RegisterTool(self, request: pb.RegisterToolRequest, context: Context) -> pb.RegisterToolResponse:
         tool_id, contents, key = await wire.off_loop(convert.register_from_proto, request, request.ByteSize())
         tool = await self._tools.register(tool_id, contents, key)
-        return pb.RegisterToolResponse(tool=convert.tool_to_proto(tool))
+        return pb.RegisterToolResponse(
+            tool=await wire.off_loop(convert.tool_to_proto, tool, convert.json_bytes([tool]))
+        )
 
     async def GetTool(self, request: pb.GetToolRequest, context: Context) -> pb.GetToolResponse:
-        tool = await self._tools.get(convert.get_from_proto(request))
-        return pb.GetToolResponse(tool=convert.tool_to_proto(tool))
+        named, version = convert.get_from_proto(request)
+        tool = await self._tools.get(named, version)
+        return pb.GetToolResponse(tool=await wire.off_loop(convert.tool_to_proto, tool, convert.json_bytes([tool])))
 
     async def ListTools(self, request: pb.ListToolsRequest, context: Context) -> pb.ListToolsResponse:
-        transport, size, token = convert.list_from_proto(request)
-        tools, more = await self._tools.page(transport, size, token)
-        size = wire.json_bytes(tool.contents.input_schema for tool in tools)
+        selected, size, token = convert.list_from_proto(request)
+        tools, more = await self._tools.page(selected, size, token)
         return pb.ListToolsResponse(
-            tools=await wire.off_loop(convert.tools_to_proto, tools, size), next_page_token=more
+            tools=await wire.off_loop(convert.tools_to_proto, tools, convert.json_bytes(tools)), next_page_token=more
         )
+
+    async def UpdateTool(self, request: pb.UpdateToolRequest, context: Context) -> pb.UpdateToolResponse:
+        tool_id, changes, etag, key = await wire.off_loop(convert.update_from_proto, request, request.ByteSize())
+        changed = await self._tools.update(tool_id, changes, etag, key)
+        return await wire.off_loop(convert.updated_to_proto, changed, convert.json_bytes([changed.tool]))
+
+    async def DeprecateTool(self, request: pb.DeprecateToolRequest, context: Context) -> pb.DeprecateToolResponse:
+        tool_id, note, etag, key = convert.move_from_proto(request)
+        changed = await self._tools.move(tool_id, ToolStatus.DEPRECATED, note, etag, key)
+        return pb.DeprecateToolResponse(tool=convert.tool_to_proto(changed.tool))
+
+    async def RetireTool(self, request: pb.RetireToolRequest, context: Context) -> pb.RetireToolResponse:
+        tool_id, note, etag, key = convert.move_from_proto(request)
+        changed = await self._tools.move(tool_id, ToolStatus.RETIRED, note, etag, key)
+        return pb.RetireToolResponse(
+            tool=convert.tool_to_proto(changed.tool), blocked_binding_count=changed.blocked_binding_count
+        )
+
+    async def ListToolVersions(
+        self, request: pb.ListToolVersionsRequest, context: Context
+    ) -> pb.ListToolVersionsResponse:
+        tool_id, size, token = convert.versions_from_proto(request)
+        versions, more = await self._tools.versions(tool_id, size, token)
+        return pb.ListToolVersionsResponse(
+            versions=await wire.off_loop(convert.tools_to_proto, versions, convert.json_bytes(versions)),
+            next_page_token=more,
+        )
+
+    async def ValidateToolArguments(
+        self, request: pb.ValidateToolArgumentsRequest, context: Context
+    ) -> pb.ValidateToolArgumentsResponse:
+        named, version, arguments = await wire.off_loop(convert.validate_from_proto, request, request.ByteSize())
+        faults = await self._tools.validate(named, version, arguments)
+        return convert.faults_to_proto(faults)

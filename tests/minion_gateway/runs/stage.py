@@ -210,13 +210,17 @@ class Client:
         )
         if time_limit is not None:
             tool.time_limit.FromNanoseconds(int(time_limit * 1e9))
-        stub: Any = ToolServiceStub(self.channel("registry"))
-        made = await stub.RegisterTool(tool_service_pb2.RegisterToolRequest(tool=tool))
+        made = await self.tools.RegisterTool(tool_service_pb2.RegisterToolRequest(tool=tool))
         return str(made.tool.tool_id)
 
-    async def bind(self, agent_id: str, tool_id: str) -> None:
+    @property
+    def tools(self) -> Any:
+        """The registry's tools."""
+        return ToolServiceStub(self.channel("registry"))
+
+    async def bind(self, agent_id: str, tool_id: str, **fields: Any) -> None:
         """Gives a tool to an agent."""
-        await self.agents.BindTool(agent_service_pb2.BindToolRequest(agent_id=agent_id, tool_id=tool_id))
+        await self.agents.BindTool(agent_service_pb2.BindToolRequest(agent_id=agent_id, tool_id=tool_id, **fields))
 
     async def session(self, agent_id: str) -> str:
         """Opens a session."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -49,6 +51,15 @@ async def test_arguments_are_checked_before_anything_is_called() -> None:
     assert '"m" is a required property' in outcome.output
 
 
+async def test_a_hundred_thousand_faults_take_no_time() -> None:
+    schema = {"type": "object", "properties": {"a": {"items": {"anyOf": [{"type": "string"}] * 5}}}}
+    began = time.process_time()
+    outcome = await toolbox(error=AssertionError("called")).call(bound(schema), invocation(a=[1] * 100_000))
+    assert outcome.is_error
+    assert "don't fit the tool's schema" in outcome.output
+    assert time.process_time() - began < 1
+
+
 async def test_a_schema_fetches_nothing() -> None:
     outcome = await toolbox().call(bound({"$ref": "http://127.0.0.1:1/schema"}), invocation())
     assert outcome.is_error
@@ -72,6 +83,13 @@ async def test_time_runs_out_and_the_effect_is_uncertain() -> None:
 async def test_a_failure_is_an_answer(error: Exception, said: str) -> None:
     outcome = await toolbox(error=error).call(bound(), invocation())
     assert (outcome.is_error, outcome.output) == (True, said)
+
+
+async def test_what_needs_approval_is_not_called_where_nobody_can_be_asked() -> None:
+    tool = replace(bound(), needs_approval=True)
+    outcome = await toolbox(error=AssertionError("called")).call(tool, invocation())
+    assert (outcome.is_error, outcome.uncertain) == (True, False)
+    assert "approval" in outcome.output
 
 
 async def test_a_builtin_that_is_not_there_is_an_answer() -> None:

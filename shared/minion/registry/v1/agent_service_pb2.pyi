@@ -768,7 +768,9 @@ class BindToolRequest(_message.Message):
     request_id: _builtins.str
     """A UUID that makes retries safe."""
     expected_digest: _builtins.str
-    """The digest of the tool as the caller looked at it; when set, the call succeeds only if it is still that."""
+    """The digest of the tool as the caller looked at it, 64 hexadecimal digits; when set, the call succeeds only if it is
+    still that.
+    """
     @_builtins.property
     def configuration(self) -> _struct_pb2.Struct:
         """Settings of the tool for this agent, at most 16 KiB as JSON; laid over the tool's default configuration."""

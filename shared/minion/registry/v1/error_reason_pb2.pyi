@@ -33,12 +33,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_AGENT_STATUS_UNSUITABLE: _ErrorReason.ValueType  # 4
     """FAILED_PRECONDITION: the agent isn't in a state that allows this; `metadata.status` names it."""
     ERROR_REASON_TOOL_NOT_FOUND: _ErrorReason.ValueType  # 5
-    """NOT_FOUND: no such tool in the caller's tenant."""
+    """NOT_FOUND: no such tool, or no such version of it, in the caller's tenant."""
     ERROR_REASON_TOOL_NAME_TAKEN: _ErrorReason.ValueType  # 6
     """ALREADY_EXISTS: another tool of the tenant has this name or id."""
     ERROR_REASON_TOOL_SCHEMA_INVALID: _ErrorReason.ValueType  # 7
-    """INVALID_ARGUMENT: a schema, of a tool or of an agent's answers, isn't a JSON Schema (draft 2020-12); `BadRequest`
-    says where.
+    """INVALID_ARGUMENT: a schema, of a tool or of an agent's answers, isn't a JSON Schema (draft 2020-12), or checking by
+    it has no bound; `BadRequest` says where.
     """
     ERROR_REASON_BINDING_NOT_FOUND: _ErrorReason.ValueType  # 8
     """NOT_FOUND: the tool isn't bound to the agent."""
@@ -52,7 +52,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ABORTED: the cursor is older than the changes that are kept: read all, then watch anew."""
     ERROR_REASON_TOO_MANY_TOOLS: _ErrorReason.ValueType  # 13
     """RESOURCE_EXHAUSTED: the agent has as many tools as it may (`metadata.limit`), or as large ones
-    (`metadata.limit_bytes`).
+    (`metadata.limit_bytes`; `metadata.agent_id` where a change of a tool would lead to it).
     """
     ERROR_REASON_API_KEY_NOT_ACTIVE: _ErrorReason.ValueType  # 14
     """FAILED_PRECONDITION: the API key is revoked or expired."""
@@ -101,12 +101,12 @@ ERROR_REASON_AGENT_TRANSITION_ILLEGAL: ErrorReason.ValueType  # 3
 ERROR_REASON_AGENT_STATUS_UNSUITABLE: ErrorReason.ValueType  # 4
 """FAILED_PRECONDITION: the agent isn't in a state that allows this; `metadata.status` names it."""
 ERROR_REASON_TOOL_NOT_FOUND: ErrorReason.ValueType  # 5
-"""NOT_FOUND: no such tool in the caller's tenant."""
+"""NOT_FOUND: no such tool, or no such version of it, in the caller's tenant."""
 ERROR_REASON_TOOL_NAME_TAKEN: ErrorReason.ValueType  # 6
 """ALREADY_EXISTS: another tool of the tenant has this name or id."""
 ERROR_REASON_TOOL_SCHEMA_INVALID: ErrorReason.ValueType  # 7
-"""INVALID_ARGUMENT: a schema, of a tool or of an agent's answers, isn't a JSON Schema (draft 2020-12); `BadRequest`
-says where.
+"""INVALID_ARGUMENT: a schema, of a tool or of an agent's answers, isn't a JSON Schema (draft 2020-12), or checking by
+it has no bound; `BadRequest` says where.
 """
 ERROR_REASON_BINDING_NOT_FOUND: ErrorReason.ValueType  # 8
 """NOT_FOUND: the tool isn't bound to the agent."""
@@ -120,7 +120,7 @@ ERROR_REASON_CURSOR_EXPIRED: ErrorReason.ValueType  # 12
 """ABORTED: the cursor is older than the changes that are kept: read all, then watch anew."""
 ERROR_REASON_TOO_MANY_TOOLS: ErrorReason.ValueType  # 13
 """RESOURCE_EXHAUSTED: the agent has as many tools as it may (`metadata.limit`), or as large ones
-(`metadata.limit_bytes`).
+(`metadata.limit_bytes`; `metadata.agent_id` where a change of a tool would lead to it).
 """
 ERROR_REASON_API_KEY_NOT_ACTIVE: ErrorReason.ValueType  # 14
 """FAILED_PRECONDITION: the API key is revoked or expired."""

@@ -412,7 +412,9 @@ class Tool(_message.Message):
     @_builtins.property
     def input_schema(self) -> _struct_pb2.Struct:
         """JSON Schema (draft 2020-12) of the arguments, an object schema of at most 64 KiB. It refers to itself alone, has at
-        most 50 patterns with neither look-around nor back-references, and visits at most 10,000 subschemas for one value.
+        most 50 patterns with neither look-around nor back-references, visits at most 10,000 subschemas for one value, and
+        looks at no place of a value with more than 1,000 of them: where it leads back to itself it goes into the value, and
+        one way alone.
         """
 
     @_builtins.property
@@ -458,7 +460,7 @@ class Tool(_message.Message):
     @_builtins.property
     def default_configuration(self) -> _struct_pb2.Struct:
         """Settings that a binding's own are laid over (RFC 7396), at most 16 KiB as JSON. What it holds keeps to the schema;
-        required settings may be left to the binding.
+        required settings may be left to the binding. A change reaches what is bound at once: the digest doesn't cover it.
         """
 
     @_builtins.property

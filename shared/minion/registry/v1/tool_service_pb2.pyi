@@ -511,7 +511,9 @@ class ValidateToolArgumentsResponse(_message.Message):
     """True: the tool can be called with them."""
     @_builtins.property
     def violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArgumentViolation]:
-        """Every fault, at most 100, those of the outermost places first."""
+        """Every fault, at most 100, those of the outermost places first. Of arguments in which thousands of faults are
+        possible, one for the whole says that they don't fit.
+        """
 
     def __init__(
         self,
@@ -539,7 +541,7 @@ class ArgumentViolation(_message.Message):
     path: _builtins.str
     """Where it is in the arguments, a JSON Pointer (RFC 6901); empty for the whole."""
     description: _builtins.str
-    """What is wrong, for people."""
+    """What is wrong, for people; it doesn't repeat the value."""
     schema_path: _builtins.str
     """Where the rule stands in the schema, a JSON Pointer."""
     def __init__(

@@ -92,7 +92,7 @@ class ToolServiceServicer:
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
-        - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: a schema isn't a JSON Schema, or refers to a remote one.
+        - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: a schema isn't a JSON Schema, refers to a remote one, or has no bound.
         - INVALID_ARGUMENT / TOOL_EXAMPLE_INVALID: an example or the default configuration doesn't keep to its schema.
         - ALREADY_EXISTS / TOOL_NAME_TAKEN: the tenant has a tool with this name or id.
         - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
@@ -134,6 +134,7 @@ class ToolServiceServicer:
         - ABORTED / ETAG_MISMATCH: the tool changed since it was read.
         - FAILED_PRECONDITION / TOOL_STATUS_UNSUITABLE: the tool is retired.
         - ALREADY_EXISTS / TOOL_NAME_TAKEN: the new name is another tool's.
+        - RESOURCE_EXHAUSTED / TOO_MANY_TOOLS: the tools of an agent that has it would exceed 3 MiB.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,7 +183,9 @@ class ToolServiceServicer:
         """Checks arguments against a tool's input schema and reports every fault with its place; calls nothing.
 
         Errors:
-        - INVALID_ARGUMENT / INVALID_FIELDS: the arguments are larger or nested deeper than stated.
+        - INVALID_ARGUMENT / INVALID_FIELDS: the arguments are larger or nested deeper than stated, or too large to be
+        checked by this schema in about 0.1 s.
+        - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: an earlier release took the schema, and it has no bound.
         - NOT_FOUND / TOOL_NOT_FOUND: no such tool or version in the caller's tenant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -43,7 +43,7 @@ class ToolServiceStub:
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
-    - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: a schema isn't a JSON Schema, or refers to a remote one.
+    - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: a schema isn't a JSON Schema, refers to a remote one, or has no bound.
     - INVALID_ARGUMENT / TOOL_EXAMPLE_INVALID: an example or the default configuration doesn't keep to its schema.
     - ALREADY_EXISTS / TOOL_NAME_TAKEN: the tenant has a tool with this name or id.
     - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
@@ -73,6 +73,7 @@ class ToolServiceStub:
     - ABORTED / ETAG_MISMATCH: the tool changed since it was read.
     - FAILED_PRECONDITION / TOOL_STATUS_UNSUITABLE: the tool is retired.
     - ALREADY_EXISTS / TOOL_NAME_TAKEN: the new name is another tool's.
+    - RESOURCE_EXHAUSTED / TOO_MANY_TOOLS: the tools of an agent that has it would exceed 3 MiB.
     """
     DeprecateTool: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.DeprecateToolRequest, _tool_service_pb2.DeprecateToolResponse]
     """Moves a tool from ACTIVE to DEPRECATED: agents that have it go on, no other agent is given it.
@@ -105,7 +106,9 @@ class ToolServiceStub:
     """Checks arguments against a tool's input schema and reports every fault with its place; calls nothing.
 
     Errors:
-    - INVALID_ARGUMENT / INVALID_FIELDS: the arguments are larger or nested deeper than stated.
+    - INVALID_ARGUMENT / INVALID_FIELDS: the arguments are larger or nested deeper than stated, or too large to be
+      checked by this schema in about 0.1 s.
+    - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: an earlier release took the schema, and it has no bound.
     - NOT_FOUND / TOOL_NOT_FOUND: no such tool or version in the caller's tenant.
     """
 
@@ -124,7 +127,7 @@ class ToolServiceAsyncStub(ToolServiceStub):
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
-    - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: a schema isn't a JSON Schema, or refers to a remote one.
+    - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: a schema isn't a JSON Schema, refers to a remote one, or has no bound.
     - INVALID_ARGUMENT / TOOL_EXAMPLE_INVALID: an example or the default configuration doesn't keep to its schema.
     - ALREADY_EXISTS / TOOL_NAME_TAKEN: the tenant has a tool with this name or id.
     - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
@@ -154,6 +157,7 @@ class ToolServiceAsyncStub(ToolServiceStub):
     - ABORTED / ETAG_MISMATCH: the tool changed since it was read.
     - FAILED_PRECONDITION / TOOL_STATUS_UNSUITABLE: the tool is retired.
     - ALREADY_EXISTS / TOOL_NAME_TAKEN: the new name is another tool's.
+    - RESOURCE_EXHAUSTED / TOO_MANY_TOOLS: the tools of an agent that has it would exceed 3 MiB.
     """
     DeprecateTool: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.DeprecateToolRequest, _tool_service_pb2.DeprecateToolResponse]  # type: ignore[assignment]
     """Moves a tool from ACTIVE to DEPRECATED: agents that have it go on, no other agent is given it.
@@ -186,7 +190,9 @@ class ToolServiceAsyncStub(ToolServiceStub):
     """Checks arguments against a tool's input schema and reports every fault with its place; calls nothing.
 
     Errors:
-    - INVALID_ARGUMENT / INVALID_FIELDS: the arguments are larger or nested deeper than stated.
+    - INVALID_ARGUMENT / INVALID_FIELDS: the arguments are larger or nested deeper than stated, or too large to be
+      checked by this schema in about 0.1 s.
+    - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: an earlier release took the schema, and it has no bound.
     - NOT_FOUND / TOOL_NOT_FOUND: no such tool or version in the caller's tenant.
     """
 
@@ -208,7 +214,7 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
-        - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: a schema isn't a JSON Schema, or refers to a remote one.
+        - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: a schema isn't a JSON Schema, refers to a remote one, or has no bound.
         - INVALID_ARGUMENT / TOOL_EXAMPLE_INVALID: an example or the default configuration doesn't keep to its schema.
         - ALREADY_EXISTS / TOOL_NAME_TAKEN: the tenant has a tool with this name or id.
         - NOT_FOUND / TENANT_NOT_FOUND: an operator or service named a tenant that doesn't exist.
@@ -256,6 +262,7 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
         - ABORTED / ETAG_MISMATCH: the tool changed since it was read.
         - FAILED_PRECONDITION / TOOL_STATUS_UNSUITABLE: the tool is retired.
         - ALREADY_EXISTS / TOOL_NAME_TAKEN: the new name is another tool's.
+        - RESOURCE_EXHAUSTED / TOO_MANY_TOOLS: the tools of an agent that has it would exceed 3 MiB.
         """
 
     @_abc_1.abstractmethod
@@ -312,7 +319,9 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
         """Checks arguments against a tool's input schema and reports every fault with its place; calls nothing.
 
         Errors:
-        - INVALID_ARGUMENT / INVALID_FIELDS: the arguments are larger or nested deeper than stated.
+        - INVALID_ARGUMENT / INVALID_FIELDS: the arguments are larger or nested deeper than stated, or too large to be
+          checked by this schema in about 0.1 s.
+        - INVALID_ARGUMENT / TOOL_SCHEMA_INVALID: an earlier release took the schema, and it has no bound.
         - NOT_FOUND / TOOL_NOT_FOUND: no such tool or version in the caller's tenant.
         """
 
