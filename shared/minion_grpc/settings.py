@@ -1,10 +1,9 @@
 """What a deployment decides about serving."""
 
-import ipaddress
 from collections.abc import Iterator
 from typing import Literal
 
-from minion_auth.settings import AuthSettings
+from minion_auth.settings import AuthSettings, is_loopback
 from minion_settings import Fault
 from minion_telemetry.settings import TelemetrySettings
 from pydantic import Field
@@ -55,18 +54,9 @@ class ServerSettings(AuthSettings, TelemetrySettings):
     def relations(self) -> Iterator[Fault]:
         """Yields what doesn't go together: open doors off the loopback, `required` with nothing to check by."""
         yield from super().relations()
-        if self.auth_mode == "disabled" and not _is_loopback(self.host):
+        if self.auth_mode == "disabled" and not is_loopback(self.host):
             yield Fault(
                 self.variable("auth_mode"), f"may be disabled on a loopback host only (the host is {self.host!r})"
             )
         if self.auth_mode == "required" and self.service_key is None:
             yield Fault(self.variable("service_key"), "is required where the auth mode is required")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

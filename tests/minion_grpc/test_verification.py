@@ -10,7 +10,7 @@ import grpc
 import pytest
 from minion.registry.v1 import api_key_service_pb2 as pb
 from minion.registry.v1 import api_key_service_pb2_grpc
-from minion_auth import Authenticator, ServiceTokens, VerifiedKey, api_keys, caller
+from minion_auth import EVERYTHING, Authenticator, ServiceTokens, VerifiedKey, api_keys, caller
 from minion_errors import Unauthenticated, Unavailable
 from minion_grpc import Server, ServerSettings, deadline, wire
 from minion_grpc.verification import RegistryVerifier, authenticating
@@ -35,6 +35,12 @@ class ApiKeys(api_key_service_pb2_grpc.ApiKeyServiceServicer):
         raise AssertionError("nobody asks for it here")
 
     async def RevokeApiKey(self, request: Any, context: Any) -> Any:
+        raise AssertionError("nobody asks for it here")
+
+    async def ListApiKeys(self, request: Any, context: Any) -> Any:
+        raise AssertionError("nobody asks for it here")
+
+    async def RotateApiKey(self, request: Any, context: Any) -> Any:
         raise AssertionError("nobody asks for it here")
 
     async def VerifyCredential(self, request: Any, context: Any) -> Any:
@@ -94,7 +100,7 @@ async def ask(authenticator: Authenticator, secret: str) -> Any:
 async def test_a_key_is_verified_by_the_registry_as_this_service_and_for_no_tenant() -> None:
     expires = datetime(2100, 1, 1, tzinfo=UTC)
     secret = api_keys.generate()
-    servicer = ApiKeys({secret.digest: VerifiedKey(uuid4(), uuid4(), expires)})
+    servicer = ApiKeys({secret.digest: VerifiedKey(uuid4(), uuid4(), expires, EVERYTHING)})
     [port] = free_ports(1)
     async with registry(servicer, port), asking(port) as authenticator:
         with deadline.within(0.05):
@@ -117,7 +123,7 @@ async def test_a_registry_that_is_away_is_no_verdict_on_the_key() -> None:
 
 async def test_a_registry_with_another_service_key_is_no_verdict_either() -> None:
     secret = api_keys.generate()
-    servicer = ApiKeys({secret.digest: VerifiedKey(uuid4(), uuid4(), None)})
+    servicer = ApiKeys({secret.digest: VerifiedKey(uuid4(), uuid4(), None, EVERYTHING)})
     [port] = free_ports(1)
     async with registry(servicer, port, service_key=SERVICE_KEY[::-1]), asking(port) as authenticator:
         with pytest.raises(Unavailable):
@@ -127,7 +133,7 @@ async def test_a_registry_with_another_service_key_is_no_verdict_either() -> Non
 
 async def test_a_registry_that_went_and_came_back_is_asked_again() -> None:
     secret = api_keys.generate()
-    servicer = ApiKeys({secret.digest: VerifiedKey(uuid4(), uuid4(), None)})
+    servicer = ApiKeys({secret.digest: VerifiedKey(uuid4(), uuid4(), None, EVERYTHING)})
     [port] = free_ports(1)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         verifier = RegistryVerifier(channel, ServiceTokens(SERVICE_KEY, "session"))
