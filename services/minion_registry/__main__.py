@@ -39,7 +39,7 @@ async def compose(settings: RegistrySettings, telemetry: Telemetry) -> AsyncIter
         settings.app_dsn, schema="registry", settings=settings, telemetry=telemetry
     ) as database:
         agents, tools, api_keys = AgentStore(), ToolStore(), ApiKeyStore(database)
-        tenants = Tenants(database, TenantStore())
+        tenants = Tenants(database, TenantStore(database))
         if settings.auth_mode == "disabled":
             await tenants.ensure_development_tenant()
         feed = ChangeFeed(database, schema="registry", interval=settings.feed_poll_seconds, kept=settings.changes_kept)

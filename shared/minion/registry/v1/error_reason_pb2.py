@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%minion/registry/v1/error_reason.proto\x12\x12minion.registry.v1*\xff\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x45RROR_REASON_AGENT_NOT_FOUND\x10\x01\x12!\n\x1d\x45RROR_REASON_AGENT_NAME_TAKEN\x10\x02\x12)\n%ERROR_REASON_AGENT_TRANSITION_ILLEGAL\x10\x03\x12(\n$ERROR_REASON_AGENT_STATUS_UNSUITABLE\x10\x04\x12\x1f\n\x1b\x45RROR_REASON_TOOL_NOT_FOUND\x10\x05\x12 \n\x1c\x45RROR_REASON_TOOL_NAME_TAKEN\x10\x06\x12$\n ERROR_REASON_TOOL_SCHEMA_INVALID\x10\x07\x12\"\n\x1e\x45RROR_REASON_BINDING_NOT_FOUND\x10\x08\x12!\n\x1d\x45RROR_REASON_TENANT_NOT_FOUND\x10\t\x12\"\n\x1e\x45RROR_REASON_TENANT_NAME_TAKEN\x10\n\x12\"\n\x1e\x45RROR_REASON_API_KEY_NOT_FOUND\x10\x0b\x12\x1f\n\x1b\x45RROR_REASON_CURSOR_EXPIRED\x10\x0c\x12\x1f\n\x1b\x45RROR_REASON_TOO_MANY_TOOLS\x10\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%minion/registry/v1/error_reason.proto\x12\x12minion.registry.v1*\xa4\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x45RROR_REASON_AGENT_NOT_FOUND\x10\x01\x12!\n\x1d\x45RROR_REASON_AGENT_NAME_TAKEN\x10\x02\x12)\n%ERROR_REASON_AGENT_TRANSITION_ILLEGAL\x10\x03\x12(\n$ERROR_REASON_AGENT_STATUS_UNSUITABLE\x10\x04\x12\x1f\n\x1b\x45RROR_REASON_TOOL_NOT_FOUND\x10\x05\x12 \n\x1c\x45RROR_REASON_TOOL_NAME_TAKEN\x10\x06\x12$\n ERROR_REASON_TOOL_SCHEMA_INVALID\x10\x07\x12\"\n\x1e\x45RROR_REASON_BINDING_NOT_FOUND\x10\x08\x12!\n\x1d\x45RROR_REASON_TENANT_NOT_FOUND\x10\t\x12\"\n\x1e\x45RROR_REASON_TENANT_NAME_TAKEN\x10\n\x12\"\n\x1e\x45RROR_REASON_API_KEY_NOT_FOUND\x10\x0b\x12\x1f\n\x1b\x45RROR_REASON_CURSOR_EXPIRED\x10\x0c\x12\x1f\n\x1b\x45RROR_REASON_TOO_MANY_TOOLS\x10\r\x12#\n\x1f\x45RROR_REASON_API_KEY_NOT_ACTIVE\x10\x0e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'minion.registry.v1.error_re
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=62
-  _globals['_ERRORREASON']._serialized_end=573
+  _globals['_ERRORREASON']._serialized_end=610
 # @@protoc_insertion_point(module_scope)

@@ -52,6 +52,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: the agent has as many tools as it may (`metadata.limit`), or as large ones
     (`metadata.limit_bytes`).
     """
+    ERROR_REASON_API_KEY_NOT_ACTIVE: _ErrorReason.ValueType  # 14
+    """FAILED_PRECONDITION: the API key is revoked or expired."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons that the registry gives in `google.rpc.ErrorInfo.reason` (without the prefix), beside those of
@@ -88,4 +90,6 @@ ERROR_REASON_TOO_MANY_TOOLS: ErrorReason.ValueType  # 13
 """RESOURCE_EXHAUSTED: the agent has as many tools as it may (`metadata.limit`), or as large ones
 (`metadata.limit_bytes`).
 """
+ERROR_REASON_API_KEY_NOT_ACTIVE: ErrorReason.ValueType  # 14
+"""FAILED_PRECONDITION: the API key is revoked or expired."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
