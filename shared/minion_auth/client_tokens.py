@@ -22,7 +22,8 @@ from minion_auth.settings import AuthSettings
 LONGEST_LIFE_SECONDS: Final = 86_400
 _LEEWAY_SECONDS: Final = 5  # clocks differ
 _CACHE_SIZE: Final = 16_384
-_MOST_SUBJECT_CHARACTERS: Final = 256
+# A service that acts for the subject names it in its own token, which must fit where this one did.
+_MOST_SUBJECT_BYTES: Final = 256
 _MOST_ID_CHARACTERS: Final = 256
 # What a token may say that it is. Absent means a JWT; an access token says so (RFC 9068). A logout token, a proof of
 # possession or an event that the same issuer signed is none.
@@ -144,7 +145,7 @@ class ClientTokens:
 
     def _identity(self, claims: Mapping[str, Any]) -> Identity:
         subject, tenant_id = claims["sub"], claims.get(self._tenant_claim)
-        if not isinstance(subject, str) or not 0 < len(subject) <= _MOST_SUBJECT_CHARACTERS:
+        if not isinstance(subject, str) or not 0 < len(subject.encode()) <= _MOST_SUBJECT_BYTES:
             raise ValueError("no subject")
         if not subject.isprintable():
             raise ValueError("a subject that can't be shown")

@@ -229,6 +229,7 @@ def _subjects_and_tenants(issuer: Issuer) -> Iterator[tuple[str, str]]:
         "sub a number": {"sub": 7},
         "sub a list": {"sub": ["ada"]},
         "sub too long": {"sub": "a" * 257},
+        "sub too long in bytes": {"sub": "\U0001f600" * 65},
         "sub with a newline": {"sub": "ada\noperator"},
         "sub with a NUL": {"sub": "ada\0"},
         "sub half a character": {"sub": "\ud800"},

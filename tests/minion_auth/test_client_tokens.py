@@ -135,6 +135,12 @@ async def test_a_remembered_token_is_not_verified_again_until_the_keys_change(de
     assert await desk.ask(token) == "CREDENTIAL_INVALID"
 
 
+async def test_a_service_can_act_for_the_longest_subject(desk: Desk) -> None:
+    identity = await desk.identify(desk.issuer.token(desk.issuer.claims(sub="\U0001f600" * 64)))
+    acting = ServiceTokens(KEY, "gateway", now=desk.clock).mint(identity.tenant_id, identity.principal)
+    assert (await desk.identify(acting)).origin == identity.principal
+
+
 async def test_tokens_are_taken_by_no_deployment_that_names_no_issuer() -> None:
     issuer = Issuer(uuid4(), Clock())
     authenticator = Authenticator(
