@@ -175,9 +175,13 @@ class Authenticator:
         if token.startswith(api_keys.PREFIX):
             return await self._by_api_key(token)
         if token.count(".") == 2:
-            # What it says of itself chooses who verifies it; each verifier takes its own kind alone.
-            if self._clients is not None and not service_tokens.claims_to_be_one(token):
-                return await self._by_client_token(self._clients, token)
+            if self._clients is not None:
+                identity = self._clients.remembered(token)
+                # What it says of itself chooses who verifies it; each verifier takes its own kind alone.
+                if identity is None and not service_tokens.claims_to_be_one(token):
+                    identity = await self._clients.verify(token)
+                if identity is not None:
+                    return await self._of_working_tenant(identity)
             if self._tokens is not None:
                 return self._tokens.verify(token)
         if self._operator is not None and hmac.compare_digest(_sha256(token), self._operator):
@@ -194,8 +198,7 @@ class Authenticator:
             raise _suspended(key.identity)
         return key.identity
 
-    async def _by_client_token(self, clients: client_tokens.ClientTokens, token: str) -> Identity:
-        identity = await clients.verify(token)
+    async def _of_working_tenant(self, identity: Identity) -> Identity:
         assert identity.tenant_id is not None
         suspended = await self._tenants.get(identity.tenant_id.bytes)
         if suspended is None:

@@ -66,6 +66,13 @@ class ClientTokens:
         self._now = now
         self._verified: BoundedCache[bytes, _Verified] = BoundedCache(_CACHE_SIZE)
 
+    def remembered(self, token: str) -> Identity | None:
+        """Gives the identity of a token that was verified before; None where it must be verified, or verified again."""
+        known = self._verified.get(hashlib.sha256(token.encode()).digest())
+        if known is None or known.generation != self._keys.generation or not self._keys.fresh:
+            return None
+        return known.identity if self._now() < known.expires else None
+
     async def verify(self, token: str) -> Identity:
         """Gives the identity that a token proves: `user:<sub>` of the tenant that it names.
 
@@ -74,18 +81,12 @@ class ClientTokens:
                 (`CREDENTIAL_INVALID`).
             Unavailable: the issuer's keys were never read, and can't be now (`IDENTITY_UNAVAILABLE`).
         """
-        digest = hashlib.sha256(token.encode()).digest()
         await self._keys.freshen()
-        known = self._verified.get(digest)
-        if known is not None and known.generation == self._keys.generation:
-            if self._now() >= known.expires:
-                raise _invalid()
-            return known.identity
         try:
             verified = await self._check(token)
         except (jwt.PyJWTError, ValueError, TypeError) as fault:
             raise _invalid() from fault
-        self._verified.put(digest, verified)
+        self._verified.put(hashlib.sha256(token.encode()).digest(), verified)
         return verified.identity
 
     def forget(self) -> None:

@@ -131,6 +131,11 @@ class IssuerKeys:
         # Counts the times that the keys have changed: what was verified by others must be verified again.
         self.generation = 0
 
+    @property
+    def fresh(self) -> bool:
+        """Whether the keys were read, and so lately that they need not be read again."""
+        return self._keys is not None and self._monotonic() - self._checked < self._source.fresh_seconds
+
     async def find(self, key_id: str) -> SigningKey | None:
         """Gives the key, or None where the issuer has none with this id.
 
@@ -153,11 +158,10 @@ class IssuerKeys:
 
     async def freshen(self) -> None:
         """Has old keys read again: in the background, or before going on where they are older than three times that."""
-        age = self._monotonic() - self._checked
-        if self._keys is None or age < self._source.fresh_seconds:
+        if self._keys is None or self.fresh:
             return
         reading = self._begin(self._retry_seconds)
-        if reading is not None and age > 3 * self._source.fresh_seconds:
+        if reading is not None and self._monotonic() - self._checked > 3 * self._source.fresh_seconds:
             await asyncio.shield(reading)
 
     async def _read(self, pause: float) -> None:
