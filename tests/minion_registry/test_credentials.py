@@ -221,3 +221,32 @@ async def test_a_question_that_is_none_is_named(registry: Served, fields: dict[s
 async def test_a_tenant_that_is_nobody_is_not_found(registry: Served) -> None:
     async with refused(grpc.StatusCode.NOT_FOUND, "TENANT_NOT_FOUND"):
         await ask(registry, tenant_id=str(uuid7()))
+
+
+@pytest.mark.parametrize("how", ["revoked", "suspended"])
+async def test_a_watch_tells_nothing_more_to_a_caller_whose_credential_ended(
+    registry: Served, tenant: Caller, operator: Caller, how: str
+) -> None:
+    made = await tenant.api_keys.CreateApiKey(pb.CreateApiKeyRequest(scopes=["agents.read"]))
+    async with registry.channel(made.secret) as channel, registry.acting(tenant.tenant_id) as service:
+        watch = over(channel, tenant.tenant_id).agents.WatchAgents(agent_service_pb2.WatchAgentsRequest())
+        by_service = over(service, tenant.tenant_id)
+        their_watch = by_service.agents.WatchAgents(agent_service_pb2.WatchAgentsRequest())
+        for each in (watch, their_watch):
+            assert isinstance(await each.read(), agent_service_pb2.WatchAgentsResponse)
+        await tenant.create()
+        assert isinstance(await watch.read(), agent_service_pb2.WatchAgentsResponse)
+        if how == "revoked":
+            await tenant.api_keys.RevokeApiKey(pb.RevokeApiKeyRequest(api_key_id=made.api_key.api_key_id))
+            expected = (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_INVALID")
+        else:
+            request = tenant_service_pb2.SuspendTenantRequest(tenant_id=str(tenant.tenant_id), reason="unpaid")
+            await operator.tenants.SuspendTenant(request)
+            expected = (grpc.StatusCode.PERMISSION_DENIED, "TENANT_SUSPENDED")
+        await by_service.create()
+        async with refused(*expected):
+            await watch.read()
+        # A service that acts for the tenant hears of both.
+        for _ in range(2):
+            assert isinstance(await their_watch.read(), agent_service_pb2.WatchAgentsResponse)
+        their_watch.cancel()
