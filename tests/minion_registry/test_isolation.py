@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -142,6 +142,41 @@ async def test_an_agent_is_deleted_from_its_own_tenant_alone(
     async with app.transaction(tenant.tenant_id) as transaction:
         assert await transaction.fetch_value(delete, agent_id) is False
     assert await tenant.get(str(agent_id))
+
+
+async def test_a_key_is_retired_in_its_own_tenant_alone_and_lives_no_longer_for_it(
+    app: Database, owner: Database, tenant: Caller, stranger: Caller
+) -> None:
+    ends = "SELECT expire_time FROM registry.api_keys WHERE tenant_id = $1"
+    [key] = await owner.fetch("SELECT api_key_id FROM registry.api_keys WHERE tenant_id = $1", tenant.tenant_id)
+    retire = "SELECT registry.retire_api_key($1, $2)"
+    assert await app.fetch_value(retire, key["api_key_id"], timedelta()) is False
+    async with app.transaction(stranger.tenant_id) as transaction:
+        assert await transaction.fetch_value(retire, key["api_key_id"], timedelta()) is False
+    assert await owner.fetch_value(ends, tenant.tenant_id) is None
+    async with app.transaction(tenant.tenant_id) as transaction:
+        assert await transaction.fetch_value(retire, key["api_key_id"], timedelta(hours=1)) is True
+    end = await owner.fetch_value(ends, tenant.tenant_id)
+    async with app.transaction(tenant.tenant_id) as transaction:
+        assert await transaction.fetch_value(retire, key["api_key_id"], timedelta(hours=2)) is True
+    assert await owner.fetch_value(ends, tenant.tenant_id) == end is not None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "status = 'suspended'",
+        "status = 'suspended', suspend_time = now()",
+        "status = 'suspended', suspend_reason = 'unpaid'",
+        "suspend_time = now(), suspend_reason = 'unpaid'",
+        "status = 'gone'",
+    ],
+)
+async def test_a_suspension_has_a_time_and_a_reason_whoever_writes(
+    owner: Database, tenant: Caller, change: str
+) -> None:
+    with pytest.raises(asyncpg.CheckViolationError):
+        await owner.execute(f"UPDATE registry.tenants SET {change} WHERE tenant_id = $1", tenant.tenant_id)  # noqa: S608
 
 
 # What operators see of a tenant, through functions that they alone get to.
