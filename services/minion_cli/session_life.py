@@ -1,15 +1,12 @@
 """What `minion sessions` does to a session's life, and how it is watched; `minion_cli.sessions` registers it."""
 
 import json
-import re
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
@@ -21,12 +18,10 @@ from uuid_utils.compat import uuid7
 from minion_cli import output
 from minion_cli.connection import Services, call
 from minion_cli.output import Format, FormatOption
+from minion_cli.spans import span
 
 SessionArgument = Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.")]
 EtagOption = Annotated[str, typer.Option("--etag", help="Only if the session is still as it was read with this etag.")]
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 
 
 def register(app: typer.Typer, message_text: Callable[[message_pb2.Message], str]) -> None:
@@ -112,7 +107,7 @@ def extend(
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Give a session that is active or expired another time to live."""
-    request = pb.ExtendSessionRequest(session_id=session, ttl=_span(ttl), request_id=str(uuid7()))
+    request = pb.ExtendSessionRequest(session_id=session, ttl=span(ttl, "--ttl"), request_id=str(uuid7()))
 
     async def work(services: Services) -> session_pb2.Session:
         return (await services.sessions.ExtendSession(request)).session
@@ -192,17 +187,6 @@ def _change_line(change: pb.WatchSessionsResponse) -> str:
 
 def _say(message: Message, line: str, *, as_lines: bool) -> None:
     print(json.dumps(output.as_dict(message), ensure_ascii=False) if as_lines else line, flush=True)
-
-
-def _span(text: str | None) -> Duration | None:
-    if text is None:
-        return None
-    found = _SPAN.fullmatch(text)
-    if found is None:
-        raise typer.BadParameter(f"{text!r} is no span such as 90s, 15m, 12h or 30d.", param_hint="--ttl")
-    duration = Duration()
-    duration.FromTimedelta(timedelta(**{_UNITS[found[2]]: float(found[1])}))
-    return duration
 
 
 def _struct_from(path: Path) -> Struct:

@@ -57,7 +57,7 @@ async def compose(settings: RegistrySettings, telemetry: Telemetry) -> AsyncIter
         )
         agents, tools, api_keys = AgentStore(), ToolStore(), ApiKeyStore(database)
         bindings, audit, checkers = BindingStore(database), AuditStore(), Checkers()
-        tenants = Tenants(database, TenantStore())
+        tenants = Tenants(database, TenantStore(database))
         if settings.auth_mode == "disabled":
             await tenants.ensure_development_tenant()
         feed = ChangeFeed(database, schema="registry", interval=settings.feed_poll_seconds, kept=settings.changes_kept)

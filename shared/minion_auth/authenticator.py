@@ -1,20 +1,19 @@
 """From a call's metadata to its caller: which credential, whose, and whether it may call this method."""
 
-import asyncio
 import hashlib
 import hmac
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from minion_errors import InvalidArgument, MinionError, PermissionDenied, Unauthenticated, Unavailable
+from minion_errors import InvalidArgument, MinionError, PermissionDenied, Unauthenticated
 
-from minion_auth import api_keys
-from minion_auth.bounded import BoundedCache
+from minion_auth import api_keys, client_tokens, scopes, service_tokens
 from minion_auth.identity import CallerKind, Identity
+from minion_auth.lookups import Lookups
 from minion_auth.permissions import RULES, Rule
 from minion_auth.service_tokens import ServiceTokens
 from minion_auth.settings import AuthSettings
@@ -24,10 +23,6 @@ TENANT_METADATA = "minion-tenant"
 DEVELOPMENT_IDENTITY = Identity(kind=CallerKind.TENANT, tenant_id=UUID(int=1), principal="development")
 
 _MAXIMUM_CREDENTIAL_CHARACTERS = 4_096
-_KNOWN_SIZE = 16_384
-_UNKNOWN_SIZE = 4_096
-# While the registry is away, one call in this time asks for a key again; the others live on what is known.
-_RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +32,23 @@ class VerifiedKey:
     key_id: UUID
     tenant_id: UUID
     expire_time: datetime | None
+    scopes: frozenset[str]
+    suspended: bool = False  # the tenant
 
 
 class CredentialVerifier(Protocol):
-    """Looks an API key up by its digest: the registry in its database, the other services by asking the registry."""
+    """Looks credentials up: the registry in its database, the other services by asking the registry."""
 
     async def verify(self, digest: bytes) -> VerifiedKey | None:
-        """Gives the key, or None when it is unknown, revoked or expired.
+        """Gives the API key of a digest, or None when it is unknown, revoked or expired.
+
+        Raises:
+            Unavailable: it can't be looked up now.
+        """
+        ...
+
+    async def suspended(self, tenant_id: UUID) -> bool | None:
+        """Tells whether a tenant is suspended; None when there is no such tenant.
 
         Raises:
             Unavailable: it can't be looked up now.
@@ -59,19 +64,19 @@ class Remembered:
     unknown: int
 
 
-@dataclass(slots=True)
-class _Known:
+@dataclass(frozen=True, slots=True)
+class _Key:
     identity: Identity
     expires: float | None  # wall clock, seconds
-    checked: float  # monotonic, as the two below
-    ask_again: float
+    suspended: bool
 
 
 class Authenticator:
     """Authenticates and authorizes calls; safe for any number of calls at once on one event loop.
 
-    A key that was found good is believed for `credential_cache_seconds`, one that was not for as long. While the
-    registry can't be asked, keys seen good stay so for `credential_grace_seconds` more.
+    What the registry says of a key or a tenant is believed for `credential_cache_seconds`. While it can't be asked,
+    keys and tenants seen stay as they were for `credential_grace_seconds` more. JWTs and service tokens are verified
+    here, and remembered.
     """
 
     def __init__(
@@ -86,23 +91,25 @@ class Authenticator:
     ) -> None:
         self._required = settings.auth_mode == "required"
         self._operator = _sha256(settings.operator_key.get_secret_value()) if settings.operator_key else None
-        self._cache_seconds = settings.credential_cache_seconds
-        self._grace_seconds = settings.credential_grace_seconds
         self._verifier = verifier
         self._tokens = tokens
-        self._monotonic = monotonic
         self._wall = wall
         self._rules = rules
-        self._known: BoundedCache[bytes, _Known] = BoundedCache(_KNOWN_SIZE)
-        self._unknown: BoundedCache[bytes, float] = BoundedCache(_UNKNOWN_SIZE)
-        self._lookups: dict[bytes, asyncio.Task[Identity]] = {}
+        self._clients = client_tokens.configured(settings, now=wall, monotonic=monotonic)
+        remembering = {
+            "cache_seconds": settings.credential_cache_seconds,
+            "grace_seconds": settings.credential_grace_seconds,
+        }
+        self._keys: Lookups[_Key] = Lookups(self._ask_for_key, monotonic=monotonic, **remembering)
+        self._tenants: Lookups[bool] = Lookups(self._ask_for_tenant, monotonic=monotonic, **remembering)
 
     async def authenticate(self, metadata: Iterable[tuple[str, str | bytes]], method: str) -> Identity:
         """Gives the caller of `method` (`/minion.session.v1.SessionService/GetSession`).
 
         Raises:
             Unauthenticated: no credential (`CREDENTIAL_MISSING`), or none that is good (`CREDENTIAL_INVALID`).
-            PermissionDenied: the caller may not call the method (`PERMISSION_MISSING`).
+            PermissionDenied: the caller may not call the method (`PERMISSION_MISSING`), or its tenant is suspended
+                (`TENANT_SUSPENDED`).
             InvalidArgument: `minion-tenant` is not a UUID.
             Unavailable: the credential can't be checked now (`IDENTITY_UNAVAILABLE`).
         """
@@ -120,7 +127,11 @@ class Authenticator:
             return self._undemanding(credential)
         identity = await self._identify(credential)
         rule = self._rules.get(method)
-        if rule is None or identity.kind not in rule.callers:
+        if (
+            rule is None
+            or identity.kind not in rule.callers
+            or (identity.kind is CallerKind.TENANT and not scopes.cover(identity.scopes, rule.permission))
+        ):
             raise PermissionDenied(
                 "The caller may not call this method.",
                 reason="PERMISSION_MISSING",
@@ -134,12 +145,14 @@ class Authenticator:
     @property
     def remembered(self) -> Remembered:
         """How many keys are remembered now."""
-        return Remembered(known=len(self._known), unknown=len(self._unknown))
+        return Remembered(known=self._keys.known, unknown=self._keys.unknown)
 
     def forget(self) -> None:
-        """Drops every remembered key, so that the next calls ask anew."""
-        self._known.clear()
-        self._unknown.clear()
+        """Drops every remembered credential, so that the next calls are checked anew."""
+        self._keys.forget()
+        self._tenants.forget()
+        if self._clients is not None:
+            self._clients.forget()
 
     def _undemanding(self, credential: str | bytes | None) -> Identity:
         # Services still say for whom they act, so that audit rows name the principal in this mode too.
@@ -161,8 +174,16 @@ class Authenticator:
             raise _invalid()
         if token.startswith(api_keys.PREFIX):
             return await self._by_api_key(token)
-        if self._tokens is not None and token.count(".") == 2:
-            return self._tokens.verify(token)
+        if token.count(".") == 2:
+            if self._clients is not None:
+                identity = self._clients.remembered(token)
+                # What it says of itself chooses who verifies it; each verifier takes its own kind alone.
+                if identity is None and not service_tokens.claims_to_be_one(token):
+                    identity = await self._clients.verify(token)
+                if identity is not None:
+                    return await self._of_working_tenant(identity)
+            if self._tokens is not None:
+                return self._tokens.verify(token)
         if self._operator is not None and hmac.compare_digest(_sha256(token), self._operator):
             return Identity(kind=CallerKind.OPERATOR, tenant_id=None, principal="operator")
         raise _invalid()
@@ -170,60 +191,39 @@ class Authenticator:
     async def _by_api_key(self, secret: str) -> Identity:
         if not api_keys.is_well_formed(secret):
             raise _invalid()
-        digest = api_keys.digest(secret)
-        now = self._monotonic()
-        known = self._known.get(digest)
-        if known is not None:
-            if known.expires is not None and self._wall() >= known.expires:
-                raise _invalid()
-            if now < known.ask_again:
-                return known.identity
-        elif (self._unknown.get(digest) or 0.0) > now:
+        key = await self._keys.get(api_keys.digest(secret))
+        if key is None or (key.expires is not None and self._wall() >= key.expires):
             raise _invalid()
-        # Calls that come at once with one key share a lookup; it outlives a caller who goes away meanwhile.
-        lookup = self._lookups.get(digest)
-        if lookup is None:
-            lookup = asyncio.get_running_loop().create_task(self._look_up(digest))
-            self._lookups[digest] = lookup
-            lookup.add_done_callback(lambda done: self._finish(digest, done))
-        return await asyncio.shield(lookup)
+        if key.suspended:
+            raise _suspended(key.identity)
+        return key.identity
 
-    async def _look_up(self, digest: bytes) -> Identity:
-        started = self._monotonic()
-        try:
-            key = await self._verifier.verify(digest)
-        except Unavailable as fault:
-            return self._by_grace(digest, fault)
-        if key is None or (
-            key.expire_time is not None and key.expire_time <= datetime.fromtimestamp(self._wall(), UTC)
-        ):
-            self._known.drop(digest)
-            self._unknown.put(digest, started + self._cache_seconds)
+    async def _of_working_tenant(self, identity: Identity) -> Identity:
+        assert identity.tenant_id is not None
+        suspended = await self._tenants.get(identity.tenant_id.bytes)
+        if suspended is None:
             raise _invalid()
-        self._unknown.drop(digest)
-        identity = Identity(kind=CallerKind.TENANT, tenant_id=key.tenant_id, principal=f"key:{key.key_id}")
-        expires = key.expire_time.timestamp() if key.expire_time is not None else None
-        # Counted from before the question was asked, so that a revocation is felt within the cache's time of it.
-        self._known.put(digest, _Known(identity, expires, started, started + self._cache_seconds))
+        if suspended:
+            raise _suspended(identity)
         return identity
 
-    def _by_grace(self, digest: bytes, fault: Unavailable) -> Identity:
-        now = self._monotonic()
-        known = self._known.get(digest)
-        if known is not None and now < known.checked + self._cache_seconds + self._grace_seconds:
-            known.ask_again = now + _RETRY_SECONDS
-            return known.identity
-        raise Unavailable(
-            "The credential can't be checked now.",
-            reason="IDENTITY_UNAVAILABLE",
-            retry_after=fault.retry_after or timedelta(seconds=_RETRY_SECONDS),
-        ) from fault
+    async def _ask_for_key(self, digest: bytes) -> _Key | None:
+        found = await self._verifier.verify(digest)
+        if found is None:
+            return None
+        return _Key(
+            identity=Identity(
+                kind=CallerKind.TENANT,
+                tenant_id=found.tenant_id,
+                principal=f"key:{found.key_id}",
+                scopes=found.scopes,
+            ),
+            expires=found.expire_time.timestamp() if found.expire_time is not None else None,
+            suspended=found.suspended,
+        )
 
-    def _finish(self, digest: bytes, done: "asyncio.Task[Identity]") -> None:
-        self._lookups.pop(digest, None)
-        if not done.cancelled():
-            # Read, so that a lookup whose callers all went away doesn't complain of an exception nobody saw.
-            done.exception()
+    async def _ask_for_tenant(self, tenant_id: bytes) -> bool | None:
+        return await self._verifier.suspended(UUID(bytes=tenant_id))
 
 
 def _naming_tenant(identity: Identity, named: str | bytes) -> Identity:
@@ -247,11 +247,20 @@ def _bearer(credential: str | bytes) -> str | None:
         return None
     if credential[:7].lower() != "bearer ":
         return None
-    return credential[7:].strip() or None
+    token = credential[7:]
+    return token if token and token == token.strip() else None
 
 
 def _sha256(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
+
+
+def _suspended(identity: Identity) -> MinionError:
+    return PermissionDenied(
+        "The caller's tenant is suspended; an operator resumes it.",
+        reason="TENANT_SUSPENDED",
+        metadata={"tenant_id": str(identity.tenant_id), "principal": identity.principal},
+    )
 
 
 def _invalid() -> MinionError:

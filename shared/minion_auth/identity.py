@@ -9,6 +9,9 @@ from uuid import UUID
 
 from minion_errors import InvalidArgument, Unauthenticated
 
+# The scope that covers whatever a tenant may do.
+EVERYTHING = frozenset({"*"})
+
 
 class CallerKind(enum.Enum):
     """What kind of credential the caller showed."""
@@ -22,9 +25,10 @@ class CallerKind(enum.Enum):
 class Identity:
     """A caller whose credential was checked.
 
-    `principal` is who answers for the call: `key:<id>`, `service:<name>` or `operator`. `tenant_id` is the tenant that
-    the call concerns: the key's own, the one that a service acts for, or the one that an operator named; None where
-    there is none. `on_behalf_of` is the principal that a service acts for, where there is one.
+    `principal` is who answers for the call: `key:<id>`, `user:<subject of a JWT>`, `service:<name>` or `operator`.
+    `tenant_id` is the tenant that the call concerns: the credential's own, the one that a service acts for, or the one
+    that an operator named; None where there is none. `on_behalf_of` is the principal that a service acts for, where
+    there is one. `scopes` bound what a tenant's caller may do; services and operators are bound by the table alone.
     """
 
     kind: CallerKind
@@ -32,6 +36,7 @@ class Identity:
     principal: str
     on_behalf_of: str | None = None
     service: str | None = None
+    scopes: frozenset[str] = EVERYTHING
 
     @property
     def origin(self) -> str:

@@ -58,9 +58,17 @@ _TABLE: Mapping[str, tuple[tuple[str, str, frozenset[CallerKind]], ...]] = {
         ("PromoteRollout", "rollouts.write", _ANYBODY),
         ("AbortRollout", "rollouts.write", _ANYBODY),
     ),
-    "minion.registry.v1.TenantService": (("CreateTenant", "tenants.admin", _OPERATORS),),
+    "minion.registry.v1.TenantService": (
+        ("CreateTenant", "tenants.admin", _OPERATORS),
+        ("GetTenant", "tenants.admin", _OPERATORS),
+        ("ListTenants", "tenants.admin", _OPERATORS),
+        ("SuspendTenant", "tenants.admin", _OPERATORS),
+        ("ResumeTenant", "tenants.admin", _OPERATORS),
+    ),
     "minion.registry.v1.ApiKeyService": (
         ("CreateApiKey", "keys.admin", _TENANTS_AND_OPERATORS),
+        ("ListApiKeys", "keys.read", _TENANTS_AND_OPERATORS),
+        ("RotateApiKey", "keys.admin", _TENANTS_AND_OPERATORS),
         ("RevokeApiKey", "keys.admin", _TENANTS_AND_OPERATORS),
         ("VerifyCredential", "keys.verify", _SERVICES),
     ),

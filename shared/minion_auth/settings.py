@@ -1,11 +1,18 @@
 """What a deployment decides about who may call."""
 
+import ipaddress
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from minion_settings import Settings
+from minion_settings import Fault, Settings
 from pydantic import AfterValidator, Field, SecretStr
 
-from minion_auth.service_tokens import MINIMUM_KEY_BYTES
+from minion_auth import scopes
+from minion_auth.service_tokens import ISSUER, MINIMUM_KEY_BYTES
+
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"]
 
 
 def _long_enough(secret: SecretStr | None) -> SecretStr | None:
@@ -30,14 +37,101 @@ class AuthSettings(Settings):
         default=None, description="Credential of operators, 32 bytes or more. Unset: there are no operators."
     )
     registry_address: str = Field(
-        default="localhost:50051", description="Where the registry answers, which knows the API keys."
+        default="localhost:50051", description="Where the registry answers, which knows API keys and tenants."
     )
     credential_cache_seconds: float = Field(
-        default=5.0, ge=0, le=5, description="How long a checked API key is believed, and with it a revoked one."
+        default=5.0,
+        ge=0,
+        le=5,
+        description="How long what the registry says of an API key or a tenant is believed, and with it of a revoked "
+        "or suspended one.",
     )
     credential_grace_seconds: float = Field(
         default=60.0,
         ge=0,
         le=3_600,
-        description="How long keys seen before stay good while the registry can't be reached.",
+        description="How long keys and tenants seen before stay good while the registry can't be reached.",
     )
+    jwt_issuer: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1_000,
+        description="Issuer (iss) whose JSON Web Tokens clients may call with, beside API keys. Unset: none is taken.",
+    )
+    jwt_audience: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1_000,
+        description="Audience (aud) that such a token must be made for: this text alone, and no list.",
+    )
+    jwt_jwks: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=2_000,
+        description="The issuer's public keys (JWKS): an https address, an http address on loopback, or a file.",
+    )
+    jwt_algorithms: list[Algorithm] = Field(
+        default=["RS256", "ES256", "EdDSA"],
+        min_length=1,
+        description="Algorithms that such a token may be signed with: RS256, RS384, RS512, PS256, PS384, PS512, ES256, "
+        "ES384, EdDSA.",
+    )
+    jwt_tenant_claim: str = Field(
+        default="minion_tenant",
+        min_length=1,
+        max_length=200,
+        description="Claim that names the tenant's id; a token without it is refused.",
+    )
+    jwt_scope_claim: str = Field(
+        default="scope",
+        min_length=1,
+        max_length=200,
+        description="Claim with the scopes, as a list or as one text with spaces in between.",
+    )
+    jwt_default_scopes: list[str] = Field(
+        default=[],
+        description="Scopes of a token that has no such claim. None by default: it may call nothing.",
+    )
+
+    def relations(self) -> Iterator[Fault]:
+        """Yields what is missing of JWTs where anything of them is set, and what can't be meant."""
+        yield from super().relations()
+        needed = ("jwt_issuer", "jwt_audience", "jwt_jwks")
+        given = [name for name in needed if getattr(self, name) is not None]
+        for name in needed:
+            if given and name not in given:
+                yield Fault(self.variable(name), f"is required where {self.variable(given[0])} is set")
+        if self.jwt_issuer == ISSUER:
+            yield Fault(self.variable("jwt_issuer"), f"must not be {ISSUER!r}, which issues the services' own tokens")
+        if self.jwt_jwks is not None and (fault := _jwks_fault(self.jwt_jwks)):
+            yield Fault(self.variable("jwt_jwks"), fault)
+        if self.jwt_tenant_claim == self.jwt_scope_claim:
+            yield Fault(self.variable("jwt_scope_claim"), f"must not be {self.variable('jwt_tenant_claim')} too")
+        unknown = sorted(set(self.jwt_default_scopes) - scopes.vocabulary())
+        if unknown:
+            yield Fault(self.variable("jwt_default_scopes"), f"names what is no scope: {', '.join(unknown)}")
+
+
+def _jwks_fault(address: str) -> str | None:
+    if "://" not in address:
+        return None if Path(address).is_file() else "names no file, and is no address with https://"
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return "is no address"
+    if not host or parts.username is not None or parts.password is not None or parts.fragment:
+        return "must be an address of a host, with no user and no fragment"
+    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)):
+        return None
+    return "must begin with https:// (http:// is for loopback hosts alone)"
+
+
+def is_loopback(host: str) -> bool:
+    """Tells whether a host is this machine, by its name or address alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import grpc
 import structlog
 from google.protobuf.message import DecodeError
-from minion_auth import Authenticator
+from minion_auth import Authenticator, CallerKind
 from minion_auth import identity as identities
 from minion_errors import InvalidArgument, MinionError, ResourceExhausted, Unavailable, Unimplemented
 from minion_telemetry import Telemetry, attributes
@@ -174,6 +174,8 @@ class Method:
             responses = self.behaviour(_checked(request) if self._streams_in else request, context)
             try:
                 async for response in responses:
+                    if self._endless:
+                        await self._still_admitted(metadata)
                     yield response
             finally:
                 # Closed here and not by the collector, so that its `finally` blocks run before the call ends.
@@ -213,6 +215,13 @@ class Method:
             tenant_id=None if identity.tenant_id is None else str(identity.tenant_id),
             principal=identity.origin,
         )
+
+    async def _still_admitted(self, metadata: Metadata) -> None:
+        # A watch may outlive its caller's credential: whoever is revoked or suspended hears nothing more. Services'
+        # tokens are for the beginning of a call alone, and shorter than any watch.
+        identity = identities.current()
+        if identity is not None and identity.kind is CallerKind.TENANT:
+            await self._around.authenticator.authenticate(metadata, self._name)
 
     async def _within_default(self, request: Any, context: Context) -> Any:
         if self._deadline is None:

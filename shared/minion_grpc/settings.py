@@ -1,10 +1,9 @@
 """What a deployment decides about serving."""
 
-import ipaddress
 from collections.abc import Iterator
 from typing import Literal
 
-from minion_auth.settings import AuthSettings
+from minion_auth.settings import AuthSettings, is_loopback
 from minion_settings import Fault
 from minion_telemetry.settings import TelemetrySettings
 from pydantic import Field
@@ -67,12 +66,12 @@ class ServerSettings(AuthSettings, TelemetrySettings, TlsSettings):
     @property
     def is_open_plain_text(self) -> bool:
         """Whether credentials may cross a network in plain text, unless something before the service sees to TLS."""
-        return self.tls_certificate is None and not _is_loopback(self.host)
+        return self.tls_certificate is None and not is_loopback(self.host)
 
     def relations(self) -> Iterator[Fault]:
         """Yields what doesn't go together: open doors off the loopback, `required` with nothing to check by."""
         yield from super().relations()
-        if self.auth_mode == "disabled" and not _is_loopback(self.host):
+        if self.auth_mode == "disabled" and not is_loopback(self.host):
             yield Fault(
                 self.variable("auth_mode"), f"may be disabled on a loopback host only (the host is {self.host!r})"
             )
@@ -88,12 +87,3 @@ class ServerSettings(AuthSettings, TelemetrySettings, TlsSettings):
         for other in ("port", "operations_port"):
             if port and port == getattr(self, other):
                 yield Fault(variable, f"is {port}, and so is {self.variable(other)}")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -396,15 +396,41 @@ def test_keys_and_tenants(
 ) -> None:
     tenant = shown("tenants", "create", "acme")
     assert told("tenants", "create", "acme").startswith("error: TENANT_NAME_TAKEN: ")
-    made = shown("keys", "create", "for acme", "--tenant", tenant["tenant_id"], "--days", "1")
+    assert shown("tenants", "show", "acme") == shown("tenants", "show", tenant["tenant_id"]) == tenant
+    assert tenant in shown("tenants", "list", "--status", "active", "-n", "1000")
+    made = shown("keys", "create", "for acme", "--tenant", "acme", "--days", "1", "--scope", "agents.*")
+    assert told("keys", "create", "--tenant", "nobody") == (
+        "error: TENANT_NOT_FOUND: There is no such tenant (name nobody).\n"
+    )
+    assert told("keys", "create", "--tenant", "acme", "--scope", "all").startswith("error: INVALID_FIELDS: ")
     monkeypatch.setenv("MINION_API_KEY", made["secret"])
     assert shown("agents", "list") == []
+    assert told("sessions", "list").startswith("error: PERMISSION_MISSING: ")
+    assert told("keys", "list").startswith("error: PERMISSION_MISSING: ")
     # A tenant's key is no operator's.
     monkeypatch.setenv("MINION_OPERATOR_KEY", made["secret"])
     assert told("tenants", "create", "other").startswith("error: PERMISSION_MISSING: ")
     monkeypatch.delenv("MINION_OPERATOR_KEY")
-    revoked = shown("keys", "revoke", made["api_key"]["api_key_id"], "--tenant", tenant["tenant_id"])
+    key_id = made["api_key"]["api_key_id"]
+    rotated = shown("keys", "rotate", key_id, "--overlap", "15m", "--tenant", "acme")
+    assert rotated["api_key"]["scopes"] == ["agents.*"]
+    assert rotated["replaced"]["expire_time"] < made["api_key"]["expire_time"]
+    assert run(["keys", "rotate", key_id, "--overlap", "soon"]) == 2
+    assert "is no span such as 90s" in capsys.readouterr().err
+    revoked = shown("keys", "revoke", key_id, "--tenant", tenant["tenant_id"])
     assert revoked["revoke_time"]
+    listed = shown("keys", "list", "--tenant", "acme")
+    assert [key["api_key_id"] for key in listed] == [rotated["api_key"]["api_key_id"], key_id]
+    assert run(["keys", "list", "--tenant", "acme"]) == 0
+    table = capsys.readouterr().out
+    assert all(key["prefix"] in table for key in listed)
+    assert made["secret"] not in table
+    suspended = shown("tenants", "suspend", "acme", "--reason", "unpaid")
+    assert suspended["suspend_reason"] == "unpaid"
+    assert [each["name"] for each in shown("tenants", "list", "--status", "suspended")] == ["acme"]
+    monkeypatch.setenv("MINION_API_KEY", rotated["secret"])
+    assert told("agents", "list").startswith("error: TENANT_SUSPENDED: ")
+    assert "suspend_reason" not in shown("tenants", "resume", tenant["tenant_id"])
     monkeypatch.delenv("MINION_API_KEY")
     assert run(["keys", "show"]) == 0
     assert capsys.readouterr().out.startswith("mnk_")

@@ -4,43 +4,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from minion_auth import Authenticator, AuthSettings, ServiceTokens, VerifiedKey, api_keys
+from minion_auth import Authenticator, AuthSettings, ServiceTokens, api_keys
 from minion_errors import MinionError, PermissionDenied, Unauthenticated, Unavailable
 from pydantic import SecretStr
 
+from tests.minion_auth.stage import KEY, Clock, Registry
+
 METHOD = "/minion.session.v1.SessionService/GetSession"
-KEY = "a service key of tests, long enough to be one"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Registry:
-    """The keys that work, and whether they can be asked for."""
-
-    def __init__(self) -> None:
-        self.keys: dict[bytes, VerifiedKey] = {}
-        self.asked = 0
-        self.away = False
-        self.answer = asyncio.Event()
-        self.answer.set()
-
-    def issue(self, expire_time: datetime | None = None) -> str:
-        key = api_keys.generate()
-        self.keys[key.digest] = VerifiedKey(uuid4(), uuid4(), expire_time)
-        return key.secret
-
-    async def verify(self, digest: bytes) -> VerifiedKey | None:
-        self.asked += 1
-        await self.answer.wait()
-        if self.away:
-            raise Unavailable("away", reason="PEER_UNAVAILABLE", retry_after=timedelta(seconds=2))
-        return self.keys.get(digest)
 
 
 class Desk:

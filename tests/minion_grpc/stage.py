@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import grpc
-from minion_auth import Authenticator, ServiceTokens, VerifiedKey, api_keys
+from minion_auth import EVERYTHING, Authenticator, ServiceTokens, VerifiedKey, api_keys
 from minion_grpc import Server, ServerSettings, connect
 from minion_telemetry import Telemetry
 from opentelemetry.sdk.trace import ReadableSpan
@@ -25,13 +25,14 @@ class Keys:
 
     def __init__(self) -> None:
         self.known: dict[bytes, VerifiedKey] = {}
+        self.tenants: dict[UUID, bool] = {}
         self.asked = 0
         self.fault: Exception | None = None
 
-    def issue(self, tenant_id: UUID | None = None) -> str:
+    def issue(self, tenant_id: UUID | None = None, scopes: frozenset[str] = EVERYTHING) -> str:
         """Makes a key that works."""
         key = api_keys.generate()
-        self.known[key.digest] = VerifiedKey(uuid4(), tenant_id or uuid4(), None)
+        self.known[key.digest] = VerifiedKey(uuid4(), tenant_id or uuid4(), None, scopes)
         return key.secret
 
     async def verify(self, digest: bytes) -> VerifiedKey | None:
@@ -40,6 +41,12 @@ class Keys:
         if self.fault is not None:
             raise self.fault
         return self.known.get(digest)
+
+    async def suspended(self, tenant_id: UUID) -> bool | None:
+        """Gives whether a tenant that was told of is suspended."""
+        if self.fault is not None:
+            raise self.fault
+        return self.tenants.get(tenant_id)
 
 
 @dataclass

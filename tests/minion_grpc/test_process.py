@@ -178,6 +178,8 @@ async def test_both_addresses_are_told_and_a_failed_handshake_leaves_no_line(tmp
     [
         ({"MINION_AUTH_MODE": "disabled", "MINION_HOST": "0.0.0.0"}, "MINION_AUTH_MODE"),  # noqa: S104 - refused
         ({"MINION_SERVICE_KEY": ""}, "MINION_SERVICE_KEY"),
+        ({"MINION_JWT_ISSUER": "https://issuer.example/"}, "MINION_JWT_AUDIENCE"),
+        ({"MINION_JWT_ISSUER": "https://issuer.example/"}, "MINION_JWT_JWKS"),
     ],
 )
 async def test_settings_that_open_the_door_are_refused(environ: dict[str, str], fault: str) -> None:

@@ -6,7 +6,7 @@ from uuid import uuid4
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from minion.registry.v1 import agent_service_pb2
+from minion.registry.v1 import agent_service_pb2, tenant_pb2
 from minion.registry.v1 import api_key_service_pb2 as pb
 from minion_auth import api_keys
 from minion_auth.authenticator import TENANT_METADATA
@@ -101,7 +101,11 @@ async def test_a_verified_key_names_its_tenant_and_its_end(registry: Served, ten
     ends = made.api_key.expire_time.ToDatetime(UTC)
     assert abs(ends - datetime.now(UTC) - timedelta(hours=1)) < timedelta(seconds=30)
     assert await verify(registry, made.secret) == pb.VerifyCredentialResponse(
-        tenant_id=str(tenant.tenant_id), api_key_id=made.api_key.api_key_id, expire_time=made.api_key.expire_time
+        tenant_id=str(tenant.tenant_id),
+        api_key_id=made.api_key.api_key_id,
+        expire_time=made.api_key.expire_time,
+        scopes=["*"],
+        tenant_status=tenant_pb2.TENANT_STATUS_ACTIVE,
     )
 
 

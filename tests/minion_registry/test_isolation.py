@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -106,6 +106,8 @@ async def test_other_schemas_are_closed(app: Database, schema: str) -> None:
         "SELECT digest FROM registry.api_keys",
         "SELECT * FROM registry.api_keys",
         "UPDATE registry.api_keys SET expire_time = NULL",
+        "UPDATE registry.api_keys SET scopes = '{*}'",
+        "UPDATE registry.tenants SET status = 'active', suspend_time = NULL",
         "DELETE FROM registry.api_keys",
         "UPDATE registry.changes SET kind = 'created'",
         "DELETE FROM registry.changes",
@@ -151,6 +153,48 @@ async def test_an_agent_is_deleted_from_its_own_tenant_alone(
     assert await tenant.get(str(agent_id))
 
 
+async def test_a_key_is_retired_in_its_own_tenant_alone_and_lives_no_longer_for_it(
+    app: Database, owner: Database, tenant: Caller, stranger: Caller
+) -> None:
+    ends = "SELECT expire_time FROM registry.api_keys WHERE tenant_id = $1"
+    [key] = await owner.fetch("SELECT api_key_id FROM registry.api_keys WHERE tenant_id = $1", tenant.tenant_id)
+    retire = "SELECT registry.retire_api_key($1, $2)"
+    assert await app.fetch_value(retire, key["api_key_id"], timedelta()) is False
+    async with app.transaction(stranger.tenant_id) as transaction:
+        assert await transaction.fetch_value(retire, key["api_key_id"], timedelta()) is False
+    assert await owner.fetch_value(ends, tenant.tenant_id) is None
+    async with app.transaction(tenant.tenant_id) as transaction:
+        assert await transaction.fetch_value(retire, key["api_key_id"], timedelta(hours=1)) is True
+    end = await owner.fetch_value(ends, tenant.tenant_id)
+    async with app.transaction(tenant.tenant_id) as transaction:
+        assert await transaction.fetch_value(retire, key["api_key_id"], timedelta(hours=2)) is True
+    assert await owner.fetch_value(ends, tenant.tenant_id) == end is not None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "status = 'suspended'",
+        "status = 'suspended', suspend_time = now()",
+        "status = 'suspended', suspend_reason = 'unpaid'",
+        "suspend_time = now(), suspend_reason = 'unpaid'",
+        "status = 'gone'",
+    ],
+)
+async def test_a_suspension_has_a_time_and_a_reason_whoever_writes(
+    owner: Database, tenant: Caller, change: str
+) -> None:
+    with pytest.raises(asyncpg.CheckViolationError):
+        await owner.execute(f"UPDATE registry.tenants SET {change} WHERE tenant_id = $1", tenant.tenant_id)  # noqa: S608
+
+
+# What operators see of a tenant, through functions that they alone get to.
+_TENANT = (
+    "TABLE(tenant_id uuid, name text, display_name text, create_time timestamp with time zone,"
+    " updated_at timestamp with time zone, status text, suspend_reason text, suspend_time timestamp with time zone)"
+)
+
+
 async def test_what_crosses_tenants_gives_ids_alone(owner: Database) -> None:
     rows = await owner.fetch(
         "SELECT proname, pg_get_function_result(oid) AS result FROM pg_proc"
@@ -159,6 +203,14 @@ async def test_what_crosses_tenants_gives_ids_alone(owner: Database) -> None:
     assert {row["proname"]: row["result"] for row in rows} == {
         "create_tenant": "TABLE(tenant_id uuid, name text, display_name text, create_time timestamp with time zone)",
         "verify_credential": "TABLE(tenant_id uuid, api_key_id uuid, expire_time timestamp with time zone)",
+        "verify_api_key": "TABLE(tenant_id uuid, api_key_id uuid, expire_time timestamp with time zone, scopes text[],"
+        " tenant_status text)",
+        "tenant_status": "text",
+        "find_tenant": _TENANT,
+        "list_tenants": _TENANT,
+        "suspend_tenant": _TENANT,
+        "resume_tenant": _TENANT,
+        "retire_api_key": "boolean",
         "delete_agent": "boolean",
         "purge_requests": "bigint",
         "read_all_changes": "TABLE(tenant_id uuid, xid xid8, id bigint, resource_id uuid, kind text,"
@@ -235,6 +287,11 @@ async def crowd(owner: Database) -> UUID:
         SELECT $1, lpad(to_hex(number), 32, '0')::uuid, '', '', sha256(number::text::bytea)
           FROM generate_series(1, 2000) AS number
         """,
+        """
+        INSERT INTO registry.tenants (tenant_id, name, display_name)
+        SELECT lpad(to_hex(number), 32, '0')::uuid, 'crowd-' || number, '' FROM generate_series(1, 2000) AS number
+         WHERE $1::uuid IS NOT NULL
+        """,
         "INSERT INTO registry.changes (tenant_id, resource_id, kind)"
         " SELECT tenant_id, agent_id, 'created' FROM registry.agents WHERE tenant_id = $1",
     ):
@@ -242,7 +299,7 @@ async def crowd(owner: Database) -> UUID:
     await owner.execute(
         "VACUUM (ANALYZE) registry.agents, registry.agent_labels, registry.agent_capabilities,"
         " registry.agent_metadata, registry.agent_words, registry.tools, registry.tool_labels,"
-        " registry.agent_tools, registry.api_keys, registry.changes"
+        " registry.agent_tools, registry.api_keys, registry.changes, registry.tenants"
     )
     return tenant_id
 
@@ -254,6 +311,7 @@ async def _plan(transaction: Transaction, sql: str, *args: object) -> str:
 _AGENTS = queries.load("minion_registry.agents")
 _TOOLS = queries.load("minion_registry.tools")
 _BINDINGS = queries.load("minion_registry.bindings")
+_API_KEYS = queries.load("minion_registry.api_keys")
 
 
 @pytest.mark.parametrize("generic", [False, True])
@@ -317,6 +375,7 @@ async def test_a_search_walks_its_words_newest_first(
         (_TOOLS.find_crowded_agent, (UUID(int=7), 3_000_000), "agent_tools_tool"),
         (_BINDINGS.measure_tools, (UUID(int=7),), "agent_tools_pkey"),
         (_BINDINGS.list_agent_tools, (UUID(int=7), "", 51), "agent_tools_pkey"),
+        (_API_KEYS.list_api_keys, (datetime.now(UTC), UUID(int=7), 51), "api_keys_create_time"),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
@@ -333,8 +392,14 @@ async def test_what_is_asked_is_found_by_an_index(
     ("body", "index"),
     [
         (
-            "SELECT FROM registry.api_keys k WHERE k.digest = sha256('7') AND k.revoke_time IS NULL",
+            "SELECT FROM registry.api_keys k JOIN registry.tenants t ON t.tenant_id = k.tenant_id"
+            " WHERE k.digest = sha256('7') AND k.revoke_time IS NULL",
             "api_keys_digest_key",
+        ),
+        ("SELECT FROM registry.tenants t WHERE t.name > 'b' ORDER BY t.name LIMIT 51", "tenants_name_key"),
+        (
+            "SELECT FROM registry.tenants t WHERE t.status = 'suspended' AND t.name > 'b' ORDER BY t.name LIMIT 51",
+            "tenants_status",
         ),
         (
             "SELECT FROM registry.changes c WHERE (c.xid, c.id) > ('9', 0)"
@@ -344,7 +409,7 @@ async def test_what_is_asked_is_found_by_an_index(
     ],
 )
 async def test_what_crosses_tenants_is_found_by_an_index(owner: Database, crowd: UUID, body: str, index: str) -> None:
-    # The bodies of verify_credential and read_all_changes, which run as the owner.
+    # The bodies of verify_api_key, list_tenants and read_all_changes, which run as the owner.
     async with owner.transaction(None) as transaction:
         plan = await _plan(transaction, body)
     assert re.search(rf"Index (Only )?Scan using {index}", plan), plan

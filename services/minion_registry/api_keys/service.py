@@ -1,16 +1,22 @@
 """What is done with API keys."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from uuid import UUID
 
-from minion_auth import VerifiedKey, api_keys, tenant
-from minion_errors import Unauthenticated
-from minion_postgres import Database, Idempotent, Key, Transaction
+from minion_auth import VerifiedKey, api_keys, caller, scopes, tenant
+from minion_errors import FailedPrecondition, NotFound, PermissionDenied, Unauthenticated
+from minion_postgres import Database, Idempotent, Key, Transaction, pages
 from uuid_utils.compat import uuid7
 
-from minion_registry.api_keys.domain import ApiKey, NewApiKey
+from minion_registry.api_keys.domain import ApiKey, NewApiKey, Rotated, Rotation
 from minion_registry.api_keys.store import ApiKeyStore
 
 _KEPT = Idempotent(ApiKey, schema="registry")
+_ROTATED = Idempotent(Rotated, schema="registry")
+# The list begins before a time that no key has.
+_NEWEST = (datetime(9999, 12, 31, tzinfo=UTC), UUID(int=2**128 - 1))
+_FILTERS = {"list": "api_keys"}
 
 
 class ApiKeys:
@@ -23,9 +29,11 @@ class ApiKeys:
     async def create(self, new: NewApiKey, key: Key | None) -> tuple[ApiKey, str]:
         """Creates a key; returns it with its secret, which is empty when the request is a repeat.
 
-        Raises NotFound (TENANT_NOT_FOUND).
+        Raises NotFound (TENANT_NOT_FOUND), and PermissionDenied (PERMISSION_MISSING) where it may do more than the
+        caller.
         """
         tenant_id = tenant()
+        _check_scopes(new.scopes)
         secret = api_keys.generate()
         shown = ""
 
@@ -40,6 +48,48 @@ class ApiKeys:
             created = await _KEPT.once(transaction, key, lambda: write(transaction))
         return created, shown
 
+    async def page(self, size: int, token: str) -> tuple[Sequence[ApiKey], str]:
+        """Returns a page of the tenant's keys, newest first, and the token of the next one, empty after the last.
+
+        Raises InvalidArgument (PAGE_TOKEN_INVALID).
+        """
+        tenant_id = tenant()
+        before = pages.decode(token, _FILTERS, (datetime, UUID)) if token else _NEWEST
+        async with self._database.transaction(tenant_id) as transaction:
+            found = await self._store.page(transaction, tenant_id, _moment_and_id(before), size + 1)
+        last = found[size - 1] if len(found) > size else None
+        return found[:size], pages.encode((last.create_time, last.api_key_id), _FILTERS) if last else ""
+
+    async def rotate(self, rotation: Rotation, key: Key | None) -> tuple[Rotated, str]:
+        """Makes a key that takes the place of another; returns both, and the secret, empty when it is a repeat.
+
+        Raises NotFound (API_KEY_NOT_FOUND), FailedPrecondition (API_KEY_NOT_ACTIVE), and PermissionDenied
+        (PERMISSION_MISSING) where the key may do more than the caller.
+        """
+        tenant_id = tenant()
+        secret = api_keys.generate()
+        shown = ""
+
+        async def write(transaction: Transaction) -> Rotated:
+            nonlocal shown
+            old, now = await self._store.get(transaction, tenant_id, rotation.api_key_id)
+            if not old.works_at(now):
+                raise FailedPrecondition(
+                    "The API key is revoked or expired: create another.",
+                    reason="API_KEY_NOT_ACTIVE",
+                    metadata={"api_key_id": str(old.api_key_id)},
+                )
+            _check_scopes(old.scopes)
+            new = NewApiKey(old.display_name, rotation.ttl, old.scopes, replaces=old.api_key_id)
+            created = await self._store.insert(transaction, tenant_id, uuid7(), new, secret)
+            replaced = await self._store.retire(transaction, tenant_id, old.api_key_id, rotation.overlap)
+            shown = secret.secret
+            return Rotated(created, replaced)
+
+        async with self._database.transaction(tenant_id) as transaction:
+            rotated = await _ROTATED.once(transaction, key, lambda: write(transaction))
+        return rotated, shown
+
     async def revoke(self, api_key_id: UUID, key: Key | None) -> ApiKey:
         """Revokes a key for good. Raises NotFound (API_KEY_NOT_FOUND)."""
         tenant_id = tenant()
@@ -52,3 +102,30 @@ class ApiKeys:
         if verified is None:
             raise Unauthenticated("The credential is not valid.", reason="CREDENTIAL_INVALID")
         return verified
+
+    async def suspended(self, tenant_id: UUID) -> bool:
+        """Tells whether a tenant is suspended. Raises NotFound (TENANT_NOT_FOUND)."""
+        suspended = await self._store.suspended(tenant_id)
+        if suspended is None:
+            raise NotFound(
+                "There is no such tenant.", reason="TENANT_NOT_FOUND", metadata={"tenant_id": str(tenant_id)}
+            )
+        return suspended
+
+
+def _check_scopes(wanted: Sequence[str]) -> None:
+    """Raises PermissionDenied (PERMISSION_MISSING) for scopes that the caller does not have itself."""
+    beyond = scopes.beyond(wanted, caller().scopes)
+    if beyond is not None:
+        raise PermissionDenied(
+            f"A key with the scope {beyond} may do more than the caller.",
+            reason="PERMISSION_MISSING",
+            metadata={"permission": beyond, "principal": caller().principal},
+        )
+
+
+def _moment_and_id(cursor: Sequence[object]) -> tuple[datetime, UUID]:
+    moment, api_key_id = cursor
+    assert isinstance(moment, datetime)
+    assert isinstance(api_key_id, UUID)
+    return moment, api_key_id

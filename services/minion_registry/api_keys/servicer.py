@@ -1,6 +1,7 @@
 """Serves minion.registry.v1.ApiKeyService."""
 
 from typing import Any
+from uuid import UUID
 
 import grpc
 from minion.registry.v1 import api_key_service_pb2 as pb
@@ -23,6 +24,22 @@ class ApiKeyServicer(ApiKeyServiceServicer):
         created, secret = await self._api_keys.create(new, key)
         return pb.CreateApiKeyResponse(api_key=convert.api_key_to_proto(created), secret=secret)
 
+    async def ListApiKeys(self, request: pb.ListApiKeysRequest, context: Context) -> pb.ListApiKeysResponse:
+        size, token = convert.list_from_proto(request)
+        found, more = await self._api_keys.page(size, token)
+        return pb.ListApiKeysResponse(
+            api_keys=[convert.api_key_to_proto(api_key) for api_key in found], next_page_token=more
+        )
+
+    async def RotateApiKey(self, request: pb.RotateApiKeyRequest, context: Context) -> pb.RotateApiKeyResponse:
+        rotation, key = convert.rotate_from_proto(request)
+        rotated, secret = await self._api_keys.rotate(rotation, key)
+        return pb.RotateApiKeyResponse(
+            api_key=convert.api_key_to_proto(rotated.api_key),
+            secret=secret,
+            replaced=convert.api_key_to_proto(rotated.replaced),
+        )
+
     async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, context: Context) -> pb.RevokeApiKeyResponse:
         api_key_id, key = convert.revoke_from_proto(request)
         revoked = await self._api_keys.revoke(api_key_id, key)
@@ -31,5 +48,7 @@ class ApiKeyServicer(ApiKeyServiceServicer):
     async def VerifyCredential(
         self, request: pb.VerifyCredentialRequest, context: Context
     ) -> pb.VerifyCredentialResponse:
-        verified = await self._api_keys.verify(convert.digest_from_proto(request))
-        return convert.verified_to_proto(verified)
+        asked = convert.verify_from_proto(request)
+        if isinstance(asked, UUID):
+            return convert.standing_to_proto(asked, await self._api_keys.suspended(asked))
+        return convert.verified_to_proto(await self._api_keys.verify(asked))

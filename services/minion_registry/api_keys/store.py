@@ -1,5 +1,7 @@
 """Rows of API keys."""
 
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -8,6 +10,7 @@ from minion_errors import NotFound
 from minion_postgres import Database, Record, Transaction, queries
 
 from minion_registry.api_keys.domain import ApiKey, NewApiKey
+from minion_registry.tenants.domain import TenantStatus
 
 _QUERIES = queries.load(__package__)
 
@@ -31,6 +34,8 @@ class ApiKeyStore:
                 secret.prefix,
                 secret.digest,
                 new.ttl,
+                list(new.scopes),
+                new.replaces,
             )
         except asyncpg.ForeignKeyViolationError as error:
             raise NotFound(
@@ -39,21 +44,54 @@ class ApiKeyStore:
         assert row is not None
         return _api_key(row)
 
+    async def get(self, transaction: Transaction, tenant_id: UUID, api_key_id: UUID) -> tuple[ApiKey, datetime]:
+        """Gives a key, locked until the transaction ends, and the transaction's time.
+
+        Raises NotFound (API_KEY_NOT_FOUND).
+        """
+        row = _found(await transaction.fetch_one(_QUERIES.get_api_key, tenant_id, api_key_id), api_key_id)
+        return _api_key(row), row["now"]
+
+    async def page(
+        self, transaction: Transaction, tenant_id: UUID, before: tuple[datetime, UUID], count: int
+    ) -> Sequence[ApiKey]:
+        """Returns at most `count` keys that were made before one, newest first."""
+        return [_api_key(row) for row in await transaction.fetch(_QUERIES.list_api_keys, tenant_id, *before, count)]
+
+    async def retire(self, transaction: Transaction, tenant_id: UUID, api_key_id: UUID, overlap: timedelta) -> ApiKey:
+        """Lets a key of the transaction's tenant work for `overlap` more, and no longer than it would have."""
+        await transaction.execute(_QUERIES.retire_api_key, api_key_id, overlap)
+        return (await self.get(transaction, tenant_id, api_key_id))[0]
+
     async def revoke(self, transaction: Transaction, tenant_id: UUID, api_key_id: UUID) -> ApiKey:
         """Raises NotFound (API_KEY_NOT_FOUND)."""
-        row = await transaction.fetch_one(_QUERIES.revoke_api_key, tenant_id, api_key_id)
-        if row is None:
-            raise NotFound(
-                "There is no such API key.", reason="API_KEY_NOT_FOUND", metadata={"api_key_id": str(api_key_id)}
-            )
-        return _api_key(row)
+        return _api_key(_found(await transaction.fetch_one(_QUERIES.revoke_api_key, tenant_id, api_key_id), api_key_id))
 
     async def verify(self, digest: bytes) -> VerifiedKey | None:
         """Finds whose valid key it is, in one round trip; None when it is nobody's."""
         row = await self._database.fetch_one(_QUERIES.verify_credential, digest)
         if row is None:
             return None
-        return VerifiedKey(key_id=row["api_key_id"], tenant_id=row["tenant_id"], expire_time=row["expire_time"])
+        return VerifiedKey(
+            key_id=row["api_key_id"],
+            tenant_id=row["tenant_id"],
+            expire_time=row["expire_time"],
+            scopes=frozenset(row["scopes"]),
+            suspended=row["tenant_status"] == TenantStatus.SUSPENDED.value,
+        )
+
+    async def suspended(self, tenant_id: UUID) -> bool | None:
+        """Tells whether a tenant is suspended, in one round trip; None when there is no such tenant."""
+        status = await self._database.fetch_value(_QUERIES.tenant_status, tenant_id)
+        return None if status is None else status == TenantStatus.SUSPENDED.value
+
+
+def _found(row: Record | None, api_key_id: UUID) -> Record:
+    if row is None:
+        raise NotFound(
+            "There is no such API key.", reason="API_KEY_NOT_FOUND", metadata={"api_key_id": str(api_key_id)}
+        )
+    return row
 
 
 def _api_key(row: Record) -> ApiKey:
@@ -64,4 +102,6 @@ def _api_key(row: Record) -> ApiKey:
         create_time=row["create_time"],
         expire_time=row["expire_time"],
         revoke_time=row["revoke_time"],
+        scopes=tuple(row["scopes"]),
+        replaces=row["replaces_api_key_id"],
     )

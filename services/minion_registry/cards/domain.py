@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from minion_registry.bindings.domain import AgentTool, ResolvedAgent
+from minion_registry.bindings.domain import AgentTool, BindingState, ResolvedAgent
 
 _PROTOCOL_VERSION = "1.0"
 # In the order in which a client should try them.

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import grpc
 from minion.gateway.v1 import inference_service_pb2, inference_service_pb2_grpc
-from minion_auth import Authenticator, ServiceTokens, VerifiedKey, api_keys
+from minion_auth import EVERYTHING, Authenticator, ServiceTokens, VerifiedKey, api_keys
 from minion_errors import MinionError
 from minion_gateway.inference.composition import build
 from minion_gateway.inference.domain import InferenceCall
@@ -39,12 +39,16 @@ class Keys:
     def issue(self, tenant_id: UUID | None = None) -> str:
         """Makes a key that works."""
         key = api_keys.generate()
-        self.known[key.digest] = VerifiedKey(uuid4(), tenant_id or uuid4(), None)
+        self.known[key.digest] = VerifiedKey(uuid4(), tenant_id or uuid4(), None, EVERYTHING)
         return key.secret
 
     async def verify(self, digest: bytes) -> VerifiedKey | None:
         """Gives the key, or None."""
         return self.known.get(digest)
+
+    async def suspended(self, tenant_id: UUID) -> bool | None:
+        """Gives whether the tenant is suspended."""
+        return False if any(key.tenant_id == tenant_id for key in self.known.values()) else None
 
 
 @dataclass
