@@ -57,7 +57,7 @@ async def compose(settings: RegistrySettings, telemetry: Telemetry) -> AsyncIter
         )
         agents, tools, api_keys = AgentStore(), ToolStore(), ApiKeyStore(database)
         bindings, audit, checkers = BindingStore(database), AuditStore(), Checkers()
-        tenants = Tenants(database, TenantStore(database))
+        tenants = Tenants(database, TenantStore(database), audit)
         if settings.auth_mode == "disabled":
             await tenants.ensure_development_tenant()
         feed = ChangeFeed(database, schema="registry", interval=settings.feed_poll_seconds, kept=settings.changes_kept)
@@ -70,7 +70,7 @@ async def compose(settings: RegistrySettings, telemetry: Telemetry) -> AsyncIter
         )
         server.add(
             add_ApiKeyServiceServicer_to_server,
-            ApiKeyServicer(ApiKeys(database, api_keys)),
+            ApiKeyServicer(ApiKeys(database, api_keys, audit)),
             api_key_service_pb2.DESCRIPTOR.services_by_name["ApiKeyService"],
         )
         server.add(

@@ -27,7 +27,9 @@ async def owner(postgres: ClonedDatabase) -> AsyncIterator[Database]:
 async def audit(owner: Database, tenant: Caller) -> list[dict[str, Any]]:
     """What was written down for a tenant, in order."""
     rows = await owner.fetch(
-        "SELECT principal, payload FROM registry.outbox WHERE tenant_id = $1 ORDER BY activity_id", tenant.tenant_id
+        "SELECT principal, payload FROM registry.outbox WHERE tenant_id = $1 AND payload ->> 'name' LIKE 'agent.%'"
+        " ORDER BY activity_id",
+        tenant.tenant_id,
     )
     assert all(row["principal"].startswith("key:") for row in rows)
     payloads = [row["payload"] for row in rows]

@@ -216,6 +216,8 @@ async def test_what_crosses_tenants_gives_ids_alone(owner: Database) -> None:
         "read_all_changes": "TABLE(tenant_id uuid, xid xid8, id bigint, resource_id uuid, kind text,"
         " create_time timestamp with time zone)",
         "purge_changes": "bigint",
+        "claim_outbox": "TABLE(tenant_id uuid, activity_id uuid)",
+        "outbox_lag": "TABLE(waiting bigint, seconds double precision)",
     }
 
 

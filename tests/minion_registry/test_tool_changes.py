@@ -67,12 +67,13 @@ async def states(caller: Caller, agent_id: str) -> list["agent_pb2.BindingState.
 
 
 async def audit(owner: Database, caller: Caller) -> list[tuple[str, dict[str, Any], Any]]:
-    """What the audit waits to send of a tenant: name, details, agent."""
+    """What the audit waits to send of a tenant's tools and bindings: name, details, agent."""
     rows = await owner.fetch(
         "SELECT payload, principal FROM registry.outbox WHERE tenant_id = $1 ORDER BY activity_id", caller.tenant_id
     )
     assert all(row["principal"] for row in rows)
-    return [(row["payload"]["name"], row["payload"]["input"], row["payload"]["agent_id"]) for row in rows]
+    told = [(row["payload"]["name"], row["payload"]["input"], row["payload"]["agent_id"]) for row in rows]
+    return [entry for entry in told if entry[0].startswith(("tool.", "binding."))]
 
 
 async def test_a_change_makes_a_version_and_the_former_ones_stay(tenant: Caller) -> None:

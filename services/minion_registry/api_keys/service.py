@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from minion_auth import VerifiedKey, api_keys, caller, scopes, tenant
@@ -11,6 +12,8 @@ from uuid_utils.compat import uuid7
 
 from minion_registry.api_keys.domain import ApiKey, NewApiKey, Rotated, Rotation
 from minion_registry.api_keys.store import ApiKeyStore
+from minion_registry.audit.domain import Entry
+from minion_registry.audit.store import AuditStore
 
 _KEPT = Idempotent(ApiKey, schema="registry")
 _ROTATED = Idempotent(Rotated, schema="registry")
@@ -22,9 +25,10 @@ _FILTERS = {"list": "api_keys"}
 class ApiKeys:
     """Keeps the credentials of tenants."""
 
-    def __init__(self, database: Database, store: ApiKeyStore) -> None:
+    def __init__(self, database: Database, store: ApiKeyStore, audit: AuditStore) -> None:
         self._database = database
         self._store = store
+        self._audit = audit
 
     async def create(self, new: NewApiKey, key: Key | None) -> tuple[ApiKey, str]:
         """Creates a key; returns it with its secret, which is empty when the request is a repeat.
@@ -40,6 +44,7 @@ class ApiKeys:
         async def write(transaction: Transaction) -> ApiKey:
             nonlocal shown
             created = await self._store.insert(transaction, tenant_id, uuid7(), new, secret)
+            await self._audit.record(transaction, tenant_id, Entry("key.create", _told(created)))
             # Set by a write alone: what a repeat finds is the first result, which holds no secret.
             shown = secret.secret
             return created
@@ -83,6 +88,8 @@ class ApiKeys:
             new = NewApiKey(old.display_name, rotation.ttl, old.scopes, replaces=old.api_key_id)
             created = await self._store.insert(transaction, tenant_id, uuid7(), new, secret)
             replaced = await self._store.retire(transaction, tenant_id, old.api_key_id, rotation.overlap)
+            details = {**_told(created), "replaces": str(old.api_key_id)}
+            await self._audit.record(transaction, tenant_id, Entry("key.rotate", details))
             shown = secret.secret
             return Rotated(created, replaced)
 
@@ -93,8 +100,14 @@ class ApiKeys:
     async def revoke(self, api_key_id: UUID, key: Key | None) -> ApiKey:
         """Revokes a key for good. Raises NotFound (API_KEY_NOT_FOUND)."""
         tenant_id = tenant()
+
+        async def write(transaction: Transaction) -> ApiKey:
+            revoked = await self._store.revoke(transaction, tenant_id, api_key_id)
+            await self._audit.record(transaction, tenant_id, Entry("key.revoke", _told(revoked)))
+            return revoked
+
         async with self._database.transaction(tenant_id) as transaction:
-            return await _KEPT.once(transaction, key, lambda: self._store.revoke(transaction, tenant_id, api_key_id))
+            return await _KEPT.once(transaction, key, lambda: write(transaction))
 
     async def verify(self, digest: bytes) -> VerifiedKey:
         """Says whose key it is. Raises Unauthenticated (CREDENTIAL_INVALID) when it is nobody's, or no longer."""
@@ -111,6 +124,16 @@ class ApiKeys:
                 "There is no such tenant.", reason="TENANT_NOT_FOUND", metadata={"tenant_id": str(tenant_id)}
             )
         return suspended
+
+
+def _told(key: ApiKey) -> dict[str, Any]:
+    """Says which key, for the audit: never a secret."""
+    return {
+        "api_key_id": str(key.api_key_id),
+        "prefix": key.prefix,
+        "display_name": key.display_name,
+        "scopes": list(key.scopes),
+    }
 
 
 def _check_scopes(wanted: Sequence[str]) -> None:

@@ -1,5 +1,3 @@
 -- name: record_audit
--- Writes audit rows down, to be sent on.
-INSERT INTO registry.outbox (tenant_id, activity_id, principal, payload)
-SELECT $1, a.activity_id, a.principal, a.payload
-  FROM jsonb_to_recordset($2::jsonb) AS a(activity_id uuid, principal text, payload json);
+-- Writes audit rows of a tenant down, to be sent on.
+SELECT registry.record_audit($1, $2);

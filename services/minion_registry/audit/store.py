@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from minion_audit import Activity, ActivityKind, ActivityStatus, clipped
-from minion_auth import caller
+from minion_auth.identity import current
 from minion_postgres import Transaction, queries
 from opentelemetry.trace import get_current_span
 from uuid_utils.compat import uuid7
@@ -18,8 +18,9 @@ class AuditStore:
     """Writes down what was changed, in the transaction that changes it: a change that stands is told, no other."""
 
     async def record(self, transaction: Transaction, tenant_id: UUID, *entries: Entry) -> None:
-        """Records changes made by the caller in hand."""
-        principal = caller().origin
+        """Records changes made by the caller in hand, or by the registry itself where there is none."""
+        identity = current()
+        principal = identity.origin if identity is not None else "service:registry"
         rows = [_activity(entry).row(principal) for entry in entries]
         await transaction.execute(_QUERIES.record_audit, tenant_id, rows)
 

@@ -1,5 +1,19 @@
 -- The audit's way to the activity service.
 
+-- Writes audit rows of a tenant down. What operators do to a tenant runs in no tenant's transaction, and is told to that
+-- tenant all the same.
+CREATE OR REPLACE FUNCTION registry.record_audit(tenant uuid, audit json)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    concerned text := current_setting('minion.tenant', true);
+BEGIN
+    PERFORM set_config('minion.tenant', tenant::text, true);
+    INSERT INTO registry.outbox (tenant_id, activity_id, principal, payload)
+    SELECT tenant, a.activity_id, a.principal, a.payload
+      FROM json_to_recordset(audit) AS a(activity_id uuid, principal text, payload json);
+    PERFORM set_config('minion.tenant', concerned, true);
+END $$;
+
 -- Copied from minion_audit: outbox.functions_sql("registry").
 
 -- Takes audit rows of any tenant that are due, oldest first, and keeps other replicas off them for a while.
