@@ -29,7 +29,7 @@ from tests.minion_registry.stage import Caller, over
 _METHODS = [method for method in RULES if method.startswith("/minion.registry.")]
 _LOOKUP = "SELECT tenant_id, api_key_id, expire_time, scopes, tenant_status FROM registry.verify_api_key($1)"
 # What the registry's workers ask for now and then, and the driver of a new connection, whoever calls.
-_WORKERS = ("claim_outbox", "outbox_lag", "claim_rollouts", "typeinfo_tree", "set_config('jit'")
+_WORKERS = ("_outbox(", "outbox_lag", "claim_rollouts", "typeinfo_tree", "set_config('jit'")
 _TENANT_LOOKUP = "SELECT registry.tenant_status($1)"
 
 
