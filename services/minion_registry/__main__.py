@@ -4,13 +4,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from minion.registry.v1 import agent_service_pb2, api_key_service_pb2, tenant_service_pb2, tool_service_pb2
+from minion.registry.v1 import (
+    agent_service_pb2,
+    api_key_service_pb2,
+    rollout_service_pb2,
+    tenant_service_pb2,
+    tool_service_pb2,
+)
 from minion.registry.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_server
 from minion.registry.v1.api_key_service_pb2_grpc import add_ApiKeyServiceServicer_to_server
+from minion.registry.v1.rollout_service_pb2_grpc import add_RolloutServiceServicer_to_server
 from minion.registry.v1.tenant_service_pb2_grpc import add_TenantServiceServicer_to_server
 from minion.registry.v1.tool_service_pb2_grpc import add_ToolServiceServicer_to_server
 from minion_auth import Authenticator, ServiceTokens
-from minion_grpc import Server, run
+from minion_grpc import Server, connect, run
 from minion_postgres import ChangeFeed, Database
 from minion_telemetry import Telemetry
 
@@ -21,8 +28,14 @@ from minion_registry.agents.worker import purge_for_ever
 from minion_registry.api_keys.service import ApiKeys
 from minion_registry.api_keys.servicer import ApiKeyServicer
 from minion_registry.api_keys.store import ApiKeyStore
+from minion_registry.audit.store import AuditStore
 from minion_registry.bindings.service import Bindings
 from minion_registry.bindings.store import BindingStore
+from minion_registry.rollouts import peer as rollouts_peer
+from minion_registry.rollouts.service import Rollouts
+from minion_registry.rollouts.servicer import RolloutServicer
+from minion_registry.rollouts.store import RolloutStore
+from minion_registry.rollouts.worker import RolloutWatcher
 from minion_registry.settings import RegistrySettings
 from minion_registry.tenants.service import Tenants
 from minion_registry.tenants.servicer import TenantServicer
@@ -35,15 +48,21 @@ from minion_registry.tools.store import ToolStore
 @asynccontextmanager
 async def compose(settings: RegistrySettings, telemetry: Telemetry) -> AsyncIterator[Server]:
     """Builds the service, ready to start; what it holds is let go at the end of the block."""
-    async with await Database.connect(
-        settings.app_dsn, schema="registry", settings=settings, telemetry=telemetry
-    ) as database:
+    key = settings.service_key
+    tokens = None if key is None else ServiceTokens(key.get_secret_value(), settings.service)
+    async with (
+        await Database.connect(settings.app_dsn, schema="registry", settings=settings, telemetry=telemetry) as database,
+        connect(
+            settings.activity_address, telemetry=telemetry, tokens=tokens, retryable=rollouts_peer.RETRYABLE
+        ) as activity,
+    ):
         agents, tools, api_keys = AgentStore(), ToolStore(), ApiKeyStore(database)
         tenants = Tenants(database, TenantStore())
         if settings.auth_mode == "disabled":
             await tenants.ensure_development_tenant()
         feed = ChangeFeed(database, schema="registry", interval=settings.feed_poll_seconds, kept=settings.changes_kept)
-        server = Server("registry", settings, telemetry, _authenticator(settings, api_keys))
+        # The registry knows the keys itself: asking over the wire, as the other services do, would be asking itself.
+        server = Server("registry", settings, telemetry, Authenticator(settings, api_keys, tokens))
         server.add(
             add_TenantServiceServicer_to_server,
             TenantServicer(tenants),
@@ -68,15 +87,17 @@ async def compose(settings: RegistrySettings, telemetry: Telemetry) -> AsyncIter
             ),
             agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"],
         )
+        rollout_store = RolloutStore(database)
+        rollouts = Rollouts(database, rollout_store, agents, AuditStore(), rollouts_peer.ActivityPeer(activity))
+        server.add(
+            add_RolloutServiceServicer_to_server,
+            RolloutServicer(rollouts),
+            rollout_service_pb2.DESCRIPTOR.services_by_name["RolloutService"],
+        )
+        watcher = RolloutWatcher(rollouts, rollout_store, telemetry.registry, seconds=settings.rollout_check_seconds)
+        server.background(watcher.run, name="rollouts")
         server.background(partial(purge_for_ever, database, feed, settings.purge_seconds), name="purge")
         yield server
-
-
-def _authenticator(settings: RegistrySettings, api_keys: ApiKeyStore) -> Authenticator:
-    # The registry knows the keys itself: asking over the wire, as the other services do, would be asking itself.
-    key = settings.service_key
-    tokens = None if key is None else ServiceTokens(key.get_secret_value(), settings.service)
-    return Authenticator(settings, api_keys, tokens)
 
 
 def main() -> None:

@@ -17,6 +17,16 @@ class RegistrySettings(ServerSettings, DatabaseSettings):
     operations_port: int = Field(
         default=9051, ge=0, le=65_535, description="Port of /metrics, /healthz and /readyz; 0 picks a free one."
     )
+    activity_address: str = Field(
+        default="localhost:50054",
+        description="Where the activity service answers, which keeps the figures that rollouts are judged by.",
+    )
+    rollout_check_seconds: float = Field(
+        default=5.0,
+        ge=0.05,
+        le=30,
+        description="Seconds between two looks at the figures of a running rollout.",
+    )
     watch_sync_seconds: float = Field(
         default=10.0, ge=0.05, le=300, description="Seconds of silence after which a watch is told that it is synced."
     )

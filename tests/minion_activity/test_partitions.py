@@ -226,11 +226,14 @@ async def test_of_several_replicas_one_makes_the_partitions(database: ClonedData
 async def test_the_schema_goes_down_and_up_again(database: ClonedDatabase, maintainer: Connection) -> None:
     migrations = Migrations("activity", resources.files("minion_activity") / "migrations")
     owner = database.dsn("activity", "owner")
-    assert await migrations.down(owner) == ["0001_initial"]
+    names = [step.name for step in migrations.steps]
+    assert await migrations.down(owner, len(names)) == names[::-1]
     left = await maintainer.fetch(
         "SELECT relname FROM pg_class WHERE relnamespace = 'activity'::regnamespace AND relkind IN ('r', 'p', 'v')"
     )
     assert [row["relname"] for row in left] == ["schema_migrations"]
     assert await maintainer.fetch("SELECT FROM pg_proc WHERE pronamespace = 'activity'::regnamespace") == []
-    assert await migrations.up(owner) == ["0001_initial", "functions.sql"]
+    up = await migrations.up(owner)
+    assert up[: len(names)] == names
+    assert "functions.sql" in up[len(names) :]
     assert len(await _partitions(maintainer)) == 5

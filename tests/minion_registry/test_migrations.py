@@ -21,9 +21,12 @@ async def test_down_leaves_nothing_and_up_brings_it_back(
     migrations = Migrations("registry", resources.files("minion_registry") / "migrations")
     owner = database.dsn("registry", "owner")
     assert await migrations.up(owner) == []
-    assert await migrations.down(owner) == ["0001_initial"]
+    names = [step.name for step in migrations.steps]
+    assert await migrations.down(owner, len(names)) == names[::-1]
     async with await database.connect("registry", "owner") as connection:
         assert {row["name"] for row in await connection.fetch(LEFT)} == {"schema_migrations"}
-    assert await migrations.up(owner) == ["0001_initial", "functions.sql"]
+    up = await migrations.up(owner)
+    assert up[: len(names)] == names
+    assert "functions.sql" in up[len(names) :]
     async with serve("registry", database) as registry:
         await new_tenant(registry)

@@ -19,8 +19,9 @@ from minion_gateway.agents.domain import (
     AgentSnapshot,
     AgentStatus,
     BoundTool,
-    Candidate,
+    Resolution,
     ResolvedAgent,
+    Rollout,
     SummaryPolicy,
     ToolEffect,
 )
@@ -38,7 +39,7 @@ class ChangeKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class AgentChange:
-    """One change; SYNCED concerns no agent."""
+    """One change; SYNCED concerns no agent, a change without an agent all of its tenant's."""
 
     kind: ChangeKind
     cursor: str
@@ -52,13 +53,13 @@ class RegistryPeer:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub: agent_service_pb2_grpc.AgentServiceAsyncStub = agent_service_pb2_grpc.AgentServiceStub(channel)
 
-    async def resolve(self, agent_id: UUID) -> Candidate:
+    async def resolve(self, agent_id: UUID) -> Resolution:
         """Returns an agent of the caller's tenant as it is now. Raises NotFound (AGENT_NOT_FOUND)."""
         with peer_call("registry"):
             answer = await self._stub.ResolveAgent(
                 agent_service_pb2.ResolveAgentRequest(agent_id=str(agent_id)), timeout=_CALL_SECONDS
             )
-        return _candidate(answer.resolved_agent)
+        return _resolution(answer.resolved_agent)
 
     async def watch(self, cursor: str) -> AsyncGenerator[AgentChange, None]:
         """Yields changes of all tenants' agents, after a cursor or from now on; outside of any call."""
@@ -75,11 +76,24 @@ class RegistryPeer:
 def _change(change: agent_service_pb2.WatchAgentsResponse) -> AgentChange:
     if change.kind == agent_pb2.AGENT_CHANGE_KIND_SYNCED:
         return AgentChange(ChangeKind.SYNCED, change.cursor)
-    return AgentChange(ChangeKind.CHANGED, change.cursor, UUID(change.tenant_id), UUID(change.agent_id))
+    agent_id = UUID(change.agent_id) if change.agent_id else None
+    return AgentChange(ChangeKind.CHANGED, change.cursor, UUID(change.tenant_id), agent_id)
 
 
-def _candidate(resolved: agent_pb2.ResolvedAgent) -> Candidate:
-    agent, behavior = resolved.agent, resolved.agent.behavior
+def _resolution(resolved: agent_pb2.ResolvedAgent) -> Resolution:
+    # What was bound is what is called: a tool that changed since is blocked until it is bound again.
+    tools = tuple(_tool(bound) for bound in resolved.tools if bound.tool.digest == bound.bound_digest)
+    status = AgentStatus[agent_pb2.AgentStatus.Name(resolved.agent.status).removeprefix("AGENT_STATUS_")]
+    rollout = None
+    if resolved.HasField("rollout"):
+        given = resolved.rollout
+        candidate = _snapshot(given.candidate, tools)
+        rollout = Rollout(UUID(given.rollout_id), given.basis_points, given.salt, candidate)
+    return Resolution(status, _snapshot(resolved.agent, tools), rollout)
+
+
+def _snapshot(agent: agent_pb2.Agent, tools: tuple[BoundTool, ...]) -> AgentSnapshot:
+    behavior = agent.behavior
     memory, context = behavior.memory, behavior.context
     snapshot = ResolvedAgent(
         agent_id=UUID(agent.agent_id),
@@ -97,16 +111,10 @@ def _candidate(resolved: agent_pb2.ResolvedAgent) -> Candidate:
         min_score=memory.min_score if memory.HasField("min_score") else domain.DEFAULT_MINIMUM_SCORE,
         token_budget=context.token_budget or domain.DEFAULT_TOKEN_BUDGET,
         max_messages=context.max_messages or domain.DEFAULT_MESSAGES,
-        tools=tuple(
-            _tool(bound)
-            for bound in resolved.tools
-            # What was bound is what is called: a tool that changed since is blocked until it is bound again.
-            if bound.tool.digest == bound.bound_digest
-        ),
+        tools=tools,
         summary=_summary(behavior.summary),
     )
-    status = AgentStatus[agent_pb2.AgentStatus.Name(agent.status).removeprefix("AGENT_STATUS_")]
-    return Candidate(status, AgentSnapshot.of(snapshot))
+    return AgentSnapshot.of(snapshot)
 
 
 def _summary(policy: agent_pb2.SummaryPolicy) -> SummaryPolicy | None:

@@ -47,6 +47,7 @@ _KINDS_TO_PROTO: Mapping[AgentChangeKind, agent_pb2.AgentChangeKind.ValueType] =
     AgentChangeKind.STATUS_CHANGED: agent_pb2.AGENT_CHANGE_KIND_STATUS_CHANGED,
     AgentChangeKind.TOOLS_CHANGED: agent_pb2.AGENT_CHANGE_KIND_TOOLS_CHANGED,
     AgentChangeKind.DELETED: agent_pb2.AGENT_CHANGE_KIND_DELETED,
+    AgentChangeKind.ROLLOUT_CHANGED: agent_pb2.AGENT_CHANGE_KIND_ROLLOUT_CHANGED,
 }
 
 

@@ -190,6 +190,7 @@ class AgentChangeKind(enum.Enum):
     STATUS_CHANGED = "status_changed"
     TOOLS_CHANGED = "tools_changed"
     DELETED = "deleted"
+    ROLLOUT_CHANGED = "rollout_changed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from minion_postgres import Key
 from minion_registry import requests
 from minion_registry.agents.convert import agent_to_proto
 from minion_registry.bindings.domain import AgentTool, ResolvedAgent
+from minion_registry.rollouts.convert import assignment_to_proto
 from minion_registry.tools.convert import tool_to_proto
 
 
@@ -59,5 +60,9 @@ def agent_tool_to_proto(bound: AgentTool) -> agent_pb2.AgentTool:
 
 
 def resolved_to_proto(resolved: ResolvedAgent) -> agent_pb2.ResolvedAgent:
-    """Writes an agent with its tools."""
-    return agent_pb2.ResolvedAgent(agent=agent_to_proto(resolved.agent), tools=agent_tools_to_proto(resolved.tools))
+    """Writes an agent with its tools and its rollout."""
+    return agent_pb2.ResolvedAgent(
+        agent=agent_to_proto(resolved.agent),
+        tools=agent_tools_to_proto(resolved.tools),
+        rollout=None if resolved.rollout is None else assignment_to_proto(resolved.rollout),
+    )
