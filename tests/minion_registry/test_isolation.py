@@ -151,6 +151,7 @@ async def test_what_crosses_tenants_gives_ids_alone(owner: Database) -> None:
         "create_tenant": "TABLE(tenant_id uuid, name text, display_name text, create_time timestamp with time zone)",
         "verify_credential": "TABLE(tenant_id uuid, api_key_id uuid, expire_time timestamp with time zone)",
         "delete_agent": "boolean",
+        "claim_rollouts": "TABLE(tenant_id uuid, rollout_id uuid)",
         "purge_requests": "bigint",
         "read_all_changes": "TABLE(tenant_id uuid, xid xid8, id bigint, resource_id uuid, kind text,"
         " create_time timestamp with time zone)",

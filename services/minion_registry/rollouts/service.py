@@ -209,7 +209,9 @@ class Rollouts:
         more: Mapping[str, Any] | None = None,
     ) -> None:
         details = {**told(rollout, by), **(more or {})}
-        entry = Entry(name, details, agent_id=rollout.agent_id, agent_revision=rollout.candidate_revision)
+        # asyncpg's own UUIDs are no JSON.
+        agent_id = UUID(int=rollout.agent_id.int)
+        entry = Entry(name, details, agent_id=agent_id, agent_revision=rollout.candidate_revision)
         await self._audit.record(transaction, tenant_id, entry)
 
 
