@@ -339,6 +339,8 @@ def told(rollout: Rollout, by: Mover) -> Mapping[str, Any]:
         "basis_points": rollout.basis_points,
         "by": by.name,
         "evidence": rollout.evidence.name,
+        "guardrail": None if rollout.breached_guardrail is None else rollout.breached_guardrail.name,
+        "reason": rollout.abort_reason,
         "figures": None
         if check is None
         else {
