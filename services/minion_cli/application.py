@@ -13,6 +13,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "dev": ("minion_cli.development.command", "Run all five services and their Postgres on this machine."),
     "chat": ("minion_cli.chat", "Talk to an agent."),
     "agents": ("minion_cli.agents", "Create, list and move agents; see their tools."),
+    "rollouts": ("minion_cli.rollouts", "Give new revisions of agents a share of the sessions first."),
     "sessions": ("minion_cli.sessions", "List, read, watch, fork and change sessions; erase a user's."),
     "runs": ("minion_cli.runs", "Start, list and watch runs."),
     "memories": ("minion_cli.memories", "Search, store, list and delete what agents remember."),

@@ -265,7 +265,7 @@ async def test_a_promoted_candidate_is_live(tenant: Caller) -> None:
     assert list(after.agent.capabilities) == ["one"]
     # The lists follow.
     for filters, found in (({"capability": "one"}, 1), ({"capability": "two"}, 0), ({"labels": {"k": "1"}}, 1)):
-        listed = await tenant.agents.ListAgents(agent_service_pb2.ListAgentsRequest(**filters))  # type: ignore[arg-type]
+        listed = await tenant.agents.ListAgents(agent_service_pb2.ListAgentsRequest(**filters))
         assert len(listed.agents) == found
 
 
@@ -352,7 +352,7 @@ async def test_a_page_token_belongs_to_its_list(tenant: Caller) -> None:
         {"page_token": "x"},
     ):
         async with refused(INVALID, "PAGE_TOKEN_INVALID"):
-            await tenant.rollouts.ListRollouts(rollout_service_pb2.ListRolloutsRequest(**fields))  # type: ignore[arg-type]
+            await tenant.rollouts.ListRollouts(rollout_service_pb2.ListRolloutsRequest(**fields))
 
 
 @pytest.mark.parametrize(
@@ -383,11 +383,12 @@ async def test_the_feed_tells_of_each_move(tenant: Caller) -> None:
     watch = tenant.agents.WatchAgents(agent_service_pb2.WatchAgentsRequest(), timeout=10)
     try:
         async with asyncio.timeout(10):
-            assert (await watch.read()).kind == agent_pb2.AGENT_CHANGE_KIND_SYNCED  # type: ignore[union-attr]
+            first: Any = await watch.read()
+            assert first.kind == agent_pb2.AGENT_CHANGE_KIND_SYNCED
             made = await started(tenant, 1, 2)
             await advance(tenant, made.rollout_id)
             await abort(tenant, made.rollout_id)
-            kinds = []
+            kinds: list[int] = []
             while len(kinds) < 6:
                 change: Any = await watch.read()
                 if change.kind != agent_pb2.AGENT_CHANGE_KIND_SYNCED:

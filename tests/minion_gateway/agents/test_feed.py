@@ -9,7 +9,6 @@ from uuid import UUID
 import grpc
 import pytest
 from minion.registry.v1 import agent_pb2, agent_service_pb2
-from minion.registry.v1.agent_service_pb2_grpc import AgentServiceServicer, add_AgentServiceServicer_to_server
 from minion_auth import CallerKind, Identity, acting_as
 from minion_gateway.agents.metrics import AgentMetrics
 from minion_gateway.agents.peer import RegistryPeer
@@ -22,7 +21,7 @@ Watch = agent_service_pb2.WatchAgentsResponse
 SYNCED = agent_pb2.AGENT_CHANGE_KIND_SYNCED
 
 
-class Registry(AgentServiceServicer):  # type: ignore[misc]  # of its methods, those that are asked for
+class Registry:
     """Stands for a registry, in which every agent is there.
 
     With a refusal its feed ends after one change, and is not taken up again where it was.
@@ -34,7 +33,7 @@ class Registry(AgentServiceServicer):  # type: ignore[misc]  # of its methods, t
         self.asked = 0
         self.changes: asyncio.Queue[Watch] = asyncio.Queue()
 
-    async def WatchAgents(self, request: Any, context: Any) -> AsyncIterator[Watch]:
+    async def watch(self, request: Any, context: Any) -> AsyncIterator[Watch]:
         self.cursors.append(request.cursor)
         if request.cursor and self.refusal is not None:
             await context.abort(self.refusal, "CURSOR_EXPIRED")
@@ -43,10 +42,26 @@ class Registry(AgentServiceServicer):  # type: ignore[misc]  # of its methods, t
         while self.refusal is None or len(self.cursors) > 1:
             yield await self.changes.get()
 
-    async def ResolveAgent(self, request: Any, context: Any) -> agent_service_pb2.ResolveAgentResponse:
+    async def resolve(self, request: Any, context: Any) -> agent_service_pb2.ResolveAgentResponse:
+        del context
         self.asked += 1
         agent = agent_pb2.Agent(agent_id=request.agent_id, status=agent_pb2.AGENT_STATUS_ACTIVE)
         return agent_service_pb2.ResolveAgentResponse(resolved_agent=agent_pb2.ResolvedAgent(agent=agent))
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Serves of the agents' RPCs those that are asked for."""
+        watch: grpc.RpcMethodHandler[Any, Any] = grpc.unary_stream_rpc_method_handler(
+            self.watch,
+            agent_service_pb2.WatchAgentsRequest.FromString,
+            agent_service_pb2.WatchAgentsResponse.SerializeToString,
+        )
+        resolve: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
+            self.resolve,
+            agent_service_pb2.ResolveAgentRequest.FromString,
+            agent_service_pb2.ResolveAgentResponse.SerializeToString,
+        )
+        handlers = {"WatchAgents": watch, "ResolveAgent": resolve}
+        return grpc.method_handlers_generic_handler("minion.registry.v1.AgentService", handlers)
 
 
 class Followed:
@@ -78,7 +93,7 @@ class Followed:
 @asynccontextmanager
 async def following(refusal: grpc.StatusCode | None) -> AsyncIterator[Followed]:
     server, registry, metrics = grpc.aio.server(), Registry(refusal), CollectorRegistry()
-    add_AgentServiceServicer_to_server(registry, server)
+    server.add_generic_rpc_handlers([registry.handler()])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
