@@ -91,7 +91,7 @@ def _assignment(agent: Record, rollout: Mapping[str, Any] | None) -> RolloutAssi
 
 def _from_json(tool: Mapping[str, Any]) -> dict[str, Any]:
     """Gives a tool that SQL wrote as JSON the types that its row has."""
-    limit = tool["time_limit"]
+    limit = tool["time_limit_seconds"]
     return {
         **tool,
         "tool_id": UUID(tool["tool_id"]),

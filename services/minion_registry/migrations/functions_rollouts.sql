@@ -16,12 +16,13 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- What resolve_agent gives, and the rollout under way: its share, its salt, and the agent in the candidate revision;
--- NULL where there is none. All that the gateway needs, in one round trip.
+-- NULL where there is none. All that the gateway needs, in one round trip. Written as json, since building jsonb only to
+-- send it takes twice as long.
 CREATE OR REPLACE FUNCTION registry.resolve_agent_with_rollout(tenant uuid, agent uuid, agent_name text)
 RETURNS TABLE (
     agent_id uuid, name text, display_name text, description text, behavior_type text, instructions text, llm jsonb,
     capabilities text[], behavior jsonb, metadata jsonb, labels jsonb, status text, revision bigint,
-    latest_revision bigint, version bigint, create_time timestamptz, updated_at timestamptz, tools jsonb, rollout jsonb
+    latest_revision bigint, version bigint, create_time timestamptz, updated_at timestamptz, tools json, rollout json
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -36,20 +37,16 @@ BEGIN
            a.behavior, a.metadata, a.labels, a.status, a.revision, a.latest_revision, a.version, a.create_time,
            a.updated_at,
            coalesce((
-               SELECT jsonb_agg(to_jsonb(t) - '{tenant_id,wire_bytes}'::text[] || jsonb_build_object(
-                          'time_limit', extract(epoch FROM t.time_limit),
-                          'configuration', b.configuration,
-                          'bound_digest', b.bound_digest,
-                          'bind_time', b.create_time) ORDER BY t.name)
-                 FROM registry.agent_tools b
-                 JOIN registry.tools t ON t.tenant_id = b.tenant_id AND t.tool_id = b.tool_id
-                WHERE b.tenant_id = tenant AND b.agent_id = found), '[]'::jsonb),
+               SELECT json_agg(to_json(bound) ORDER BY bound.name)
+                 FROM (SELECT t.*, extract(epoch FROM t.time_limit) AS time_limit_seconds, b.configuration,
+                              b.bound_digest, b.create_time AS bind_time
+                         FROM registry.agent_tools b
+                         JOIN registry.tools t ON t.tenant_id = b.tenant_id AND t.tool_id = b.tool_id
+                        WHERE b.tenant_id = tenant AND b.agent_id = found) bound), '[]'::json),
            -- By the agent's own row: an agent without a rollout costs no look for one.
            CASE WHEN a.rollout_id IS NOT NULL THEN (
-               SELECT jsonb_build_object(
-                          'rollout_id', r.rollout_id,
-                          'basis_points', r.basis_points,
-                          'candidate', to_jsonb(c) - '{tenant_id,wire_bytes}'::text[])
+               SELECT json_build_object(
+                          'rollout_id', r.rollout_id, 'basis_points', r.basis_points, 'candidate', to_json(c))
                  FROM registry.rollouts r
                  JOIN registry.agent_revisions c
                    ON c.tenant_id = r.tenant_id AND c.agent_id = r.agent_id AND c.revision = r.candidate_revision
