@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import grpc
 from minion.activity.v1 import activity_pb2, activity_service_pb2, evaluation_service_pb2
@@ -15,6 +17,7 @@ from minion.activity.v1.evaluation_service_pb2_grpc import (
 )
 from minion.registry.v1 import agent_pb2, agent_service_pb2, rollout_pb2, rollout_service_pb2
 from minion_grpc import wire
+from minion_testing.postgres import ClonedDatabase
 from minion_testing.serving import Served
 from uuid_utils.compat import uuid7
 
@@ -131,6 +134,33 @@ async def until(
         while not holds(found := await get(caller, rollout_id)):  # noqa: ASYNC110 - the service tells nobody
             await asyncio.sleep(0.02)
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the audit says of one move."""
+
+    name: str
+    principal: str
+    details: dict[str, Any]
+
+
+async def told(postgres: ClonedDatabase, rollout_id: str) -> list[Told]:
+    """What the audit says of a rollout, in order: what waits to be sent, then what has arrived."""
+    found: dict[UUID, Told] = {}
+    async with await postgres.connect("registry", "owner") as registry:
+        waiting = await registry.fetch("SELECT activity_id, principal, payload FROM registry.outbox")
+    for row in waiting:
+        payload = row["payload"]
+        if (payload["input"] or {}).get("rollout_id") == rollout_id:
+            found[row["activity_id"]] = Told(payload["name"], row["principal"], payload["input"])
+    async with await postgres.connect("activity", "owner") as activity:
+        arrived = await activity.fetch(
+            "SELECT activity_id, name, principal, input FROM activity.activities WHERE input ->> 'rollout_id' = $1",
+            rollout_id,
+        )
+    found |= {row["activity_id"]: Told(row["name"], row["principal"], row["input"]) for row in arrived}
+    return [found[activity_id] for activity_id in sorted(found)]
 
 
 class LaterActivity(EvaluationServiceServicer):

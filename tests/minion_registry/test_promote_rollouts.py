@@ -24,6 +24,7 @@ from tests.minion_registry.rollouts_stage import (
     promote,
     resolved,
     started,
+    told,
 )
 from tests.minion_registry.stage import Caller
 
@@ -65,12 +66,10 @@ async def test_the_audit_names_the_evaluation(tenant: Caller, gate: LaterActivit
     del gate
     made = await started(tenant)
     await promote(tenant, made.rollout_id)
-    async with await postgres.connect("registry", "owner") as owner:
-        rows = await owner.fetch("SELECT payload FROM registry.outbox ORDER BY activity_id")
-    told = [row["payload"] for row in rows if row["payload"]["input"].get("rollout_id") == made.rollout_id]
-    assert told[-1]["name"] == "rollout.promote"
-    assert told[-1]["input"]["evaluation_id"] == "evaluation-7"
-    assert told[-1]["input"]["asked_for"] == "a passing evaluation of the candidate"
+    entry = (await told(postgres, made.rollout_id))[-1]
+    assert entry.name == "rollout.promote"
+    assert entry.details["evaluation_id"] == "evaluation-7"
+    assert entry.details["asked_for"] == "a passing evaluation of the candidate"
 
 
 async def failed(context: Any) -> evaluation_service_pb2.CheckGateResponse:

@@ -24,6 +24,7 @@ from tests.minion_registry.rollouts_stage import (
     resolved,
     start,
     started,
+    told,
     until,
 )
 from tests.minion_registry.stage import Caller, calling
@@ -59,16 +60,6 @@ def limits(**fields: Any) -> dict[str, Any]:
 def checked(runs: int) -> Any:
     """Holds once the rollout was judged by so many runs of its candidate."""
     return lambda found: found.last_check.candidate.run_count >= runs
-
-
-async def entries(postgres: ClonedDatabase, rollout_id: str) -> list[dict[str, Any]]:
-    async with await postgres.connect("registry", "owner") as owner:
-        rows = await owner.fetch("SELECT principal, payload FROM registry.outbox ORDER BY activity_id")
-    return [
-        {"name": row["payload"]["name"], "principal": row["principal"], **row["payload"]["input"]}
-        for row in rows
-        if row["payload"]["input"].get("rollout_id") == rollout_id
-    ]
 
 
 async def test_a_failing_candidate_is_aborted(activity: Served, tenant: Caller) -> None:
@@ -148,8 +139,8 @@ async def test_steps_begin_by_themselves(activity: Served, tenant: Caller, postg
     assert (moved.status, moved.basis_points) == (RUNNING, 10_000)
     # The last step waits for whoever promotes.
     assert (await until(tenant, made.rollout_id, overdue)).status == RUNNING
-    found = await entries(postgres, made.rollout_id)
-    assert [(entry["name"], entry["by"], entry["principal"]) for entry in found[1:]] == [
+    entries = await told(postgres, made.rollout_id)
+    assert [(entry.name, entry.details["by"], entry.principal) for entry in entries[1:]] == [
         ("rollout.advance", "SCHEDULE", "service:registry")
     ] * 2
 
@@ -160,11 +151,11 @@ async def test_the_audit_tells_of_the_guardrail_and_its_figures(
     made = await started(tenant, **limits(max_error_rate=0))
     await ran(activity, tenant, made, succeeded=4, failed=1)
     ended = await until(tenant, made.rollout_id, lambda found: found.status == ABORTED)
-    entry = (await entries(postgres, made.rollout_id))[-1]
-    assert (entry["name"], entry["by"], entry["principal"]) == ("rollout.abort", "GUARDRAIL", "service:registry")
-    assert (entry["guardrail"], entry["reason"]) == ("ERROR_RATE", ended.abort_reason)
-    assert entry["figures"]["candidate"]["failed_count"] == 1
-    assert entry["figures"]["candidate"]["run_count"] == 5
+    entry = (await told(postgres, made.rollout_id))[-1]
+    assert (entry.name, entry.details["by"], entry.principal) == ("rollout.abort", "GUARDRAIL", "service:registry")
+    assert (entry.details["guardrail"], entry.details["reason"]) == ("ERROR_RATE", ended.abort_reason)
+    figures = entry.details["figures"]["candidate"]
+    assert (figures["failed_count"], figures["run_count"]) == (1, 5)
 
 
 async def test_a_rollout_that_a_person_ended_is_left_alone(activity: Served, tenant: Caller) -> None:
@@ -212,16 +203,17 @@ async def test_replicas_take_different_rollouts(database_factory: Any) -> None:
     database = await database_factory()
     async with serve("registry", database, rollout_check_seconds=30) as registry, calling(registry) as caller:
         made = {(await started(caller)).rollout_id for _ in range(12)}
-        async with await database.connect("registry", "owner") as owner:
-            await owner.execute("UPDATE registry.rollouts SET check_due_time = now()")
-        async with await database.connect("registry") as app:
-            store = RolloutStore(app)
-            taken = await asyncio.gather(*[store.claim(3, timedelta(seconds=60)) for _ in range(6)])
-            ids = [str(rollout_id) for part in taken for _, rollout_id in part]
-            assert len(ids) == len(set(ids))
-            assert set(ids) <= made
-            assert {tenant_id for part in taken for tenant_id, _ in part} == {caller.tenant_id}
-            # What one holds, nobody else gets until the hold is over.
-            rest = await store.claim(100, timedelta(seconds=60))
-            assert {str(rollout_id) for _, rollout_id in rest} == made - set(ids)
-            assert await store.claim(100, timedelta(seconds=60)) == []
+    # With that one stopped, nobody takes them but these.
+    async with await database.connect("registry", "owner") as owner:
+        await owner.execute("UPDATE registry.rollouts SET check_due_time = now()")
+    async with await database.connect("registry") as app:
+        store = RolloutStore(app)
+        taken = await asyncio.gather(*[store.claim(3, timedelta(seconds=60)) for _ in range(6)])
+        ids = [str(rollout_id) for part in taken for _, rollout_id in part]
+        assert len(ids) == len(set(ids))
+        assert set(ids) <= made
+        assert {tenant_id for part in taken for tenant_id, _ in part} == {caller.tenant_id}
+        # What one holds, nobody else gets until the hold is over.
+        rest = await store.claim(100, timedelta(seconds=60))
+        assert {str(rollout_id) for _, rollout_id in rest} == made - set(ids)
+        assert await store.claim(100, timedelta(seconds=60)) == []

@@ -1,17 +1,15 @@
 """RolloutService by hand: what callers may do with rollouts, and when they are refused."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import grpc
 import pytest
-import pytest_asyncio
 from minion.registry.v1 import agent_pb2, agent_service_pb2, rollout_pb2, rollout_service_pb2
 from minion_grpc import wire
-from minion_postgres import Database
 from minion_testing.errors import refused
 from minion_testing.postgres import ClonedDatabase
 from uuid_utils.compat import uuid7
@@ -30,6 +28,7 @@ from tests.minion_registry.rollouts_stage import (
     rollout,
     start,
     started,
+    told,
 )
 from tests.minion_registry.stage import Caller
 
@@ -40,23 +39,6 @@ PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 Move = Callable[..., Awaitable[rollout_pb2.Rollout]]
 # What ends a rollout or takes it on, as callers do it.
 MOVES: tuple[Move, ...] = (advance, promote, abort)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def owner(postgres: ClonedDatabase) -> AsyncIterator[Database]:
-    """The database as its owner sees it."""
-    async with await postgres.connect("registry", "owner") as database:
-        yield database
-
-
-async def told(owner: Database, rollout_id: str) -> list[tuple[str, dict[str, Any], str]]:
-    """What the audit says of a rollout, in order: name, details and principal."""
-    rows = await owner.fetch("SELECT principal, payload FROM registry.outbox ORDER BY activity_id")
-    return [
-        (row["payload"]["name"], row["payload"]["input"], row["principal"])
-        for row in rows
-        if row["payload"]["input"].get("rollout_id") == rollout_id
-    ]
 
 
 def span(seconds: float) -> Any:
@@ -399,32 +381,32 @@ async def test_the_feed_tells_of_each_move(tenant: Caller) -> None:
     assert kinds[3:] == [agent_pb2.AGENT_CHANGE_KIND_ROLLOUT_CHANGED] * 3
 
 
-async def test_the_audit_tells_who_moved_it_and_by_what(tenant: Caller, owner: Database) -> None:
+async def test_the_audit_tells_who_moved_it_and_by_what(tenant: Caller, postgres: ClonedDatabase) -> None:
     made = await started(tenant, 1, 2, evidence=NO_EVIDENCE)
     await advance(tenant, made.rollout_id)
     await promote(tenant, made.rollout_id)
-    entries = await told(owner, made.rollout_id)
-    assert [name for name, _, _ in entries] == ["rollout.start", "rollout.advance", "rollout.promote"]
-    assert {principal for _, _, principal in entries} == {made.principal}
-    assert {details["by"] for _, details, _ in entries} == {"CALLER"}
-    assert [details["basis_points"] for _, details, _ in entries] == [1, 2, 10_000]
+    entries = await told(postgres, made.rollout_id)
+    assert [entry.name for entry in entries] == ["rollout.start", "rollout.advance", "rollout.promote"]
+    assert {entry.principal for entry in entries} == {made.principal}
+    assert {entry.details["by"] for entry in entries} == {"CALLER"}
+    assert [entry.details["basis_points"] for entry in entries] == [1, 2, 10_000]
     # That nothing was asked for stands there from the beginning.
-    assert entries[0][1]["asked_for"] == entries[2][1]["asked_for"] == "nothing"
-    assert {details["evidence"] for _, details, _ in entries} == {"NONE"}
+    assert entries[0].details["asked_for"] == entries[2].details["asked_for"] == "nothing"
+    assert {entry.details["evidence"] for entry in entries} == {"NONE"}
     aborted = await started(tenant)
     await abort(tenant, aborted.rollout_id)
-    entries = await told(owner, aborted.rollout_id)
-    assert [name for name, _, _ in entries] == ["rollout.start", "rollout.abort"]
-    assert entries[0][1]["asked_for"] == "a passing evaluation of the candidate"
+    entries = await told(postgres, aborted.rollout_id)
+    assert [entry.name for entry in entries] == ["rollout.start", "rollout.abort"]
+    assert entries[0].details["asked_for"] == "a passing evaluation of the candidate"
 
 
-async def test_a_refused_move_is_not_told(tenant: Caller, owner: Database) -> None:
+async def test_a_refused_move_is_not_told(tenant: Caller, postgres: ClonedDatabase) -> None:
     made = await started(tenant)
     async with refused(INVALID, "INVALID_FIELDS"):
         await advance(tenant, made.rollout_id)
     async with refused(grpc.StatusCode.ABORTED, "ETAG_MISMATCH"):
         await abort(tenant, made.rollout_id, etag="9")
-    assert [name for name, _, _ in await told(owner, made.rollout_id)] == ["rollout.start"]
+    assert [entry.name for entry in await told(postgres, made.rollout_id)] == ["rollout.start"]
 
 
 async def test_rollouts_go_with_their_agent(tenant: Caller) -> None:

@@ -67,6 +67,9 @@ class RolloutStore:
                 principal,
             )
         except asyncpg.UniqueViolationError as error:
+            if error.constraint_name == "rollouts_running":
+                # Nobody gets here while writers take the agent's row first; the database doesn't go by that.
+                raise running(new.agent_id, None) from error
             raise AlreadyExists(
                 "Another rollout has this id.",
                 reason="ROLLOUT_ID_TAKEN",
