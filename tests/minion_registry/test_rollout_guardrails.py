@@ -191,7 +191,7 @@ async def test_without_figures_nothing_moves(postgres: ClonedDatabase, database_
         def overdue(found: rollout_pb2.Rollout) -> bool:
             return bool(found.last_check.check_time.ToMicroseconds() > made.create_time.ToMicroseconds() + 1_000_000)
 
-        found = await until(caller, made.rollout_id, overdue, seconds=20)
+        found = await until(caller, made.rollout_id, overdue, seconds=45)
         assert (found.step_index, found.status) == (0, RUNNING)
         assert found.last_check.fault_reason == "PEER_UNAVAILABLE"
         async with refused(grpc.StatusCode.FAILED_PRECONDITION, "ROLLOUT_EVIDENCE_MISSING") as refusal:

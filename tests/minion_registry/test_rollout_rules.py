@@ -20,6 +20,7 @@ from minion_registry.rollouts.domain import (
     RolloutStatus,
     RolloutStep,
     breached,
+    pause_after,
 )
 
 NOON = datetime(2026, 3, 14, 12, tzinfo=UTC)
@@ -115,6 +116,11 @@ def test_a_breach_comes_before_the_next_step() -> None:
 def test_a_step_without_a_duration_and_the_last_one_wait(step_index: int) -> None:
     rollout = replace(ROLLOUT, step_index=step_index)
     assert rollout.judge(RolloutCheck(NOON, GOOD), NOON + timedelta(days=1)) == Move()
+
+
+@pytest.mark.parametrize(("took", "pause"), [(0.01, 5), (0.25, 5), (0.3, 6), (1.5, 30), (10, 30)])
+def test_a_dear_check_comes_less_often_and_within_a_minute(took: float, pause: float) -> None:
+    assert pause_after(timedelta(seconds=took), timedelta(seconds=5)) == timedelta(seconds=pause)
 
 
 @pytest.mark.parametrize("cause", EvidenceCause)

@@ -14,6 +14,10 @@ from minion_registry.agents.domain import Agent, AgentStatus
 # A share of the sessions is counted in hundredths of a percent.
 WHOLE: Final = 10_000
 _NANOS_A_DOLLAR: Final = 1_000_000_000
+# A check may take one part in so many of the time, so that the figures of long rollouts aren't added up all day; but a
+# candidate that fails is found out within a minute.
+_PARTS: Final = 20
+_LONGEST_PAUSE: Final = timedelta(seconds=30)
 
 
 class RolloutStatus(enum.Enum):
@@ -246,6 +250,11 @@ def breached(guardrails: RolloutGuardrails, figures: RevisionFigures, revision: 
             f" {figures.run_count}, the limit is ${cost / _NANOS_A_DOLLAR:.9f}.",
         )
     return None
+
+
+def pause_after(took: timedelta, every: timedelta) -> timedelta:
+    """Returns how long after a check that took so long the next one comes: as wanted, or later where it is dear."""
+    return max(every, min(took * _PARTS, _LONGEST_PAUSE))
 
 
 class EvidenceCause(enum.Enum):

@@ -18,7 +18,7 @@ from minion_grpc.wire import to_timestamp
 
 from minion_registry.rollouts.domain import EvidenceCause, Gate, RevisionFigures
 
-_CALL_SECONDS = 5.0
+_CALL_SECONDS = 10.0
 RETRYABLE = (
     "/minion.activity.v1.ActivityService/GetAgentStats",
     "/minion.activity.v1.EvaluationService/CheckGate",

@@ -1,5 +1,6 @@
 """What is done with rollouts."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,6 +23,7 @@ from minion_registry.rollouts.domain import (
     RolloutFilter,
     RolloutStatus,
     asked_for,
+    pause_after,
     told,
 )
 from minion_registry.rollouts.peer import ActivityPeer
@@ -138,8 +140,8 @@ class Rollouts:
 
         return await self._changed(rollout_id, etag, key, work)
 
-    async def check(self, rollout_id: UUID, after: timedelta) -> Mover | None:
-        """Looks at a running rollout's figures and does what they ask for; has it looked at again after a time.
+    async def check(self, rollout_id: UUID, every: timedelta) -> Mover | None:
+        """Looks at a running rollout's figures and does what they ask for; has it looked at again after about `every`.
 
         Returns what moved it, None where it stays as it is. Raises NotFound (ROLLOUT_NOT_FOUND) when it is gone.
         """
@@ -147,7 +149,9 @@ class Rollouts:
         rollout = await self.get(rollout_id)
         if rollout.status is not RolloutStatus.RUNNING:
             return None
+        began = asyncio.get_running_loop().time()
         check = await self._figures(rollout)
+        after = pause_after(timedelta(seconds=asyncio.get_running_loop().time() - began), every)
         async with self._database.transaction(tenant_id) as transaction:
             if rollout.judge(check, check.check_time) == Move():
                 await self._store.record_check(transaction, tenant_id, rollout_id, check, after)
