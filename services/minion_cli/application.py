@@ -16,6 +16,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "chat": ("minion_cli.chat", "Talk to an agent."),
     "agents": ("minion_cli.agents", "Create, find, move and apply agents; bind tools to them."),
     "tools": ("minion_cli.tools", "Register, change and retire tools; check arguments."),
+    "rollouts": ("minion_cli.rollouts", "Give new revisions of agents a share of the sessions first."),
     "sessions": ("minion_cli.sessions", "List, read, watch, fork and change sessions; erase a user's."),
     "runs": ("minion_cli.runs", "Start, list and watch runs."),
     "memories": ("minion_cli.memories", "Search, store, list and delete what agents remember."),

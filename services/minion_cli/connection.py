@@ -16,6 +16,7 @@ from minion.memory.v1.embedding_model_service_pb2_grpc import EmbeddingModelServ
 from minion.memory.v1.memory_service_pb2_grpc import MemoryServiceStub
 from minion.registry.v1.agent_service_pb2_grpc import AgentServiceStub
 from minion.registry.v1.api_key_service_pb2_grpc import ApiKeyServiceStub
+from minion.registry.v1.rollout_service_pb2_grpc import RolloutServiceStub
 from minion.registry.v1.tenant_service_pb2_grpc import TenantServiceStub
 from minion.registry.v1.tool_service_pb2_grpc import ToolServiceStub
 from minion.session.v1.blob_service_pb2_grpc import BlobServiceStub
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from minion.memory.v1.memory_service_pb2_grpc import MemoryServiceAsyncStub
     from minion.registry.v1.agent_service_pb2_grpc import AgentServiceAsyncStub
     from minion.registry.v1.api_key_service_pb2_grpc import ApiKeyServiceAsyncStub
+    from minion.registry.v1.rollout_service_pb2_grpc import RolloutServiceAsyncStub
     from minion.registry.v1.tenant_service_pb2_grpc import TenantServiceAsyncStub
     from minion.registry.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
     from minion.session.v1.blob_service_pb2_grpc import BlobServiceAsyncStub
@@ -130,6 +132,11 @@ class Services:
     def tools(self) -> "ToolServiceAsyncStub":
         """Tools, kept by the registry."""
         return ToolServiceStub(self.channel("registry"))
+
+    @cached_property
+    def rollouts(self) -> "RolloutServiceAsyncStub":
+        """Rollouts of agents, kept by the registry."""
+        return RolloutServiceStub(self.channel("registry"))
 
     @cached_property
     def sessions(self) -> "SessionServiceAsyncStub":

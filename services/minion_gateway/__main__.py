@@ -19,6 +19,7 @@ from minion_telemetry import Telemetry
 from uuid_utils.compat import uuid7
 
 from minion_gateway.agents import peer as agents_peer
+from minion_gateway.agents.metrics import AgentMetrics
 from minion_gateway.agents.service import Agents
 from minion_gateway.inference import composition
 from minion_gateway.inference.service import Inference, RecordedInference
@@ -95,7 +96,7 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
             poll_seconds=settings.outbox_poll_seconds,
             claim_seconds=settings.outbox_claim_seconds,
         )
-        agents = Agents(registry)
+        agents = Agents(registry, AgentMetrics(telemetry.registry))
         replica, lease = UUID(int=uuid7().int), timedelta(seconds=settings.lease_seconds)
         store = RunStore(database, replica=replica, lease=lease)
         summaries = summarizing(

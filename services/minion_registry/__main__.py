@@ -4,9 +4,16 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
-from minion.registry.v1 import agent_service_pb2, api_key_service_pb2, tenant_service_pb2, tool_service_pb2
+from minion.registry.v1 import (
+    agent_service_pb2,
+    api_key_service_pb2,
+    rollout_service_pb2,
+    tenant_service_pb2,
+    tool_service_pb2,
+)
 from minion.registry.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_server
 from minion.registry.v1.api_key_service_pb2_grpc import add_ApiKeyServiceServicer_to_server
+from minion.registry.v1.rollout_service_pb2_grpc import add_RolloutServiceServicer_to_server
 from minion.registry.v1.tenant_service_pb2_grpc import add_TenantServiceServicer_to_server
 from minion.registry.v1.tool_service_pb2_grpc import add_ToolServiceServicer_to_server
 from minion_audit import RETRYABLE as AUDIT_RETRYABLE
@@ -28,6 +35,11 @@ from minion_registry.bindings.service import Bindings
 from minion_registry.bindings.store import BindingStore
 from minion_registry.cards.service import Cards
 from minion_registry.json_values import Checkers
+from minion_registry.rollouts import peer as rollouts_peer
+from minion_registry.rollouts.service import Rollouts
+from minion_registry.rollouts.servicer import RolloutServicer
+from minion_registry.rollouts.store import RolloutStore
+from minion_registry.rollouts.worker import RolloutWatcher
 from minion_registry.settings import RegistrySettings
 from minion_registry.tenants.service import Tenants
 from minion_registry.tenants.servicer import TenantServicer
@@ -49,7 +61,7 @@ async def compose(settings: RegistrySettings, telemetry: Telemetry) -> AsyncIter
                 telemetry=telemetry,
                 tls=settings.peer_files,
                 tokens=tokens,
-                retryable=AUDIT_RETRYABLE,
+                retryable=(*AUDIT_RETRYABLE, *rollouts_peer.RETRYABLE),
             )
         )
         database = await held.enter_async_context(
@@ -97,6 +109,15 @@ async def compose(settings: RegistrySettings, telemetry: Telemetry) -> AsyncIter
             claim_seconds=settings.outbox_claim_seconds,
         )
         server.background(relay.run, name="outbox")
+        rollout_store = RolloutStore(database, agents)
+        rollouts = Rollouts(database, rollout_store, agents, audit, rollouts_peer.ActivityPeer(activity))
+        server.add(
+            add_RolloutServiceServicer_to_server,
+            RolloutServicer(rollouts),
+            rollout_service_pb2.DESCRIPTOR.services_by_name["RolloutService"],
+        )
+        watcher = RolloutWatcher(rollouts, rollout_store, telemetry.registry, seconds=settings.rollout_check_seconds)
+        server.background(watcher.run, name="rollouts")
         server.background(partial(purge_for_ever, database, feed, settings.purge_seconds), name="purge")
         yield server
 

@@ -23,6 +23,12 @@ class RegistrySettings(ServerSettings, DatabaseSettings, AuditSettings):
     operations_port: int = Field(
         default=9051, ge=0, le=65_535, description="Port of /metrics, /healthz and /readyz; 0 picks a free one."
     )
+    rollout_check_seconds: float = Field(
+        default=5.0,
+        ge=0.05,
+        le=30,
+        description="Seconds between two looks at the figures of a running rollout.",
+    )
     watch_sync_seconds: float = Field(
         default=10.0, ge=0.05, le=300, description="Seconds of silence after which a watch is told that it is synced."
     )

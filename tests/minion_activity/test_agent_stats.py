@@ -62,6 +62,7 @@ async def test_runs_tell_everything_but_the_number_of_calls(activities: Stub) ->
         _run(agent_id, 4, kind=LLM_CALL, usage=_tokens(10), cost_nanos=500, duration=seconds(100)),
         _run(agent_id, 4, kind=LLM_CALL),
         _run(agent_id, 5, kind=TOOL_CALL, cost_nanos=5),
+        _run(agent_id, 5, kind=TOOL_CALL, status=FAILED),
         _run(new_id(), 6, usage=_tokens(1_000)),
     )
     found = await _stats(activities, agent_id)
@@ -71,7 +72,8 @@ async def test_runs_tell_everything_but_the_number_of_calls(activities: Stub) ->
         succeeded_count=1,
         failed_count=1,
         canceled_count=1,
-        tool_call_count=1,
+        tool_call_count=2,
+        failed_tool_call_count=1,
         llm_call_count=2,
         usage=_tokens(11),
         cost_nanos=570,
@@ -80,6 +82,8 @@ async def test_runs_tell_everything_but_the_number_of_calls(activities: Stub) ->
         p50_duration=seconds(2),
         p95_duration=seconds(5.6),
         last_run_time=timestamp(NOON + timedelta(minutes=3)),
+        error_rate=0.25,
+        mean_cost_nanos=285,  # of the two whose price is known
     )
 
 
@@ -120,6 +124,34 @@ async def test_a_time_span_holds_its_start_and_not_its_end(activities: Stub) -> 
     assert (await _stats(activities, agent_id, start_time=start)).stats.cost_nanos == 1_110
     assert (await _stats(activities, agent_id, end_time=end)).stats.cost_nanos == 111
     assert (await _stats(activities, agent_id, start_time=end, end_time=end)).stats.run_count == 0
+
+
+async def test_some_revisions_are_summed_up_by_themselves_and_together(activities: Stub) -> None:
+    agent_id = new_id()
+    await recorded(
+        activities,
+        *[_run(agent_id, agent_revision=1, cost_nanos=1, status=FAILED) for _ in range(3)],
+        *[_run(agent_id, agent_revision=2, cost_nanos=10) for _ in range(4)],
+        _run(agent_id, agent_revision=2, cost_nanos=30, status=FAILED),
+        _run(agent_id, agent_revision=2, kind=TOOL_CALL, status=FAILED),
+        _run(agent_id, agent_revision=3, cost_nanos=100),
+        _run(agent_id, agent_revision=3, kind=TOOL_CALL),
+        _run(agent_id, -1, agent_revision=2, cost_nanos=1_000),
+    )
+    found = await _stats(activities, agent_id, agent_revisions=[9, 2, 1], start_time=timestamp(NOON))
+    assert (found.stats.run_count, found.stats.failed_count, found.stats.cost_nanos) == (8, 4, 73)
+    assert (found.stats.tool_call_count, found.stats.failed_tool_call_count) == (1, 1)
+    assert [
+        (stats.agent_revision, stats.run_count, stats.error_rate, stats.mean_cost_nanos) for stats in found.revisions
+    ] == [(2, 5, 0.2, 14), (1, 3, 1.0, 1)]
+
+
+async def test_revisions_that_did_nothing_have_zeros(activities: Stub) -> None:
+    agent_id = new_id()
+    await recorded(activities, _run(agent_id, agent_revision=1))
+    found = await _stats(activities, agent_id, agent_revisions=[2])
+    assert (found.stats.run_count, found.stats.error_rate, found.stats.mean_cost_nanos) == (0, 0.0, 0)
+    assert list(found.revisions) == []
 
 
 async def test_sums_that_no_number_holds_stay_at_the_largest(activities: Stub) -> None:
@@ -179,6 +211,8 @@ async def test_the_view_says_the_same(activities: Stub, app: Database, tenant_id
             "end_time",
             {"agent_id": new_id(), "start_time": timestamp(NOON), "end_time": timestamp(NOON - timedelta(seconds=1))},
         ),
+        ("agent_revisions", {"agent_id": new_id(), "agent_revisions": range(1, 22)}),
+        ("agent_revisions[1]", {"agent_id": new_id(), "agent_revisions": [1, 0]}),
     ],
 )
 async def test_a_malformed_request_is_refused(activities: Stub, field: str, fields: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """What the app role may do and see, and which indexes its queries use."""
 
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -232,13 +233,28 @@ async def test_stats_read_the_agents_rows_by_its_index(
     async with connection.transaction():
         await connection.execute("SET LOCAL enable_seqscan = off")
         found = await connection.fetch(
-            "SELECT run_count FROM activity.get_agent_stats($1, $2, NULL, NULL, 100)", tenant_id, agent
+            "SELECT run_count FROM activity.get_agent_stats($1, $2, NULL, NULL, NULL, 100)", tenant_id, agent
         )
         assert [row["run_count"] for row in found] == [50, 50]
         used = await scans()
-    # The calls from the index of its list, the runs from theirs; of each partition, and nothing else.
+    # The calls from an index, the runs from another; of each partition, and nothing else.
     assert [name for name in used if "_tenant_id_agent_id_start_time_" not in name] == []
     assert f"activities_{datetime.now(UTC):%Y_%m}_tenant_id_agent_id_start_time_agent_revi_idx" in used
+
+
+async def test_stats_of_revisions_read_their_time_alone(app: Database, crowd: tuple[UUID, UUID, UUID, UUID]) -> None:
+    tenant_id, agent, *_ = crowd
+    async with app.transaction(tenant_id) as transaction:
+        query = await transaction.fetch_value("SELECT activity.stats_query(true)")
+        given = [f"'{tenant_id}'::uuid", f"'{agent}'::uuid", "'2026-01-20'::timestamptz", "'infinity'::timestamptz"]
+        for number, value in enumerate([*given, "'{1,2}'::bigint[]"], 1):
+            query = query.replace(f"${number}", value)
+        plan = "\n".join(line[0] for line in await transaction.fetch(f"EXPLAIN {query}"))
+    month = f"{datetime.now(UTC):%Y_%m}"
+    scans = re.findall(rf"(Index Only Scan|Scan).* on activities_{month} a.*\n\s*(Index Cond: .*)", plan)
+    # Calls and runs, without the rows and from the time on: what the agent did before is not looked at.
+    assert [kind for kind, _ in scans] == ["Index Only Scan"] * 2, plan
+    assert all("agent_id =" in found and "start_time >=" in found for _, found in scans), plan
 
 
 async def test_metadata_is_found_by_its_index(owner: Database, crowd: tuple[UUID, UUID, UUID, UUID]) -> None:

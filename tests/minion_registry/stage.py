@@ -11,6 +11,7 @@ from google.protobuf.struct_pb2 import Struct
 from minion.registry.v1 import agent_pb2, agent_service_pb2, tool_pb2, tool_service_pb2
 from minion.registry.v1.agent_service_pb2_grpc import AgentServiceStub
 from minion.registry.v1.api_key_service_pb2_grpc import ApiKeyServiceStub
+from minion.registry.v1.rollout_service_pb2_grpc import RolloutServiceStub
 from minion.registry.v1.tenant_service_pb2_grpc import TenantServiceStub
 from minion.registry.v1.tool_service_pb2_grpc import ToolServiceStub
 from minion_testing.serving import Served
@@ -19,6 +20,7 @@ from minion_testing.tenants import Tenant, new_tenant
 if TYPE_CHECKING:
     from minion.registry.v1.agent_service_pb2_grpc import AgentServiceAsyncStub
     from minion.registry.v1.api_key_service_pb2_grpc import ApiKeyServiceAsyncStub
+    from minion.registry.v1.rollout_service_pb2_grpc import RolloutServiceAsyncStub
     from minion.registry.v1.tenant_service_pb2_grpc import TenantServiceAsyncStub
     from minion.registry.v1.tool_service_pb2_grpc import ToolServiceAsyncStub
 
@@ -32,6 +34,7 @@ class Caller:
     tools: "ToolServiceAsyncStub"
     api_keys: "ApiKeyServiceAsyncStub"
     tenants: "TenantServiceAsyncStub"
+    rollouts: "RolloutServiceAsyncStub"
 
     async def create(self, **fields: Any) -> agent_pb2.Agent:
         """Creates an agent."""
@@ -73,6 +76,7 @@ def over(channel: grpc.aio.Channel, tenant_id: UUID) -> Caller:
         ToolServiceStub(channel),
         ApiKeyServiceStub(channel),
         TenantServiceStub(channel),
+        RolloutServiceStub(channel),
     )
 
 

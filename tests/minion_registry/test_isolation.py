@@ -212,6 +212,7 @@ async def test_what_crosses_tenants_gives_ids_alone(owner: Database) -> None:
         "resume_tenant": _TENANT,
         "retire_api_key": "boolean",
         "delete_agent": "boolean",
+        "claim_rollouts": "TABLE(tenant_id uuid, rollout_id uuid)",
         "purge_requests": "bigint",
         "read_all_changes": "TABLE(tenant_id uuid, xid xid8, id bigint, resource_id uuid, kind text,"
         " create_time timestamp with time zone)",

@@ -30,6 +30,7 @@ from minion_activity.activities.domain import (
 _MOST_CONTENT_BYTES = 64 * 1024
 _MOST_METADATA_BYTES = 16 * 1024
 _LONGEST = timedelta(days=366)
+_MOST_REVISIONS = 20
 _DEFAULT_PAGE, _LARGEST_PAGE = 50, 500
 # What a row costs beside its contents, in bytes of JSON that take as long to convert: some 0.15 ms.
 _ROW_BYTES = 256
@@ -144,8 +145,12 @@ def stats_from_proto(request: pb.GetAgentStatsRequest) -> StatsQuery:
     violations = Violations()
     agent_id = violations.identifier("agent_id", request.agent_id)
     start_time, end_time = _times_from_proto(request, violations)
+    violations.count("agent_revisions", request.agent_revisions, maximum=_MOST_REVISIONS)
+    for index, revision in enumerate(request.agent_revisions):
+        if revision < 1:
+            violations.add(f"agent_revisions[{index}]", f"must be 1 or more, is {revision}")
     violations.raise_if_any()
-    return StatsQuery(agent_id, start_time, end_time)
+    return StatsQuery(agent_id, start_time, end_time, tuple(request.agent_revisions))
 
 
 def stats_to_proto(found: AgentStats) -> pb.GetAgentStatsResponse:
@@ -320,6 +325,9 @@ def _stats_to_proto(agent_id: str, stats: Stats) -> activity_pb2.AgentStats:
         p50_duration=median,
         p95_duration=slow,
         last_run_time=wire.to_optional_timestamp(stats.last_run_time),
+        failed_tool_call_count=stats.failed_tool_call_count,
+        error_rate=stats.error_rate,
+        mean_cost_nanos=stats.mean_cost_nanos,
     )
 
 

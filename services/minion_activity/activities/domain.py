@@ -114,11 +114,12 @@ class ActivityPage:
 
 @dataclass(frozen=True, slots=True)
 class StatsQuery:
-    """Whose activities are summed up, of those that began in [start_time, end_time)."""
+    """Whose activities are summed up, of those that began in [start_time, end_time); no revisions means all."""
 
     agent_id: UUID
     start_time: datetime | None = None
     end_time: datetime | None = None
+    revisions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ class Stats:
     failed_count: int
     canceled_count: int
     tool_call_count: int
+    failed_tool_call_count: int
     llm_call_count: int
     usage: TokenUsage
     cost_nanos: int
@@ -139,6 +141,17 @@ class Stats:
     p50_duration: timedelta | None
     p95_duration: timedelta | None
     last_run_time: datetime | None
+
+    @property
+    def error_rate(self) -> float:
+        """Share of the runs that failed, 0 to 1; 0 when there was none."""
+        return self.failed_count / self.run_count if self.run_count else 0.0
+
+    @property
+    def mean_cost_nanos(self) -> int:
+        """Mean cost of the runs whose price is known, in nano-units of US dollars; 0 when there was none."""
+        priced = self.run_count - self.unpriced_run_count
+        return round(self.cost_nanos / priced) if priced else 0
 
 
 @dataclass(frozen=True, slots=True)

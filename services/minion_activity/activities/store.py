@@ -98,6 +98,7 @@ class ActivityStore:
             query.agent_id,
             query.start_time,
             query.end_time,
+            list(query.revisions) or None,
             _MOST_REVISIONS,
         )
         whole, *revisions = (_stats_from_row(row) for row in rows)
@@ -199,6 +200,7 @@ def _stats_from_row(row: Record) -> Stats:
         failed_count=row["failed_count"],
         canceled_count=row["canceled_count"],
         tool_call_count=row["tool_call_count"],
+        failed_tool_call_count=row["failed_tool_call_count"],
         llm_call_count=row["llm_call_count"],
         usage=_usage_from_row(row),
         cost_nanos=row["cost_nanos"],

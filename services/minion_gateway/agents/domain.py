@@ -23,6 +23,9 @@ DEFAULT_TRIGGER_TOKENS = 6_000
 DEFAULT_TARGET_TOKENS = 500
 DEFAULT_KEPT_MESSAGES = 10
 
+# A share of the sessions is counted in hundredths of a percent.
+_WHOLE = 10_000
+
 
 class AgentStatus(enum.Enum):
     """Where an agent is in its life; ACTIVE ones alone take turns."""
@@ -123,11 +126,32 @@ class AgentSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """What the registry says of an agent now: whether it takes turns, and what a turn would be driven by."""
+class Rollout:
+    """A candidate revision that takes a share of the sessions: `basis_points` of 10,000, drawn by `salt`."""
+
+    rollout_id: UUID
+    basis_points: int
+    salt: str
+    candidate: AgentSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What the registry says of an agent now: whether it takes turns, and what a turn would be driven by.
+
+    `snapshot` is the live revision's; `rollout` is None where none is under way.
+    """
 
     status: AgentStatus
     snapshot: AgentSnapshot
+    rollout: Rollout | None = None
+
+    def snapshot_for(self, session_id: UUID) -> AgentSnapshot:
+        """Returns what a turn of a session is driven by: the candidate where the rollout drew it, else the live one."""
+        rollout = self.rollout
+        if rollout is not None and takes_candidate(rollout.salt, str(session_id), rollout.basis_points):
+            return rollout.candidate
+        return self.snapshot
 
     def check_active(self) -> None:
         """Raises FailedPrecondition (AGENT_NOT_ACTIVE) unless the agent takes turns."""
@@ -137,6 +161,15 @@ class Candidate:
                 reason="AGENT_NOT_ACTIVE",
                 metadata={"agent_id": str(self.snapshot.agent.agent_id), "status": self.status.value},
             )
+
+
+def takes_candidate(salt: str, session_id: str, basis_points: int) -> bool:
+    """Tells whether a rollout's candidate takes a session, as minion.registry.v1.RolloutAssignment states it.
+
+    A pure function: the same on every replica and at every call, and true for all larger shares where it is for one.
+    """
+    drawn = hashlib.sha256(f"{salt}\0{session_id}".encode()).digest()
+    return int.from_bytes(drawn[:8], "big") % _WHOLE < basis_points
 
 
 _STORED = TypeAdapter(ResolvedAgent)

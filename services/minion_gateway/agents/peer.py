@@ -20,8 +20,9 @@ from minion_gateway.agents.domain import (
     AgentSnapshot,
     AgentStatus,
     BoundTool,
-    Candidate,
+    Resolution,
     ResolvedAgent,
+    Rollout,
     SummaryPolicy,
     ToolEffect,
 )
@@ -40,7 +41,7 @@ class ChangeKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class AgentChange:
-    """One change; SYNCED concerns no agent, and a change of a tenant without an agent all that the tenant has."""
+    """One change; SYNCED concerns no agent, a change without an agent all of its tenant's."""
 
     kind: ChangeKind
     cursor: str
@@ -54,13 +55,13 @@ class RegistryPeer:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub: agent_service_pb2_grpc.AgentServiceAsyncStub = agent_service_pb2_grpc.AgentServiceStub(channel)
 
-    async def resolve(self, agent_id: UUID) -> Candidate:
+    async def resolve(self, agent_id: UUID) -> Resolution:
         """Returns an agent of the caller's tenant as it is now. Raises NotFound (AGENT_NOT_FOUND)."""
         with peer_call("registry"):
             answer = await self._stub.ResolveAgent(
                 agent_service_pb2.ResolveAgentRequest(agent_id=str(agent_id)), timeout=_CALL_SECONDS
             )
-        return _candidate(answer.resolved_agent)
+        return _resolution(answer.resolved_agent)
 
     async def watch(self, cursor: str) -> AsyncGenerator[AgentChange, None]:
         """Yields changes of all tenants' agents, after a cursor or from now on; outside of any call."""
@@ -81,8 +82,19 @@ def _change(change: agent_service_pb2.WatchAgentsResponse) -> AgentChange:
     return AgentChange(ChangeKind.CHANGED, change.cursor, UUID(change.tenant_id), agent_id)
 
 
-def _candidate(resolved: agent_pb2.ResolvedAgent) -> Candidate:
-    agent, behavior = resolved.agent, resolved.agent.behavior
+def _resolution(resolved: agent_pb2.ResolvedAgent) -> Resolution:
+    tools = tuple(_tool(bound) for bound in _callable(resolved))
+    status = AgentStatus[agent_pb2.AgentStatus.Name(resolved.agent.status).removeprefix("AGENT_STATUS_")]
+    rollout = None
+    if resolved.HasField("rollout"):
+        given = resolved.rollout
+        candidate = _snapshot(given.candidate, tools)
+        rollout = Rollout(UUID(given.rollout_id), given.basis_points, given.salt, candidate)
+    return Resolution(status, _snapshot(resolved.agent, tools), rollout)
+
+
+def _snapshot(agent: agent_pb2.Agent, tools: tuple[BoundTool, ...]) -> AgentSnapshot:
+    behavior = agent.behavior
     memory, context = behavior.memory, behavior.context
     snapshot = ResolvedAgent(
         agent_id=UUID(agent.agent_id),
@@ -100,12 +112,11 @@ def _candidate(resolved: agent_pb2.ResolvedAgent) -> Candidate:
         min_score=memory.min_score if memory.HasField("min_score") else domain.DEFAULT_MINIMUM_SCORE,
         token_budget=context.token_budget or domain.DEFAULT_TOKEN_BUDGET,
         max_messages=context.max_messages or domain.DEFAULT_MESSAGES,
-        tools=tuple(_tool(bound) for bound in _callable(resolved)),
+        tools=tools,
         summary=_summary(behavior.summary),
         response_schema=_json(agent.llm.response_schema) if agent.llm.HasField("response_schema") else None,
     )
-    status = AgentStatus[agent_pb2.AgentStatus.Name(agent.status).removeprefix("AGENT_STATUS_")]
-    return Candidate(status, AgentSnapshot.of(snapshot))
+    return AgentSnapshot.of(snapshot)
 
 
 def _callable(resolved: agent_pb2.ResolvedAgent) -> list[agent_pb2.AgentTool]:

@@ -7,15 +7,24 @@ from uuid import UUID
 
 import structlog
 from minion_auth import tenant
-from minion_errors import FailedPrecondition, InvalidArgument, MinionError, NotFound, Unavailable
+from minion_errors import (
+    Aborted,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    MinionError,
+    NotFound,
+    Unavailable,
+)
 
-from minion_gateway.agents.domain import Candidate
-from minion_gateway.agents.peer import ChangeKind, RegistryPeer
+from minion_gateway.agents.domain import Resolution
+from minion_gateway.agents.metrics import AgentMetrics
+from minion_gateway.agents.peer import AgentChange, ChangeKind, RegistryPeer
 
 _REMEMBERED = 10_000
 # SYNCED comes about every 10 s of silence; a feed that is silent for longer is taken for dead.
 _SILENCE_SECONDS = 25.0
-# While the feed is down, what is known is asked for again after so long.
+# While the feed is down, what is known is asked for again after so long; and a registry that can't be asked, too.
 _UNWATCHED_SECONDS = 2.0
 # While the registry can't be asked at all, agents seen before take turns for so long.
 _GRACE_SECONDS = 300.0
@@ -24,17 +33,23 @@ _log = structlog.get_logger()
 
 
 class Agents:
-    """A cache of resolved agents. With the feed up it is right within the feed's delay, and asks once an agent."""
+    """A cache of resolved agents. With the feed up it is right within the feed's delay, and asks once an agent.
 
-    def __init__(self, registry: RegistryPeer) -> None:
+    While the registry is away it serves what it knows for five minutes, and says so in a log line and in its metrics.
+    """
+
+    def __init__(self, registry: RegistryPeer, metrics: AgentMetrics) -> None:
         self._registry = registry
-        self._known: OrderedDict[tuple[UUID, UUID], tuple[Candidate, float]] = OrderedDict()
+        self._metrics = metrics
+        self._known: OrderedDict[tuple[UUID, UUID], tuple[Resolution, float]] = OrderedDict()
         self._generation = 0
         self._watched = False
+        self._told_down = False
+        self._away_until = 0.0
         self._cursor = ""
 
-    async def resolve(self, agent_id: UUID) -> Candidate:
-        """Returns an agent of the caller's tenant.
+    async def resolve(self, agent_id: UUID) -> Resolution:
+        """Returns an agent of the caller's tenant, with the rollout that says which sessions its candidate takes.
 
         Raises FailedPrecondition (AGENT_NOT_ACTIVE) when it is gone, Unavailable when it can't be asked for and wasn't
         known.
@@ -44,43 +59,52 @@ class Agents:
         known = self._known.get(key)
         if known is not None and (self._watched or now < known[1] + _UNWATCHED_SECONDS):
             return known[0]
+        in_grace = known is not None and now < known[1] + _GRACE_SECONDS
+        if known is not None and in_grace and now < self._away_until:
+            # Asked a moment ago, in vain: a turn doesn't wait to hear it again.
+            return self._stale(known[0])
         generation = self._generation
         try:
-            candidate = await self._registry.resolve(agent_id)
+            resolution = await self._registry.resolve(agent_id)
         except NotFound as fault:
             self._known.pop(key, None)
+            self._metrics.known.set(len(self._known))
             raise FailedPrecondition(
                 "The session's agent is gone.",
                 reason="AGENT_NOT_ACTIVE",
                 metadata={"agent_id": str(agent_id), "status": "DELETED"},
             ) from fault
-        except Unavailable:
-            if known is not None and now < known[1] + _GRACE_SECONDS:
-                return known[0]
+        except (Unavailable, DeadlineExceeded):
+            self._away_until = asyncio.get_running_loop().time() + _UNWATCHED_SECONDS
+            if known is not None and in_grace:
+                return self._stale(known[0])
             raise
         # A change that came while we asked may be one that the answer doesn't know.
         if generation == self._generation:
-            self._known[key] = (candidate, now)
+            self._known[key] = (resolution, now)
             self._known.move_to_end(key)
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
-        return candidate
+            self._metrics.known.set(len(self._known))
+        return resolution
 
     async def watch(self) -> None:
         """Follows the registry's feed, for ever; a feed that breaks is taken up where it was."""
         while True:
             try:
                 await self._follow()
-            except InvalidArgument:
-                # The registry knows our place no more: what was missed can't be told, so all is asked for anew.
+            except (InvalidArgument, Aborted):
+                # The registry knows our place no more, or keeps no changes of so long ago: what was missed can't be
+                # told, so all is asked for anew.
                 self._cursor = ""
                 self._forget()
             except MinionError as fault:
-                _log.info("the registry's feed is down", error=fault.message, reason=fault.reason)
+                self._down(fault.reason, fault.message)
             except TimeoutError:
-                _log.info("the registry's feed fell silent")
+                self._down("SILENT", "It fell silent.")
             finally:
                 self._watched = False
+                self._metrics.feed_up.set(0)
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _follow(self) -> None:
@@ -95,17 +119,44 @@ class Agents:
                     if not self._cursor:
                         # Nothing says what happened before the feed began.
                         self._forget()
-                    self._watched = True
+                    self._up()
                 else:
-                    self._generation += 1
-                    if change.tenant_id is not None and change.agent_id is not None:
-                        self._known.pop((change.tenant_id, change.agent_id), None)
-                    elif change.tenant_id is not None:
-                        # A tool changed: any of the tenant's agents may have it.
-                        for key in [key for key in self._known if key[0] == change.tenant_id]:
-                            del self._known[key]
+                    self._drop(change)
                 self._cursor = change.cursor
+
+    def _up(self) -> None:
+        if self._told_down:
+            _log.info("the registry's feed is up again")
+        self._watched, self._told_down = True, False
+        self._away_until = 0.0
+        self._metrics.feed_up.set(1)
+
+    def _down(self, reason: str, error: str) -> None:
+        # Once an outage, not once a try.
+        if not self._told_down:
+            _log.warning(
+                "the registry's feed is down: agents are served as they were last seen where it can't be asked",
+                reason=reason,
+                error=error,
+                known=len(self._known),
+            )
+        self._told_down = True
+
+    def _stale(self, resolution: Resolution) -> Resolution:
+        self._metrics.stale.inc()
+        return resolution
+
+    def _drop(self, change: AgentChange) -> None:
+        self._generation += 1
+        if change.tenant_id is not None and change.agent_id is not None:
+            self._known.pop((change.tenant_id, change.agent_id), None)
+        else:
+            # Something that any agent of the tenant may have to do with, such as a tool.
+            for key in [key for key in self._known if key[0] == change.tenant_id]:
+                del self._known[key]
+        self._metrics.known.set(len(self._known))
 
     def _forget(self) -> None:
         self._generation += 1
         self._known.clear()
+        self._metrics.known.set(0)

@@ -177,9 +177,10 @@ class Runs:
         if not self._driver.room:
             raise Unavailable("This replica takes no more runs for now.", reason="SERVICE_STOPPING")
         facts = await self._sessions.facts(new.session_id)
-        candidate = await self._agents.resolve(facts.agent_id)
-        candidate.check_active()
-        agent = candidate.snapshot.agent
+        resolution = await self._agents.resolve(facts.agent_id)
+        resolution.check_active()
+        snapshot = resolution.snapshot_for(new.session_id)
+        agent = snapshot.agent
         behaviour_of(agent.behavior_type)
         span = get_current_span().get_span_context()
         return Submission(
@@ -188,7 +189,7 @@ class Runs:
             principal=caller().origin,
             new=new,
             session=facts,
-            agent=candidate.snapshot,
+            agent=snapshot,
             streamed=streamed,
             trace_id=f"{span.trace_id:032x}" if span.is_valid else "",
             # Whoever goes on with the trace later asks for this: of one that isn't recorded nothing shall be.

@@ -1,8 +1,8 @@
 """Rows of agents and their revisions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
@@ -239,7 +239,7 @@ class AgentStore:
         return await transaction.fetch(_QUERIES.list_agents, *where)
 
 
-def agent_from_row(row: Record) -> Agent:
+def agent_from_row(row: Record | Mapping[str, Any]) -> Agent:
     """Reads an agent from a row that has its columns."""
     return Agent(
         agent_id=row["agent_id"],

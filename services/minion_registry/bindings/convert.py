@@ -14,6 +14,7 @@ from minion_postgres import Key
 from minion_registry import requests
 from minion_registry.agents.convert import agent_to_proto
 from minion_registry.bindings.domain import AgentTool, BindingState, ResolvedAgent
+from minion_registry.rollouts.convert import assignment_to_proto
 from minion_registry.tools import convert as tools_convert
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -72,5 +73,9 @@ def agent_tool_to_proto(bound: AgentTool) -> agent_pb2.AgentTool:
 
 
 def resolved_to_proto(resolved: ResolvedAgent) -> agent_pb2.ResolvedAgent:
-    """Writes an agent with its tools."""
-    return agent_pb2.ResolvedAgent(agent=agent_to_proto(resolved.agent), tools=agent_tools_to_proto(resolved.tools))
+    """Writes an agent with its tools and its rollout."""
+    return agent_pb2.ResolvedAgent(
+        agent=agent_to_proto(resolved.agent),
+        tools=agent_tools_to_proto(resolved.tools),
+        rollout=None if resolved.rollout is None else assignment_to_proto(resolved.rollout),
+    )

@@ -10,6 +10,7 @@ from uuid import UUID
 from minion_errors import ResourceExhausted
 
 from minion_registry.agents.domain import Agent
+from minion_registry.rollouts.domain import RolloutAssignment
 from minion_registry.tools.domain import Tool, ToolStatus
 
 MAXIMUM_TOOLS = 128
@@ -50,10 +51,11 @@ class AgentTool:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedAgent:
-    """An agent with its tools, by name: all that the gateway needs to run it."""
+    """An agent with its tools, by name, and its rollout under way: all that the gateway needs to run it."""
 
     agent: Agent
     tools: tuple[AgentTool, ...]
+    rollout: RolloutAssignment | None = None
 
 
 def merged(target: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:

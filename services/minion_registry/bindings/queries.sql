@@ -39,8 +39,8 @@ SELECT t.tool_id, t.name, t.description, t.input_schema, t.transport, t.builtin,
  ORDER BY t.name LIMIT $4;
 
 -- name: resolve_agent
--- An agent by id or name with its tools, in one round trip.
+-- An agent by id or name with its tools and its rollout under way, in one round trip.
 SELECT agent_id, name, display_name, description, behavior_type, instructions, llm, capabilities, behavior, metadata,
-       labels, status, revision, revision AS live_revision, registry.latest_revision($1, agent_id) AS latest_revision,
-       version, create_time, updated_at, tools
-  FROM registry.resolve_agent($1, $2, $3);
+       labels, status, revision, revision AS live_revision, latest_revision, version, create_time, updated_at, tools,
+       rollout
+  FROM registry.resolve_agent_with_rollout($1, $2, $3);

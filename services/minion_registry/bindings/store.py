@@ -11,6 +11,7 @@ from minion_postgres import Database, Record, Transaction, queries
 from minion_registry.agents.domain import AgentName
 from minion_registry.agents.store import agent_from_row, not_found
 from minion_registry.bindings.domain import AgentTool, ResolvedAgent
+from minion_registry.rollouts.domain import RolloutAssignment
 from minion_registry.tools.domain import Tool
 from minion_registry.tools.store import tool_from_row
 
@@ -61,13 +62,13 @@ class BindingStore:
         return [_agent_tool(agent_id, row) for row in rows]
 
     async def resolve(self, tenant_id: UUID, named: AgentName) -> ResolvedAgent:
-        """Reads an agent with its tools in one round trip. Raises NotFound (AGENT_NOT_FOUND)."""
+        """Reads an agent with its tools and rollout in one round trip. Raises NotFound (AGENT_NOT_FOUND)."""
         row = await self._database.fetch_one(_QUERIES.resolve_agent, tenant_id, named.agent_id, named.name)
         if row is None:
             raise not_found(named)
         agent = agent_from_row(row)
         tools = tuple(_agent_tool(agent.agent_id, _from_json(tool)) for tool in row["tools"])
-        return ResolvedAgent(agent=agent, tools=tools)
+        return ResolvedAgent(agent=agent, tools=tools, rollout=_assignment(row, row["rollout"]))
 
 
 def _agent_tool(agent_id: UUID, row: Record | Mapping[str, Any]) -> AgentTool:
@@ -80,9 +81,24 @@ def _agent_tool(agent_id: UUID, row: Record | Mapping[str, Any]) -> AgentTool:
     )
 
 
+def _assignment(agent: Record, rollout: Mapping[str, Any] | None) -> RolloutAssignment | None:
+    """Reads a rollout that SQL wrote as JSON: what isn't the candidate revision's own is the agent's."""
+    if rollout is None:
+        return None
+    revision = rollout["candidate"]
+    candidate = {
+        **agent,
+        **revision,
+        "agent_id": agent["agent_id"],
+        "create_time": agent["create_time"],
+        "updated_at": datetime.fromisoformat(revision["create_time"]),
+    }
+    return RolloutAssignment(UUID(rollout["rollout_id"]), rollout["basis_points"], agent_from_row(candidate))
+
+
 def _from_json(tool: Mapping[str, Any]) -> dict[str, Any]:
     """Gives a tool that SQL wrote as JSON the types that its row has."""
-    limit = tool["time_limit"]
+    limit = tool["time_limit_seconds"]
     return {
         **tool,
         "tool_id": UUID(tool["tool_id"]),

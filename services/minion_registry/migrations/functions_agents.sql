@@ -19,10 +19,3 @@ RETURNS SETOF bytea LANGUAGE sql STABLE AS $$
     SELECT DISTINCT sha256(convert_to(jsonb_build_array(place, value)::text, 'UTF8'))
       FROM node WHERE jsonb_typeof(value) NOT IN ('object', 'array');
 $$;
-
--- The number of an agent's newest revision, staged or live. For statements that have set the tenant.
-CREATE OR REPLACE FUNCTION registry.latest_revision(tenant uuid, agent uuid)
-RETURNS bigint LANGUAGE plpgsql STABLE AS $$
-BEGIN
-    RETURN (SELECT a.latest_revision FROM registry.agents a WHERE a.tenant_id = tenant AND a.agent_id = agent);
-END $$;

@@ -30,6 +30,8 @@ from minion_testing.tenants import Tenant, new_tenant
 NOBODY = "127.0.0.1:1"
 MODEL = "openai/gpt-4o-mini"
 LEASE_SECONDS = 0.3
+# What a service is told beside where the others are.
+_SETTINGS: Mapping[str, Mapping[str, object]] = {"registry": {"rollout_check_seconds": 0.1}}
 
 OBJECT: Mapping[str, Any] = {"type": "object"}
 SCHEMAS: Mapping[str, Mapping[str, Any]] = {
@@ -289,7 +291,7 @@ async def staging(database: ClonedDatabase, cache: Path, **gateway: object) -> A
         wiring = {f"MINION_{name.upper()}_ADDRESS": f"127.0.0.1:{port}" for name, port in ports.items()}
         for name in names[:-1]:
             services[name] = await running.enter_async_context(
-                serve(name, database, environ={**wiring}, port=ports[name])
+                serve(name, database, environ={**wiring}, port=ports[name], **_SETTINGS.get(name, {}))
             )
         stage = Stage(database, provider, services, {**ports}, environ | {"MINION_MODEL_CACHE": str(cache)})
         values = stage.gateway_settings(port=ports["gateway"])

@@ -224,7 +224,7 @@ class GetAgentStatsRequest(_message.Message):
 
     @_builtins.property
     def agent_revisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Only these revisions, at most 20; the sums over all are then the sums over these. None means all."""
+        """Only these revisions, at most 20, each from 1; the sums over all are then the sums over these. None means all."""
 
     def __init__(
         self,

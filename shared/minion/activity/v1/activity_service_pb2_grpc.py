@@ -102,7 +102,7 @@ class ActivityServiceServicer:
         """Sums up what an agent did, as a whole and for each revision; an agent that did nothing has zeros.
 
         Errors:
-        - INVALID_ARGUMENT / INVALID_FIELDS: the agent's id is malformed, or the time ends before it starts.
+        - INVALID_ARGUMENT / INVALID_FIELDS: the agent's id or a revision is malformed, or the time ends before it starts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

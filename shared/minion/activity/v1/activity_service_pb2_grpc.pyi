@@ -61,7 +61,7 @@ class ActivityServiceStub:
     """Sums up what an agent did, as a whole and for each revision; an agent that did nothing has zeros.
 
     Errors:
-    - INVALID_ARGUMENT / INVALID_FIELDS: the agent's id is malformed, or the time ends before it starts.
+    - INVALID_ARGUMENT / INVALID_FIELDS: the agent's id or a revision is malformed, or the time ends before it starts.
     """
 
 @_typing.type_check_only
@@ -97,7 +97,7 @@ class ActivityServiceAsyncStub(ActivityServiceStub):
     """Sums up what an agent did, as a whole and for each revision; an agent that did nothing has zeros.
 
     Errors:
-    - INVALID_ARGUMENT / INVALID_FIELDS: the agent's id is malformed, or the time ends before it starts.
+    - INVALID_ARGUMENT / INVALID_FIELDS: the agent's id or a revision is malformed, or the time ends before it starts.
     """
 
 class ActivityServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -154,7 +154,7 @@ class ActivityServiceServicer(metaclass=_abc_1.ABCMeta):
         """Sums up what an agent did, as a whole and for each revision; an agent that did nothing has zeros.
 
         Errors:
-        - INVALID_ARGUMENT / INVALID_FIELDS: the agent's id is malformed, or the time ends before it starts.
+        - INVALID_ARGUMENT / INVALID_FIELDS: the agent's id or a revision is malformed, or the time ends before it starts.
         """
 
 def add_ActivityServiceServicer_to_server(servicer: ActivityServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

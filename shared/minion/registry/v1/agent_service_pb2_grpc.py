@@ -349,6 +349,7 @@ class AgentServiceServicer:
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: the cursor is malformed.
+        - ABORTED / CURSOR_EXPIRED: changes after the cursor may be kept no longer: read anew, and watch from now on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -191,6 +191,7 @@ class AgentServiceStub:
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: the cursor is malformed.
+    - ABORTED / CURSOR_EXPIRED: changes after the cursor may be kept no longer: read anew, and watch from now on.
     """
 
 @_typing.type_check_only
@@ -356,6 +357,7 @@ class AgentServiceAsyncStub(AgentServiceStub):
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: the cursor is malformed.
+    - ABORTED / CURSOR_EXPIRED: changes after the cursor may be kept no longer: read anew, and watch from now on.
     """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -620,6 +622,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: the cursor is malformed.
+        - ABORTED / CURSOR_EXPIRED: changes after the cursor may be kept no longer: read anew, and watch from now on.
         """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

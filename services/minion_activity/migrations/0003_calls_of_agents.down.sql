@@ -1,0 +1,1 @@
+DROP INDEX activity.activities_calls;

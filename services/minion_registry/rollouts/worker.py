@@ -1,0 +1,79 @@
+"""Watches running rollouts: aborts what breaks its limits, and begins steps whose time has come."""
+
+import asyncio
+import random
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+from minion_auth import CallerKind, Identity, acting_as
+from minion_errors import MinionError, NotFound
+from prometheus_client import CollectorRegistry, Counter
+
+from minion_registry.rollouts.service import Rollouts
+from minion_registry.rollouts.store import RolloutStore
+
+_ROLLOUTS_A_LOOK = 100
+_AT_ONCE = 4
+# How long rollouts stay with a replica that took them and died: longer than a check with its call may take.
+_HOLD = timedelta(seconds=15)
+# Two looks for what is due are at most so far apart, however seldom each rollout is checked.
+_LONGEST_PAUSE = 1.0
+_log = structlog.get_logger()
+
+
+class RolloutWatcher:
+    """Checks every running rollout about every `seconds`, on whichever replica comes first."""
+
+    def __init__(self, rollouts: Rollouts, store: RolloutStore, metrics: CollectorRegistry, *, seconds: float) -> None:
+        self._rollouts = rollouts
+        self._store = store
+        self._every = timedelta(seconds=seconds)
+        self._pause = min(seconds / 2, _LONGEST_PAUSE)
+        self._checks = Counter(
+            "rollout_checks",
+            "Looks at running rollouts: kept as they are, moved by the schedule, aborted by a guardrail, or failed.",
+            ("outcome",),
+            registry=metrics,
+        )
+
+    async def run(self) -> None:
+        """Checks, for ever."""
+        while True:
+            taken = 0
+            try:
+                taken = await self.look()
+            except MinionError as fault:
+                _log.warning("rollouts can't be looked for", reason=fault.reason, error=fault.message)
+            if taken < _ROLLOUTS_A_LOOK:
+                # Replicas in step would leave all the work to the one that is a moment ahead.
+                await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+
+    async def look(self) -> int:
+        """Checks what is due, of every tenant; returns how many rollouts that were."""
+        taken = await self._store.claim(_ROLLOUTS_A_LOOK, max(self._every, _HOLD))
+        turns = asyncio.Semaphore(_AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            for tenant_id, rollout_id in taken:
+                group.create_task(self._check(turns, tenant_id, rollout_id), name=f"rollout:{rollout_id}")
+        return len(taken)
+
+    async def _check(self, turns: asyncio.Semaphore, tenant_id: UUID, rollout_id: UUID) -> None:
+        identity = Identity(
+            kind=CallerKind.SERVICE, tenant_id=tenant_id, principal="service:registry", service="registry"
+        )
+        async with turns:
+            try:
+                with acting_as(identity):
+                    moved = await self._rollouts.check(rollout_id, self._every)
+            except NotFound:
+                # It went with its agent.
+                return
+            except MinionError as fault:
+                # Its turn comes again when the hold is over.
+                _log.warning("a rollout can't be checked", rollout_id=str(rollout_id), reason=fault.reason)
+                self._checks.labels("failed").inc()
+                return
+        self._checks.labels("kept" if moved is None else moved.value).inc()
+        if moved is not None:
+            _log.info("a rollout moved", rollout_id=str(rollout_id), tenant_id=str(tenant_id), by=moved.value)

@@ -1,0 +1,147 @@
+"""The feed as a registry may end it. One that purged changes can't be had in seconds: a server stands for it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import grpc
+import pytest
+from minion.registry.v1 import agent_pb2, agent_service_pb2
+from minion_auth import CallerKind, Identity, acting_as
+from minion_gateway.agents.metrics import AgentMetrics
+from minion_gateway.agents.peer import RegistryPeer
+from minion_gateway.agents.service import Agents
+from prometheus_client import CollectorRegistry
+
+TENANT, AGENT, OTHER = (UUID(int=number) for number in (1, 2, 3))
+IDENTITY = Identity(kind=CallerKind.SERVICE, tenant_id=TENANT, principal="service:gateway", service="gateway")
+Watch = agent_service_pb2.WatchAgentsResponse
+SYNCED = agent_pb2.AGENT_CHANGE_KIND_SYNCED
+
+
+class Registry:
+    """Stands for a registry, in which every agent is there.
+
+    With a refusal its feed ends after one change, and is not taken up again where it was.
+    """
+
+    def __init__(self, refusal: grpc.StatusCode | None) -> None:
+        self.refusal = refusal
+        self.cursors: list[str] = []
+        self.asked = 0
+        self.changes: asyncio.Queue[Watch] = asyncio.Queue()
+
+    async def watch(self, request: Any, context: Any) -> AsyncIterator[Watch]:
+        self.cursors.append(request.cursor)
+        if request.cursor and self.refusal is not None:
+            await context.abort(self.refusal, "CURSOR_EXPIRED")
+        yield Watch(cursor="a", kind=SYNCED)
+        yield await self.changes.get()
+        while self.refusal is None or len(self.cursors) > 1:
+            yield await self.changes.get()
+
+    async def resolve(self, request: Any, context: Any) -> agent_service_pb2.ResolveAgentResponse:
+        del context
+        self.asked += 1
+        agent = agent_pb2.Agent(agent_id=request.agent_id, status=agent_pb2.AGENT_STATUS_ACTIVE)
+        return agent_service_pb2.ResolveAgentResponse(resolved_agent=agent_pb2.ResolvedAgent(agent=agent))
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Serves of the agents' RPCs those that are asked for."""
+        watch: grpc.RpcMethodHandler[Any, Any] = grpc.unary_stream_rpc_method_handler(
+            self.watch,
+            agent_service_pb2.WatchAgentsRequest.FromString,
+            agent_service_pb2.WatchAgentsResponse.SerializeToString,
+        )
+        resolve: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
+            self.resolve,
+            agent_service_pb2.ResolveAgentRequest.FromString,
+            agent_service_pb2.ResolveAgentResponse.SerializeToString,
+        )
+        handlers = {"WatchAgents": watch, "ResolveAgent": resolve}
+        return grpc.method_handlers_generic_handler("minion.registry.v1.AgentService", handlers)
+
+
+class Followed:
+    """A cache of agents that follows a registry."""
+
+    def __init__(self, registry: Registry, agents: Agents, metrics: CollectorRegistry) -> None:
+        self.registry, self._agents, self._metrics = registry, agents, metrics
+
+    async def asks(self, agent_id: UUID) -> bool:
+        """Resolves an agent, and says whether the registry was asked."""
+        before = self.registry.asked
+        with acting_as(IDENTITY):
+            await self._agents.resolve(agent_id)
+        return self.registry.asked > before
+
+    async def up(self) -> None:
+        """Waits until the feed is followed."""
+        async with asyncio.timeout(10):
+            while self._metrics.get_sample_value("agents_feed_up") != 1:  # noqa: ASYNC110 - a metric tells nobody
+                await asyncio.sleep(0.01)
+
+    async def asks_again(self, agent_id: UUID) -> None:
+        """Waits until an agent that was known is asked for."""
+        async with asyncio.timeout(10):
+            while not await self.asks(agent_id):  # noqa: ASYNC110 - a cache tells nobody
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def following(refusal: grpc.StatusCode | None) -> AsyncIterator[Followed]:
+    server, registry, metrics = grpc.aio.server(), Registry(refusal), CollectorRegistry()
+    server.add_generic_rpc_handlers([registry.handler()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        agents = Agents(RegistryPeer(channel), AgentMetrics(metrics))
+        watch = asyncio.create_task(agents.watch())
+        followed = Followed(registry, agents, metrics)
+        try:
+            await followed.up()
+            yield followed
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+            await server.stop(None)
+
+
+@pytest.mark.parametrize("refusal", [grpc.StatusCode.ABORTED, grpc.StatusCode.INVALID_ARGUMENT])
+async def test_a_place_that_is_known_no_more_makes_everything_be_asked_for_anew(refusal: grpc.StatusCode) -> None:
+    async with following(refusal) as followed:
+        assert await followed.asks(AGENT)
+        assert not await followed.asks(AGENT)
+        # The first stream ends with a change that concerns another agent.
+        followed.registry.changes.put_nowait(
+            Watch(cursor="a2", kind=agent_pb2.AGENT_CHANGE_KIND_UPDATED, tenant_id=str(TENANT), agent_id=str(OTHER))
+        )
+        async with asyncio.timeout(10):
+            while len(followed.registry.cursors) < 3:  # noqa: ASYNC110 - a server that stands for another
+                await asyncio.sleep(0.01)
+        assert followed.registry.cursors == ["", "a2", ""]
+        await followed.up()
+        assert await followed.asks(AGENT)
+        assert not await followed.asks(AGENT)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in agent_pb2.AgentChangeKind.values() if kind > SYNCED])
+async def test_every_kind_of_change_makes_its_agent_be_asked_for(kind: agent_pb2.AgentChangeKind.ValueType) -> None:
+    is_of_a_tool = kind == agent_pb2.AGENT_CHANGE_KIND_TOOL_CHANGED
+    async with following(None) as followed:
+        assert await followed.asks(AGENT)
+        assert not await followed.asks(AGENT)
+        followed.registry.changes.put_nowait(
+            Watch(
+                cursor="a2",
+                kind=kind,
+                tenant_id=str(TENANT),
+                agent_id="" if is_of_a_tool else str(AGENT),
+                tool_id=str(UUID(int=9)) if is_of_a_tool else "",
+            )
+        )
+        await followed.asks_again(AGENT)
+        # The feed went on all the while: it was the change, and nothing else.
+        assert followed.registry.cursors == [""]
