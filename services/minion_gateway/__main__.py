@@ -69,13 +69,24 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
 
     async with AsyncExitStack() as held:
 
-        async def channel(address: str, retryable: tuple[str, ...]) -> grpc.aio.Channel:
+        async def channel(
+            address: str, retryable: tuple[str, ...], max_message_bytes: int = 4 * 1024 * 1024
+        ) -> grpc.aio.Channel:
             return await held.enter_async_context(
-                connect(address, telemetry=telemetry, tls=settings.peer_files, tokens=tokens, retryable=retryable)
+                connect(
+                    address,
+                    telemetry=telemetry,
+                    tls=settings.peer_files,
+                    tokens=tokens,
+                    retryable=retryable,
+                    max_message_bytes=max_message_bytes,
+                )
             )
 
         authenticator = await held.enter_async_context(authenticating(settings, telemetry))
-        registry = agents_peer.RegistryPeer(await channel(settings.registry_address, agents_peer.RETRYABLE))
+        registry = agents_peer.RegistryPeer(
+            await channel(settings.registry_address, agents_peer.RETRYABLE, agents_peer.MAXIMUM_BYTES)
+        )
         session_channel = await channel(settings.session_address, SESSION_RETRYABLE + summaries_peer.RETRYABLE)
         sessions, blobs = SessionPeer(session_channel), BlobPeer(session_channel)
         memories = MemoryPeer(await channel(settings.memory_address, MEMORY_RETRYABLE))

@@ -152,6 +152,7 @@ _PINNED: dict[str, object] = {
     "effect": ToolEffect.SIDE_EFFECT,
     "approval": ToolApproval.ALWAYS,
     "credentials": (CredentialReference("token", "env:TOKEN"),),
+    "default_configuration": {"a": 1},
 }
 _FREE: dict[str, object] = {
     "time_limit": timedelta(seconds=1),
@@ -159,7 +160,6 @@ _FREE: dict[str, object] = {
     "labels": {"a": "b"},
     "examples": (ToolExample("", {}),),
     "documentation": "other",
-    "default_configuration": {"a": 1},
 }
 
 

@@ -29,6 +29,8 @@ from minion_gateway.agents.domain import (
 
 _CALL_SECONDS = 10.0
 _log = structlog.get_logger()
+# The tools of an agent take 3 MiB at most, the agent itself and a rollout's candidate as good as one each.
+MAXIMUM_BYTES = 8 * 1024 * 1024
 RETRYABLE = ("/minion.registry.v1.AgentService/ResolveAgent",)
 
 

@@ -173,6 +173,8 @@ class ToolContents:
             "input_schema": self.input_schema,
             "output_schema": self.output_schema,
             "configuration_schema": self.configuration_schema,
+            # What a binding leaves out is filled in from here: another default is another call.
+            "default_configuration": self.default_configuration,
             "transport": self.transport.value,
             "builtin": self.builtin,
             "grpc": self.grpc and asdict(self.grpc),

@@ -4,7 +4,8 @@ from typing import Any
 from uuid import UUID
 
 from google.protobuf.json_format import MessageToDict
-from minion.activity.v1 import activity_pb2
+from minion.activity.v1 import activity_pb2, activity_service_pb2
+from minion.activity.v1.activity_service_pb2_grpc import ActivityServiceStub
 from minion.gateway.v1 import run_pb2
 from minion.registry.v1 import tool_pb2, tool_service_pb2
 from minion_gateway.agents.peer import RegistryPeer
@@ -23,6 +24,17 @@ async def change(client: Client, tool_id: str, **fields: Any) -> None:
     request: Any = tool_service_pb2.UpdateToolRequest(tool=tool_pb2.Tool(tool_id=tool_id, **fields))
     request.update_mask.paths.extend(fields)
     await client.tools.UpdateTool(request)
+
+
+async def told(client: Client, tool_id: str, *names: str) -> list[dict[str, Any]]:
+    """The last thing that the audit tells of each name, about a tool; nothing until it tells of all."""
+    kind = activity_pb2.ACTIVITY_KIND_ADMINISTRATION
+    listed = await ActivityServiceStub(client.channel("activity")).ListActivities(
+        activity_service_pb2.ListActivitiesRequest(kind=kind)
+    )
+    rows = [(row.name, MessageToDict(row.input)) for row in listed.activities]
+    found = {name: details for name, details in reversed(rows) if details.get("tool_id") == tool_id}
+    return [found[name] for name in names] if set(names) <= set(found) and found["binding.bind"]["again"] else []
 
 
 async def test_a_tool_that_changed_is_blocked_until_it_is_bound_again(client: Client, provider: FakeProvider) -> None:
@@ -45,6 +57,11 @@ async def test_a_tool_that_changed_is_blocked_until_it_is_bound_again(client: Cl
     assert finished.is_error
     await client.bind(agent_id, tool_id)
     await until(lambda: offers("calculator", "clock"))
+    changes = await until(lambda: told(client, tool_id, "tool.update", "binding.block", "binding.bind"))
+    update, block, bind = changes
+    assert (update["blocked_binding_count"], update["fields"]) == (1, ["description"])
+    assert block["state"] == "DIGEST_CHANGED"
+    assert (bind["digest"], bind["freed"]) == (update["digest"], True)
     await client.tools.RetireTool(tool_service_pb2.RetireToolRequest(tool_id=tool_id))
     await until(lambda: offers("calculator"))
 

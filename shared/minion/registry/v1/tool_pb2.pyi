@@ -394,8 +394,8 @@ class Tool(_message.Message):
     """The version of the tool, from 1."""
     digest: _builtins.str
     """Says what an approval or a binding was given for: SHA-256 (hexadecimal) of a version's name, description, schemas,
-    transport with its target, builtin, effect, approval and credential references. A version in which none of these
-    changed keeps it.
+    default configuration, transport with its target, builtin, effect, approval and credential references. A version in
+    which none of these changed keeps it.
     """
     documentation: _builtins.str
     """What people should know of it, in Markdown: at most 20,000 characters. The model is not shown it."""
@@ -460,7 +460,7 @@ class Tool(_message.Message):
     @_builtins.property
     def default_configuration(self) -> _struct_pb2.Struct:
         """Settings that a binding's own are laid over (RFC 7396), at most 16 KiB as JSON. What it holds keeps to the schema;
-        required settings may be left to the binding. A change reaches what is bound at once: the digest doesn't cover it.
+        required settings may be left to the binding.
         """
 
     @_builtins.property
