@@ -35,6 +35,8 @@ _READS = {
     "activity": "/minion.activity.v1.ActivityService/ListActivities",
     "gateway": "/minion.gateway.v1.InferenceService/ListModels",
 }
+# Agreed, and served by nobody in this release.
+UNSERVED = frozenset({"/minion.activity.v1.EvaluationService/CheckGate"})
 _PROMISED_SECONDS = 5.0
 
 
@@ -141,8 +143,8 @@ async def test_what_is_not_good_is_refused_at_every_rpc(deployment: Deployment) 
         "forged token": issuer.token()[:-6] + "AAAAAA",
         "neither key nor token": "hello",
     }
-    methods = [method for method in RULES if method.split(".")[1] in SERVICES]
-    assert len(methods) == len(RULES)
+    methods = [method for method in RULES if method.split(".")[1] in SERVICES and method not in UNSERVED]
+    assert len(methods) == len(RULES) - len(UNSERVED)
     expected = dict.fromkeys(bad, "UNAUTHENTICATED/CREDENTIAL_INVALID")
     for method in methods:
         assert await deployment.answer(method, None) == "UNAUTHENTICATED/CREDENTIAL_MISSING", method
@@ -153,6 +155,8 @@ async def test_a_tenant_gets_no_further_than_its_scopes_at_every_rpc(deployment:
     tenant, issuer = await deployment.tenant()
     token = issuer.token(issuer.claims(scope="nothing.read"))
     for method, rule in RULES.items():
+        if method in UNSERVED:
+            continue
         assert await deployment.answer(method, token) == "PERMISSION_DENIED/PERMISSION_MISSING", method
         if CallerKind.TENANT not in rule.callers:
             assert await deployment.answer(method, tenant.api_key) == "PERMISSION_DENIED/PERMISSION_MISSING", method
