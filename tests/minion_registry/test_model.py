@@ -113,6 +113,8 @@ async def _play(registry: Served, moves: list[tuple[str, int, int, int, int]]) -
             await _step(tenants[whose], tenants[1 - whose], move, one, other, tried_by_stranger=stranger == 0)
         for tenant in tenants:
             await _compare(tenant)
+    # Hundreds of thousands of spans would make the collector of garbage stop everything for seconds.
+    registry.collected.clear()
 
 
 async def _step(tenant: Tenant, other: Tenant, move: str, one: int, two: int, *, tried_by_stranger: bool) -> None:
