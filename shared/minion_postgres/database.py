@@ -263,7 +263,7 @@ class Database:
         if self._is_replica:
             self._is_replica = False
             await self._pool.expire_connections()
-            await self._lender.give_all_back()
+            self._lender.expire()
         await self._lender.give_back(connection)
 
     @contextmanager

@@ -23,9 +23,12 @@ class Lender:
         self._pool = pool
         self._acquire_seconds = acquire_seconds
         self._kept: list[PooledConnection] = []
+        # Each connection that is lent, and the age in which it was: one of an earlier age isn't kept.
+        self._lent: dict[PooledConnection, int] = {}
+        self._age = 0
         self._asking = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._returning: asyncio.Task[None] | None = None
+        self._returning: set[asyncio.Task[None]] = set()
         self._closing = False
 
     async def lend(self) -> PooledConnection:
@@ -33,46 +36,62 @@ class Lender:
         while self._kept:
             connection = self._kept.pop()
             if not is_closed(connection):
+                self._lent[connection] = self._age
                 return connection
             await self.give_back(connection)
+        age = self._age
         self._asking += 1
         try:
-            return await self._pool.acquire(timeout=self._acquire_seconds)
+            connection = await self._pool.acquire(timeout=self._acquire_seconds)
         finally:
             self._asking -= 1
+        self._lent[connection] = age
+        return connection
 
     async def take_back(self, connection: PooledConnection) -> None:
         """Takes a connection whose last statement went well: nobody may hold on to it."""
-        if self._asking or self._closing or is_closed(connection) or connection.is_in_transaction():
+        is_old = self._lent.get(connection) != self._age
+        if is_old or self._asking or self._closing or is_closed(connection) or connection.is_in_transaction():
             await self.give_back(connection)
             return
+        del self._lent[connection]
         self._kept.append(connection)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_KEPT_SECONDS, self._time_is_up)
 
     async def give_back(self, connection: PooledConnection) -> None:
         """Gives a connection back to the pool, in whatever state."""
+        self._lent.pop(connection, None)
         # One that can't be given back in order is cut by asyncpg; the outcome of its statement stands.
         with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await self._pool.release(connection)
 
-    async def give_all_back(self) -> None:
-        """Gives back what is kept."""
-        kept, self._kept = self._kept, []
-        for connection in kept:
-            await self.give_back(connection)
+    def expire(self) -> None:
+        """Has the pool have every connection back, kept or lent, once the one who has it is done with it."""
+        self._age += 1
+        self._return_kept()
 
     async def close(self) -> None:
         """Gives back what is kept, and keeps nothing from now on."""
         self._closing = True
         if self._timer is not None:
             self._timer.cancel()
-        await self.give_all_back()
+        await self._give_kept_back()
 
     def _time_is_up(self) -> None:
         # All of them, those in use a moment ago as well: the pool looks at how much each has been used.
         self._timer = None
-        self._returning = asyncio.get_running_loop().create_task(self.give_all_back())
+        self._return_kept()
+
+    def _return_kept(self) -> None:
+        # In a task of its own: whoever found the fault may go away, and what was taken out must arrive.
+        task = asyncio.get_running_loop().create_task(self._give_kept_back())
+        self._returning.add(task)
+        task.add_done_callback(self._returning.discard)
+
+    async def _give_kept_back(self) -> None:
+        kept, self._kept = self._kept, []
+        await asyncio.gather(*(self.give_back(connection) for connection in kept))
 
 
 def is_closed(connection: PooledConnection) -> bool:

@@ -106,3 +106,22 @@ async def test_a_transaction_that_is_over_runs_nothing(notes: ClonedDatabase) ->
         async with database.transaction(uuid4()):
             with pytest.raises(Unavailable, match="released back to the pool"):
                 await transaction.fetch_value("SELECT 1")
+
+
+async def test_what_was_lent_before_all_expired_is_not_kept(notes: ClonedDatabase) -> None:
+    pool = await asyncpg.create_pool(notes.dsn("session"), min_size=2, max_size=2)
+    try:
+        lender = Lender(pool, acquire_seconds=5)
+        used, kept = await lender.lend(), await lender.lend()
+        await lender.take_back(kept)
+        # As after a failover: the pool's connections lead to the wrong place, those in use too.
+        await pool.expire_connections()
+        lender.expire()
+        await lender.take_back(used)
+        await until(lambda: pool.get_idle_size() == 0 and pool.get_size() == 0)
+        fresh = await lender.lend()
+        assert await fresh.fetchval("SELECT 1") == 1
+        await lender.take_back(fresh)
+        assert await lender.lend() is fresh
+    finally:
+        pool.terminate()
