@@ -23,6 +23,7 @@ COLUMNS = (
     Column("IN", lambda activity: str(activity.usage.input_tokens or ""), right=True),
     Column("OUT", lambda activity: str(activity.usage.output_tokens or ""), right=True),
     Column("COST", output.cost_text, right=True),
+    Column("BY", lambda activity: activity.principal),
     Column("RUN ID", lambda activity: activity.run_id),
     Column("ACTIVITY ID", lambda activity: activity.activity_id),
 )

@@ -39,7 +39,8 @@ def privileges(
 ) -> None:
     """Print which database role may do what, as Markdown.
 
-    Connects as MINION_DATABASE_URL or MINION_<SERVICE>_OWNER_DATABASE_URL says.
+    Connects as the owner: MINION_DATABASE_URL (or MINION_<SERVICE>_DATABASE_URL) says where, and
+    MINION_<SERVICE>_OWNER_DATABASE_URL as whom where that is another.
     """
     if service not in SCHEMAS:
         raise typer.BadParameter(f"{service!r} is none of {', '.join(SCHEMAS)}.", param_hint="--service")

@@ -13,7 +13,6 @@ from uuid_utils.compat import uuid7
 
 from minion_cli import output
 from minion_cli.agent_tools import AgentArgument
-from minion_cli.agents import EtagOption
 from minion_cli.application import group
 from minion_cli.connection import Services, call
 from minion_cli.finding import find_agent, is_id
@@ -33,8 +32,11 @@ _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 # What holds where no limit is given: a rollout without one is refused.
 _ERROR_RATE = 0.05
 
+EtagOption = Annotated[str, typer.Option("--etag", help="Only if the rollout is still as it was read with this etag.")]
+
 _COLUMNS = (
     Column("ROLLOUT ID", lambda rollout: rollout.rollout_id),
+    Column("AGENT ID", lambda rollout: rollout.agent_id),
     Column("STATUS", lambda rollout: output.enum_text(rollout_pb2.RolloutStatus, rollout.status)),
     Column("CANDIDATE", lambda rollout: str(rollout.candidate_revision), right=True),
     Column("BASELINE", lambda rollout: str(rollout.baseline_revision), right=True),
@@ -64,7 +66,10 @@ def start(
         float | None, typer.Option(help="The largest mean cost of a run, in US dollars.", min=0)
     ] = None,
     no_evidence: Annotated[
-        bool, typer.Option("--no-evidence", help="Ask for no evaluation before a promotion; the audit records it.")
+        bool,
+        typer.Option(
+            "--no-evidence", help="Ask for no evaluation before a promotion, which this release has none of; audited."
+        ),
     ] = False,
     form: FormatOption = Format.TABLE,
 ) -> None:
@@ -146,7 +151,10 @@ def advance(
 
 @app.command()
 def promote(rollout: RolloutArgument, etag: EtagOption = "", form: FormatOption = Format.TABLE) -> None:
-    """Make the candidate the live revision; it needs a passing evaluation, unless started with --no-evidence."""
+    """Make the candidate the live revision; it needs a passing evaluation, unless started with --no-evidence.
+
+    The activity service of this release keeps no evaluations: what was started without --no-evidence can't be promoted.
+    """
 
     async def work(services: Services) -> rollout_pb2.Rollout:
         request = rollout_service_pb2.PromoteRolloutRequest(

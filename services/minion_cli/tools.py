@@ -82,7 +82,7 @@ def show(
 @app.command()
 def register(file: FileOption, form: FormatOption = Format.TABLE) -> None:
     """Register a tool; its schemas are compiled, its examples and default settings checked."""
-    tool, _ = from_file(file)
+    tool, _, _ = from_file(file)
 
     async def work(services: Services) -> tool_pb2.Tool:
         return (await services.tools.RegisterTool(pb.RegisterToolRequest(tool=tool, request_id=str(uuid7())))).tool
@@ -94,14 +94,15 @@ def register(file: FileOption, form: FormatOption = Format.TABLE) -> None:
 def update(tool: ToolArgument, file: FileOption, etag: EtagOption = "", form: FormatOption = Format.TABLE) -> None:
     """Change the fields that a file holds, each as a whole, and make a new version.
 
-    What `tools show -o yaml` writes can be changed and given back. A change of what bindings are given for blocks
-    every binding until it is bound again: `agents bind`.
+    What `tools show -o yaml` writes can be changed and given back; the etag in it is asked for, so that nobody's change
+    in between is overwritten. A change of what bindings are given for blocks every binding until it is bound again:
+    `agents bind`.
     """
-    changed, fields = from_file(file)
+    changed, fields, read_etag = from_file(file)
 
     async def work(services: Services) -> pb.UpdateToolResponse:
         changed.tool_id = (await find_tool(services, tool)).tool_id
-        request = pb.UpdateToolRequest(tool=changed, etag=etag, request_id=str(uuid7()))
+        request = pb.UpdateToolRequest(tool=changed, etag=etag or read_etag, request_id=str(uuid7()))
         request.update_mask.paths.extend(fields)
         return await services.tools.UpdateTool(request)
 
@@ -169,15 +170,18 @@ def validate(
         raise typer.Exit(1)
 
 
-def from_file(path: Path) -> tuple[tool_pb2.Tool, list[str]]:
-    """Reads a tool, and which of its fields a file holds, from YAML or JSON with the contract's field names.
+def from_file(path: Path) -> tuple[tool_pb2.Tool, list[str], str]:
+    """Reads a tool, which of its fields a file holds, and its etag, from YAML or JSON with the contract's field names.
 
     What the registry alone can say is left out. Anything else than a tool is a usage error.
     """
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise typer.BadParameter(f"{path} holds no tool, but {type(content).__name__}.", param_hint="--file")
         given = {name: value for name, value in content.items() if name not in _TOLD}
         tool = ParseDict(given, tool_pb2.Tool())
     except (OSError, yaml.YAMLError, ParseError, AttributeError, UnicodeDecodeError) as fault:
         raise typer.BadParameter(f"{path} holds no tool: {output.one_line(str(fault))}", param_hint="--file") from None
-    return tool, [name for name in given if name in tool_pb2.Tool.DESCRIPTOR.fields_by_name]
+    fields = [name for name in given if name in tool_pb2.Tool.DESCRIPTOR.fields_by_name]
+    return tool, fields, str(content.get("etag", ""))

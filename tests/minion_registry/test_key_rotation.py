@@ -175,3 +175,23 @@ async def test_a_field_beyond_its_limit_is_named(tenant: Caller, fields: dict[st
     async with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS") as refusal:
         await tenant.api_keys.RotateApiKey(pb.RotateApiKeyRequest(**{"api_key_id": str(uuid4()), **fields}))
     assert list(refusal.violations) == [field]
+
+
+async def test_a_key_with_an_end_is_followed_by_one_with_an_end(tenant: Caller) -> None:
+    for ttl, expected in ((Duration(seconds=DAY), timedelta(days=1)), (None, None)):
+        old = await create(tenant, ttl=ttl)
+        new = (await rotate(tenant, old.api_key_id)).api_key
+        assert new.HasField("expire_time") == (expected is not None)
+        if expected is not None:
+            assert left(new).total_seconds() == about(expected)
+
+
+async def test_nobody_revokes_a_key_that_may_do_more(registry: Served, tenant: Caller) -> None:
+    whole = await create(tenant)
+    limited = await tenant.api_keys.CreateApiKey(pb.CreateApiKeyRequest(scopes=["keys.admin", "agents.read"]))
+    async with registry.channel(limited.secret) as channel:
+        caller = over(channel, tenant.tenant_id)
+        async with refused(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING"):
+            await caller.api_keys.RevokeApiKey(pb.RevokeApiKeyRequest(api_key_id=whole.api_key_id))
+        own = pb.RevokeApiKeyRequest(api_key_id=limited.api_key.api_key_id)
+        assert (await caller.api_keys.RevokeApiKey(own)).api_key.HasField("revoke_time")

@@ -85,7 +85,7 @@ class ApiKeys:
                     metadata={"api_key_id": str(old.api_key_id)},
                 )
             _check_scopes(old.scopes)
-            new = NewApiKey(old.display_name, rotation.ttl, old.scopes, replaces=old.api_key_id)
+            new = NewApiKey(old.display_name, rotation.ttl or old.lifetime, old.scopes, replaces=old.api_key_id)
             created = await self._store.insert(transaction, tenant_id, uuid7(), new, secret)
             replaced = await self._store.retire(transaction, tenant_id, old.api_key_id, rotation.overlap)
             details = {**_told(created), "replaces": str(old.api_key_id)}
@@ -98,10 +98,16 @@ class ApiKeys:
         return rotated, shown
 
     async def revoke(self, api_key_id: UUID, key: Key | None) -> ApiKey:
-        """Revokes a key for good. Raises NotFound (API_KEY_NOT_FOUND)."""
+        """Revokes a key for good.
+
+        Raises NotFound (API_KEY_NOT_FOUND), and PermissionDenied (PERMISSION_MISSING) where it may do more than the
+        caller.
+        """
         tenant_id = tenant()
 
         async def write(transaction: Transaction) -> ApiKey:
+            # Whoever may do less than a key doesn't end it either: it could lock out everybody above itself.
+            _check_scopes((await self._store.get(transaction, tenant_id, api_key_id))[0].scopes)
             revoked = await self._store.revoke(transaction, tenant_id, api_key_id)
             await self._audit.record(transaction, tenant_id, Entry("key.revoke", _told(revoked)))
             return revoked

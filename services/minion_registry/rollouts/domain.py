@@ -208,6 +208,8 @@ class Rollout:
         """Returns the step to go to; None means the next one. Raises InvalidArgument unless there is such a step."""
         step = self.step_index + 1 if wanted is None else wanted
         if step >= len(self.steps):
+            if wanted is None:
+                Violations().stop("step_index", "has no next one: the rollout is at its last step; promote or abort it")
             Violations().stop("step_index", f"must be below {len(self.steps)}, is {step}")
         if step <= self.step_index:
             Violations().stop("step_index", f"must be above {self.step_index}, where the rollout is, is {step}")

@@ -62,9 +62,9 @@ SELECT tool_id, name, description, input_schema, transport, builtin, effect, tim
   FROM tool;
 
 -- name: set_tool_status
--- Moves a tool to another status; the database refuses an illegal move too.
+-- Moves a tool to another status; the database refuses an illegal move too. Without a note the one before stands.
 WITH tool AS (
-    UPDATE registry.tools SET status = $3, status_note = $4, edition = edition + 1
+    UPDATE registry.tools SET status = $3, status_note = coalesce(nullif($4, ''), status_note), edition = edition + 1
      WHERE tenant_id = $1 AND tool_id = $2
     RETURNING *
 ), change AS (

@@ -187,7 +187,7 @@ BEGIN
         low := high - most;
     ELSE
         low := least(coalesce(edge, 0), final);
-        high := low + most;
+        high := least(low + most, final);
     END IF;
     IF shared > 0 AND low < shared THEN
         RETURN QUERY

@@ -212,7 +212,7 @@ class RotateApiKeyRequest(_message.Message):
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """How long the new key works, 1 min to 3,650 days; unset means until it is revoked."""
+        """How long the new key works, 1 min to 3,650 days; unset means as long as the old one was made for."""
 
     def __init__(
         self,

@@ -114,6 +114,7 @@ class ApiKeyServiceServicer:
         Safe to retry; a revoked key stays as it was. Called as CreateApiKey is.
 
         Errors:
+        - PERMISSION_DENIED / PERMISSION_MISSING: the key's scopes are wider than the caller's own.
         - NOT_FOUND / API_KEY_NOT_FOUND: no such key in the tenant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

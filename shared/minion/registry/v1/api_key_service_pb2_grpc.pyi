@@ -69,6 +69,7 @@ class ApiKeyServiceStub:
     Safe to retry; a revoked key stays as it was. Called as CreateApiKey is.
 
     Errors:
+    - PERMISSION_DENIED / PERMISSION_MISSING: the key's scopes are wider than the caller's own.
     - NOT_FOUND / API_KEY_NOT_FOUND: no such key in the tenant.
     """
     VerifyCredential: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.VerifyCredentialRequest, _api_key_service_pb2.VerifyCredentialResponse]
@@ -121,6 +122,7 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     Safe to retry; a revoked key stays as it was. Called as CreateApiKey is.
 
     Errors:
+    - PERMISSION_DENIED / PERMISSION_MISSING: the key's scopes are wider than the caller's own.
     - NOT_FOUND / API_KEY_NOT_FOUND: no such key in the tenant.
     """
     VerifyCredential: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.VerifyCredentialRequest, _api_key_service_pb2.VerifyCredentialResponse]  # type: ignore[assignment]
@@ -194,6 +196,7 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         Safe to retry; a revoked key stays as it was. Called as CreateApiKey is.
 
         Errors:
+        - PERMISSION_DENIED / PERMISSION_MISSING: the key's scopes are wider than the caller's own.
         - NOT_FOUND / API_KEY_NOT_FOUND: no such key in the tenant.
         """
 

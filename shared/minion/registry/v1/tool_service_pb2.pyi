@@ -356,7 +356,7 @@ class RetireToolRequest(_message.Message):
     tool_id: _builtins.str
     """Required. The tool."""
     note: _builtins.str
-    """Why, and what to use instead, at most 1,000 characters."""
+    """Why, and what to use instead, at most 1,000 characters; empty leaves what its deprecation said."""
     etag: _builtins.str
     """The etag that the caller read; when set, the call succeeds only if the tool hasn't changed since."""
     request_id: _builtins.str
