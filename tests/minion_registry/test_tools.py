@@ -181,7 +181,7 @@ async def test_the_digest_is_over_canonical_json_of_what_is_pinned(tenant: Calle
     )
     canonical = (
         '{"approval":"never","builtin":"clock","configuration_schema":null,"credentials":{"token":"env:TOKEN"},'
-        '"description":"Zeit für 🙂","effect":"read_only","grpc":null,"http":null,'
+        '"default_configuration":{},"description":"Zeit für 🙂","effect":"read_only","grpc":null,"http":null,'
         '"input_schema":{"$comment":"b","maxProperties":3,"type":"object"},"mcp":null,"name":"now",'
         '"output_schema":null,"target_agent_id":null,"transport":"builtin"}'
     )
