@@ -277,10 +277,6 @@ async def crowd(owner: Database) -> UUID:
         """,
         "UPDATE registry.tools SET status = 'deprecated' WHERE tenant_id = $1 AND name LIKE '%00'",
         """
-        INSERT INTO registry.tool_labels (tenant_id, tool_id, key, value, tool_name)
-        SELECT tenant_id, tool_id, 'k', labels ->> 'k', name FROM registry.tools WHERE tenant_id = $1
-        """,
-        """
         INSERT INTO registry.agent_tools (tenant_id, agent_id, tool_id, configuration, bound_digest)
         SELECT tenant_id, agent_id, lpad(to_hex(1 + abs(hashtext(name)) % 2000), 32, '0')::uuid, '{}', ''
           FROM registry.agents WHERE tenant_id = $1
