@@ -14,6 +14,7 @@ from minion_postgres.database import Transaction
 from minion_testing.postgres import ClonedDatabase
 from uuid_utils.compat import uuid7
 
+from tests.minion_registry.rollouts_stage import started
 from tests.minion_registry.stage import Caller, struct
 
 TABLES = (
@@ -31,6 +32,8 @@ TABLES = (
     "agent_tools",
     "idempotency_keys",
     "changes",
+    "outbox",
+    "rollouts",
 )
 
 
@@ -58,12 +61,18 @@ async def agent_id(tenant: Caller) -> UUID:
     agent = await tenant.create(labels={"a": "b"}, capabilities=["c"], metadata=struct({"d": "e"}))
     tool = await tenant.register(labels={"a": "b"})
     await tenant.bind(agent.agent_id, tool.tool_id, request_id=str(uuid7()))
+    await started(tenant)
     return UUID(agent.agent_id)
 
 
 def counting(table: str) -> str:
     # The digests of keys can't be read at all.
     return f"SELECT count(tenant_id) FROM registry.{table}"  # noqa: S608 - a name of ours
+
+
+async def test_every_table_is_looked_at(owner: Database) -> None:
+    tables = await owner.fetch("SELECT tablename::text AS name FROM pg_tables WHERE schemaname = 'registry'")
+    assert {row["name"] for row in tables} - {"schema_migrations"} == set(TABLES)
 
 
 @pytest.mark.parametrize("table", TABLES)
