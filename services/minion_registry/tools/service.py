@@ -203,6 +203,9 @@ class Tools:
         return None
 
     async def _check_room(self, transaction: Transaction, tenant_id: UUID, tool_id: UUID) -> None:
+        # Two tools of one agent that grow at the same moment don't see each other's new size, and the agent may then
+        # have more by what one of them grew. Its row isn't locked for that: bindings take agents first and tools then,
+        # and the gateway takes far more in one message than is checked here.
         crowded = await self._store.crowded_agent(transaction, tenant_id, tool_id, MAXIMUM_BYTES)
         if crowded is not None:
             raise ResourceExhausted(
