@@ -5,9 +5,9 @@ A folder holds `0001_initial.up.sql` with `0001_initial.down.sql`, and so on wit
 
 Each migration is one transaction with a lock timeout (it gives up and tries again, rather than queueing every reader
 behind it) and a statement timeout. A file whose first line is `-- no-transaction` runs statement by statement, each
-ending in `;` at the end of a line: for `CREATE INDEX CONCURRENTLY`, which starts with a
-`DROP INDEX CONCURRENTLY IF EXISTS` of its own, because a failed one leaves an invalid index. Runners of the same schema
-take turns.
+ending in `;` at the end of a line outside of `$$`: for `CREATE INDEX CONCURRENTLY`, which starts with a
+`DROP INDEX CONCURRENTLY IF EXISTS` of its own, because a failed one leaves an invalid index; and for a `DO $$ … $$`
+that fills tables in batches and COMMITs each. Runners of the same schema take turns.
 """
 
 import asyncio
@@ -28,6 +28,8 @@ from minion_postgres.queries import load
 
 _QUERIES = load("minion_postgres", "sql/migrations.sql")
 _FILE = re.compile(r"(?P<number>\d{4})_(?P<title>[a-z0-9_]+)\.(?P<direction>up|down)\.sql")
+# Up to a `;` at the end of a line; what stands between two `$$` is passed over whole.
+_STATEMENT = re.compile(r"(?:--[^\n]*|\$\$.*?\$\$|(?!;[ \t]*(?:\n|\Z)).)+", re.DOTALL)
 _NO_TRANSACTION: Final = "-- no-transaction"
 _LIMITS: Final = "SET LOCAL lock_timeout = '3s'; SET LOCAL statement_timeout = '10min';"
 _ATTEMPTS: Final = 10
@@ -135,7 +137,7 @@ class Migrations:
         """Runs a script and notes it as applied (or, with no checksum, as taken back)."""
         try:
             if text.lstrip().startswith(_NO_TRANSACTION):
-                for statement in re.split(r";[ \t]*$", text, flags=re.MULTILINE):
+                for statement in _STATEMENT.findall(text):
                     if _has_sql(statement):
                         await connection.execute(statement)
                 await self._note(connection, name, checksum)

@@ -1,6 +1,8 @@
 """An id of another tenant reads exactly as one that nobody has, in every RPC that takes one."""
 
+import base64
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -135,12 +137,19 @@ _NAMELESS: Final = {
 }
 
 
+# What the other tenant has nothing of here, and why; the tests that have a foreign one are named.
+_UNMADE: Final = {
+    "reembedding": "a second model is the whole deployment's: tests/minion_memory/reembedding/test_reembedding.py",
+}
+
+
 class Neighbours:
     """A tenant that calls, and the ids of what another one has."""
 
-    def __init__(self, stack: Stack, api_key: str, theirs: dict[str, str]) -> None:
+    def __init__(self, stack: Stack, api_key: str, their_key: str, theirs: dict[str, str]) -> None:
         self.stack = stack
         self.api_key = api_key
+        self.their_key = their_key
         self.theirs = theirs
 
 
@@ -150,7 +159,9 @@ async def neighbours(postgres: ClonedDatabase) -> AsyncIterator[Neighbours]:
     async with serve_all(postgres) as stack:
         mine, other = [await new_tenant(stack["registry"]) for _ in range(2)]
         async with _Caller(stack, other.api_key) as theirs:
-            yield Neighbours(stack, mine.api_key, {**await _everything(theirs), "api_key": other.api_key_id})
+            yield Neighbours(
+                stack, mine.api_key, other.api_key, {**await _everything(theirs), "api_key": other.api_key_id}
+            )
 
 
 async def _everything(caller: "_Caller") -> dict[str, str]:
@@ -169,11 +180,26 @@ async def _everything(caller: "_Caller") -> dict[str, str]:
     tool_id = (await caller.ask("registry.v1.ToolService.RegisterTool", {"tool": tool}))["tool"]["tool_id"]
     await caller.ask("registry.v1.AgentService.BindTool", {"agent_id": agent_id, "tool_id": tool_id})
     await caller.ask("registry.v1.AgentService.ActivateAgent", {"agent_id": agent_id})
+    candidate = {"agent": {"agent_id": agent_id, "instructions": "x"}, "update_mask": "instructions", "stage": True}
+    staged = await caller.ask("registry.v1.AgentService.UpdateAgent", candidate)
+    rollout = {
+        "agent_id": agent_id,
+        "candidate_revision": staged["agent"]["revision"],
+        "steps": [{"basis_points": 1000}],
+        "guardrails": {"max_error_rate": 0.5},
+    }
+    begun = await caller.ask("registry.v1.RolloutService.StartRollout", {"rollout": rollout})
     opened = {"agent_id": agent_id, "user_id": "ann"}
     session_id = (await caller.ask("session.v1.SessionService.CreateSession", opened))["session"]["session_id"]
     memory = {"agent_id": agent_id, "user_id": "ann", "key": "tea", "type": "MEMORY_TYPE_FACT", "content": "Likes tea."}
     stored = await caller.ask("memory.v1.MemoryService.StoreMemories", {"memories": [{"memory": memory}]})
     run = await caller.ask("gateway.v1.RunService.CreateRun", {"session_id": session_id, "text": "hello"})
+    blob = await caller.put(
+        "session.v1.BlobService.PutBlob",
+        {"header": {"session_id": session_id, "media_type": "text/plain"}},
+        {"chunk": base64.b64encode(b"x").decode()},
+    )
+    extracted = await caller.ask("memory.v1.MemoryService.ExtractMemories", {"session_id": session_id})
     activity_id = str(uuid7())
     activity = {
         "activity_id": activity_id,
@@ -190,6 +216,9 @@ async def _everything(caller: "_Caller") -> dict[str, str]:
         "memory": stored["results"][0]["memory"]["memory_id"],
         "run": run["run"]["run_id"],
         "activity": activity_id,
+        "rollout": begun["rollout"]["rollout_id"],
+        "blob": blob["blob"]["blob_id"],
+        "job": extracted["job"]["job_id"],
     }
 
 
@@ -207,11 +236,43 @@ def test_every_rpc_of_tenants_is_looked_at() -> None:
     assert left == {*_BY_ID, *_BY_FILTER}
 
 
+async def test_the_other_tenant_has_something_of_everything(neighbours: Neighbours) -> None:
+    used = set(re.findall(r'"\$(\w+)"', json.dumps([_BY_ID, _BY_FILTER])))
+    assert used - set(neighbours.theirs) == set(_UNMADE)
+    # What it has, it finds: else nothing would tell a foreign id from an absent one.
+    found = {
+        "registry.v1.RolloutService.GetRollout",
+        "session.v1.BlobService.GetBlob",
+        "session.v1.SessionService.GetSession",
+        "registry.v1.ToolService.GetTool",
+        "memory.v1.MemoryService.GetMemory",
+        "gateway.v1.RunService.GetRun",
+    }
+    async with _Caller(neighbours.stack, neighbours.their_key) as owner:
+        for name in sorted(found):
+            code, said = await owner.told(name, _filled(_BY_ID[name], neighbours.theirs), {})
+            assert code is grpc.StatusCode.OK, (name, said)
+
+
+async def test_a_foreign_tool_is_bound_to_nobodys_agent(neighbours: Neighbours) -> None:
+    name = "registry.v1.AgentService.BindTool"
+    async with _Caller(neighbours.stack, neighbours.api_key) as caller:
+        agent = {"agent": {"name": f"a-{uuid7().hex[:12]}", "behavior_type": "tool_use"}}
+        mine = (await caller.ask("registry.v1.AgentService.CreateAgent", agent))["agent"]["agent_id"]
+        told = [
+            await caller.told(name, {"agent_id": mine, "tool_id": tool_id}, {"tool": tool_id})
+            for tool_id in (str(uuid7()), neighbours.theirs["tool"])
+        ]
+        assert told[0] == told[1]
+        assert told[0][0] is _NOT_FOUND
+        assert "TOOL_NOT_FOUND" in told[0][1]
+
+
 @pytest.mark.parametrize("name", [*_BY_ID, *_BY_FILTER])
 async def test_a_foreign_id_reads_as_an_absent_one(neighbours: Neighbours, name: str) -> None:
     request = {**_BY_ID, **_BY_FILTER}[name]
     async with _Caller(neighbours.stack, neighbours.api_key) as caller:
-        nobodys = {kind: str(uuid7()) for kind in (*neighbours.theirs, "job", "blob", "reembedding", "rollout")}
+        nobodys = {kind: str(uuid7()) for kind in (*neighbours.theirs, *_UNMADE)}
         absent = await caller.told(name, _filled(request, nobodys), nobodys)
         foreign = {**nobodys, **neighbours.theirs}
         assert await caller.told(name, _filled(request, foreign), foreign) == absent
@@ -250,6 +311,19 @@ class _Caller:
         )
         return answer
 
+    async def put(self, name: str, *requests: dict[str, Any]) -> dict[str, Any]:
+        """Calls an RPC that is sent a stream and returns its answer."""
+        method = self._methods[name]
+        kind = message_factory.GetMessageClass(method.input_type)
+        answer = await self._channel(method).stream_unary(_path(method))(
+            iter([json_format.ParseDict(request, kind()).SerializeToString() for request in requests]),
+            metadata=self._metadata,
+            timeout=20,
+        )
+        read = message_factory.GetMessageClass(method.output_type).FromString(answer)
+        given: dict[str, Any] = json_format.MessageToDict(read, preserving_proto_field_name=True)
+        return given
+
     async def told(self, name: str, request: dict[str, Any], ids: dict[str, str]) -> tuple[grpc.StatusCode, str]:
         """Returns all that a caller is told, the ids that it asked for left out."""
         try:
@@ -264,9 +338,7 @@ class _Caller:
         return code, said
 
     async def _answer(self, method: MethodDescriptor, request: dict[str, Any]) -> Any:
-        service = method.full_name.split(".")[1]
-        channel: Any = self._channels.setdefault(service, grpc.aio.insecure_channel(self._stack[service].address))
-        path = f"/{method.containing_service.full_name}/{method.name}"
+        channel, path = self._channel(method), _path(method)
         sent = json_format.ParseDict(request, message_factory.GetMessageClass(method.input_type)())
         answer = message_factory.GetMessageClass(method.output_type)
         if not method.server_streaming:
@@ -279,3 +351,13 @@ class _Caller:
             return answer.FromString(first) if first is not grpc.aio.EOF else None
         finally:
             call.cancel()
+
+    def _channel(self, method: MethodDescriptor) -> Any:
+        service = method.full_name.split(".")[1]
+        if service not in self._channels:
+            self._channels[service] = grpc.aio.insecure_channel(self._stack[service].address)
+        return self._channels[service]
+
+
+def _path(method: MethodDescriptor) -> str:
+    return f"/{method.containing_service.full_name}/{method.name}"

@@ -164,6 +164,29 @@ async def test_an_index_is_built_concurrently_while_another_runner_waits(
     assert await runner.down(dsn) == ["0002_index"]
 
 
+async def test_a_table_is_filled_in_batches_outside_of_a_transaction(database: ClonedDatabase, directory: Path) -> None:
+    add(
+        directory,
+        "0002_fill",
+        "-- no-transaction\n"
+        "-- Each row in a transaction of its own; see $$ below.\n"
+        "CREATE TABLE session.filled (number int, xid xid8 DEFAULT pg_current_xact_id());\n"
+        "DO $$\n"
+        "DECLARE\n    number int;\n"
+        "BEGIN\n"
+        "    FOR number IN SELECT n FROM generate_series(1, 3) n LOOP\n"
+        "        INSERT INTO session.filled (number) VALUES (number);\n"
+        "        COMMIT;\n"
+        "    END LOOP;\n"
+        "END $$;\n"
+        "CREATE INDEX CONCURRENTLY filled_number ON session.filled (number);",
+        "DROP TABLE session.filled;",
+    )
+    await Migrations("session", directory).up(database.dsn("session", "owner"))
+    assert await ask(database, "SELECT count(DISTINCT xid) FROM session.filled") == 3
+    assert await ask(database, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'session.filled_number'::regclass")
+
+
 async def test_a_migration_runs_under_limits(database: ClonedDatabase, directory: Path) -> None:
     add(
         directory,

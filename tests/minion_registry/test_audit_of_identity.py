@@ -26,7 +26,11 @@ async def test_what_is_done_to_a_tenant_is_told_to_it(operator: Caller, postgres
     )
     for _ in range(2):
         await operator.tenants.SuspendTenant(suspend)
-    await operator.tenants.ResumeTenant(tenant_service_pb2.ResumeTenantRequest(tenant_id=tenant.tenant_id))
+    # What changes nothing is not told.
+    again = tenant_service_pb2.SuspendTenantRequest(tenant_id=tenant.tenant_id, reason="still unpaid")
+    await operator.tenants.SuspendTenant(again)
+    for _ in range(2):
+        await operator.tenants.ResumeTenant(tenant_service_pb2.ResumeTenantRequest(tenant_id=tenant.tenant_id))
     about = {"tenant_id": tenant.tenant_id, "name": tenant.name}
     assert await told(postgres, tenant.tenant_id) == [
         ("operator", "tenant.create", about),

@@ -14,6 +14,7 @@ from minion_postgres.database import Transaction
 from minion_testing.postgres import ClonedDatabase
 from uuid_utils.compat import uuid7
 
+from tests.minion_registry.rollouts_stage import started
 from tests.minion_registry.stage import Caller, struct
 
 TABLES = (
@@ -31,6 +32,8 @@ TABLES = (
     "agent_tools",
     "idempotency_keys",
     "changes",
+    "outbox",
+    "rollouts",
 )
 
 
@@ -58,12 +61,18 @@ async def agent_id(tenant: Caller) -> UUID:
     agent = await tenant.create(labels={"a": "b"}, capabilities=["c"], metadata=struct({"d": "e"}))
     tool = await tenant.register(labels={"a": "b"})
     await tenant.bind(agent.agent_id, tool.tool_id, request_id=str(uuid7()))
+    await started(tenant)
     return UUID(agent.agent_id)
 
 
 def counting(table: str) -> str:
     # The digests of keys can't be read at all.
     return f"SELECT count(tenant_id) FROM registry.{table}"  # noqa: S608 - a name of ours
+
+
+async def test_every_table_is_looked_at(owner: Database) -> None:
+    tables = await owner.fetch("SELECT tablename::text AS name FROM pg_tables WHERE schemaname = 'registry'")
+    assert {row["name"] for row in tables} - {"schema_migrations"} == set(TABLES)
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -276,10 +285,6 @@ async def crowd(owner: Database) -> UUID:
           FROM generate_series(1, 2000) AS number
         """,
         "UPDATE registry.tools SET status = 'deprecated' WHERE tenant_id = $1 AND name LIKE '%00'",
-        """
-        INSERT INTO registry.tool_labels (tenant_id, tool_id, key, value, tool_name)
-        SELECT tenant_id, tool_id, 'k', labels ->> 'k', name FROM registry.tools WHERE tenant_id = $1
-        """,
         """
         INSERT INTO registry.agent_tools (tenant_id, agent_id, tool_id, configuration, bound_digest)
         SELECT tenant_id, agent_id, lpad(to_hex(1 + abs(hashtext(name)) % 2000), 32, '0')::uuid, '{}', ''

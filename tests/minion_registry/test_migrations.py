@@ -80,6 +80,8 @@ async def test_what_was_bound_before_tools_had_more_stays_bound(
         caller = over(channel, tenant_id)
         listed = await caller.tools.ListTools(tool_service_pb2.ListToolsRequest(labels={"team": "core"}))
         assert [tool.digest for tool in listed.tools] == ["a" * 64]
+        versions = tool_service_pb2.ListToolVersionsRequest(tool_id=listed.tools[0].tool_id)
+        assert [tool.version for tool in (await caller.tools.ListToolVersions(versions)).versions] == [1]
         tool = listed.tools[0]
         assert (tool.status, tool.approval) == (tool_pb2.TOOL_STATUS_ACTIVE, tool_pb2.TOOL_APPROVAL_NEVER)
         # Its digest covers less than digests cover now: it is kept until something that they cover changes.
@@ -93,6 +95,20 @@ async def test_what_was_bound_before_tools_had_more_stays_bound(
         update.tool.description = "Other."
         update.update_mask.paths.append("description")
         assert (await caller.tools.UpdateTool(update)).blocked_binding_count == 1
+
+
+async def test_a_tool_that_the_release_before_registers_is_found_by_its_labels(
+    database_factory: Callable[[], Awaitable[ClonedDatabase]],
+) -> None:
+    database = await database_factory()
+    async with (
+        serve("registry", database) as registry,
+        calling(registry) as caller,
+        await database.connect("registry", "owner") as owner,
+    ):
+        await owner.execute(TOOL_BEFORE, caller.tenant_id, uuid7())
+        listed = await caller.tools.ListTools(tool_service_pb2.ListToolsRequest(labels={"team": "core"}))
+        assert [tool.name for tool in listed.tools] == ["now"]
 
 
 async def test_tools_that_the_release_before_does_not_know_go_with_the_way_down(

@@ -9,6 +9,8 @@ from uuid import UUID
 
 from minion_errors import Aborted, FailedPrecondition
 
+from minion_registry.canonical import same
+
 
 class AgentStatus(enum.Enum):
     """Where an agent is in its life: draft → active ⇄ inactive → archived, and draft → archived."""
@@ -207,7 +209,7 @@ class AgentUpdate:
 
     def changed(self, base: AgentContents) -> list[str]:
         """Names the fields that it makes another value of, sorted."""
-        return sorted(name for name, value in self.fields.items() if getattr(base, name) != value)
+        return sorted(name for name, value in self.fields.items() if not same(getattr(base, name), value))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from minion_registry.rollouts.domain import RolloutAssignment
 from minion_registry.tools.domain import Tool, ToolStatus
 
 MAXIMUM_TOOLS = 128
-# All of an agent goes to the gateway in one message, which may have 4 MiB.
+# All of an agent goes to the gateway in one message, which takes 8 MiB: the revisions of a rollout need room as well.
 MAXIMUM_TOOL_BYTES = 3 * 1024 * 1024
 
 

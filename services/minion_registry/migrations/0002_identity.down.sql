@@ -1,5 +1,4 @@
 -- Keys may all again, and nobody is suspended.
-DROP INDEX registry.api_keys_create_time, registry.tenants_status;
 ALTER TABLE registry.api_keys DROP COLUMN scopes, DROP COLUMN replaces_api_key_id;
 ALTER TABLE registry.tenants
     DROP CONSTRAINT tenants_suspended, DROP CONSTRAINT tenants_suspend_reason,

@@ -13,11 +13,13 @@ SELECT tenant_id, name, display_name, create_time, updated_at, status, suspend_r
   FROM registry.list_tenants($1, $2, $3);
 
 -- name: suspend_tenant
--- Suspends a tenant; one that is suspended stays as it was.
-SELECT tenant_id, name, display_name, create_time, updated_at, status, suspend_reason, suspend_time
+-- Suspends a tenant; one that is suspended stays as it was. What this transaction changed is of its time.
+SELECT tenant_id, name, display_name, create_time, updated_at, status, suspend_reason, suspend_time,
+       updated_at = now() AS is_changed
   FROM registry.suspend_tenant($1, $2);
 
 -- name: resume_tenant
--- Lets a suspended tenant's credentials work again.
-SELECT tenant_id, name, display_name, create_time, updated_at, status, suspend_reason, suspend_time
+-- Lets a suspended tenant's credentials work again; one that is not suspended stays as it was.
+SELECT tenant_id, name, display_name, create_time, updated_at, status, suspend_reason, suspend_time,
+       updated_at = now() AS is_changed
   FROM registry.resume_tenant($1);

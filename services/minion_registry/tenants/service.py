@@ -54,8 +54,9 @@ class Tenants:
         """Has every service refuse a tenant's keys and JWTs. Raises NotFound (TENANT_NOT_FOUND)."""
 
         async def write(transaction: Transaction) -> Tenant:
-            suspended = await self._store.suspend(transaction, tenant_id, reason)
-            await self._tell(transaction, "tenant.suspend", suspended, reason=suspended.suspend_reason)
+            suspended, is_changed = await self._store.suspend(transaction, tenant_id, reason)
+            if is_changed:
+                await self._tell(transaction, "tenant.suspend", suspended, reason=suspended.suspend_reason)
             return suspended
 
         return await self._written(write, key)
@@ -64,8 +65,9 @@ class Tenants:
         """Lets a suspended tenant's credentials work again. Raises NotFound (TENANT_NOT_FOUND)."""
 
         async def write(transaction: Transaction) -> Tenant:
-            resumed = await self._store.resume(transaction, tenant_id)
-            await self._tell(transaction, "tenant.resume", resumed)
+            resumed, is_changed = await self._store.resume(transaction, tenant_id)
+            if is_changed:
+                await self._tell(transaction, "tenant.resume", resumed)
             return resumed
 
         return await self._written(write, key)

@@ -42,15 +42,19 @@ class TenantStore:
         wanted = None if status is None else status.value
         return [_tenant(row) for row in await self._database.fetch(_QUERIES.list_tenants, after, wanted, count)]
 
-    async def suspend(self, transaction: Transaction, tenant_id: UUID, reason: str) -> Tenant:
-        """Raises NotFound (TENANT_NOT_FOUND)."""
+    async def suspend(self, transaction: Transaction, tenant_id: UUID, reason: str) -> tuple[Tenant, bool]:
+        """Tells as well whether it wasn't before. Raises NotFound (TENANT_NOT_FOUND)."""
         row = await transaction.fetch_one(_QUERIES.suspend_tenant, tenant_id, reason)
-        return _found(row, {"tenant_id": str(tenant_id)})
+        return _changed(row, tenant_id)
 
-    async def resume(self, transaction: Transaction, tenant_id: UUID) -> Tenant:
-        """Raises NotFound (TENANT_NOT_FOUND)."""
+    async def resume(self, transaction: Transaction, tenant_id: UUID) -> tuple[Tenant, bool]:
+        """Tells as well whether it was suspended. Raises NotFound (TENANT_NOT_FOUND)."""
         row = await transaction.fetch_one(_QUERIES.resume_tenant, tenant_id)
-        return _found(row, {"tenant_id": str(tenant_id)})
+        return _changed(row, tenant_id)
+
+
+def _changed(row: Record | None, tenant_id: UUID) -> tuple[Tenant, bool]:
+    return _found(row, {"tenant_id": str(tenant_id)}), row is not None and bool(row["is_changed"])
 
 
 def _found(row: Record | None, about: dict[str, str]) -> Tenant:

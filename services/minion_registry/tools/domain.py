@@ -2,7 +2,6 @@
 
 import enum
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -10,6 +9,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from minion_errors import Aborted, FailedPrecondition, Violation
+
+from minion_registry.canonical import canonical, same
 
 # What the gateway can do by itself.
 BUILTINS = ("clock", "calculator", "workspace", "remember", "recall", "read_blob")
@@ -153,17 +154,13 @@ class ToolContents:
     def digest(self) -> str:
         """Gives the SHA-256, hexadecimal, of what an approval or a binding is given for.
 
-        Over canonical JSON: keys sorted by code point, no white space, UTF-8 unescaped, whole numbers without a
-        fraction.
+        Over canonical JSON: see `canonical`.
         """
-        canonical = json.dumps(
-            self._pinned(), ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
-        )
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return hashlib.sha256(canonical(self._pinned())).hexdigest()
 
     def pins_the_same_as(self, other: "ToolContents") -> bool:
         """Tells whether nothing that the digest covers differs."""
-        return self._pinned() == other._pinned()
+        return same(self._pinned(), other._pinned())
 
     def _pinned(self) -> dict[str, Any]:
         http = self.http and {"url": self.http.url, "method": self.http.method.value}

@@ -1,5 +1,5 @@
 -- name: insert_tool
--- Registers a tool in its first version, and its labels for the lists.
+-- Registers a tool in its first version; a trigger keeps its labels for the lists.
 WITH tool AS (
     INSERT INTO registry.tools (tenant_id, tool_id, name, description, input_schema, transport, builtin, effect,
                                 time_limit, cost_per_call_nanos, labels, output_schema, examples, documentation, target,
@@ -15,9 +15,6 @@ WITH tool AS (
            cost_per_call_nanos, labels, output_schema, examples, documentation, target, approval, configuration_schema,
            default_configuration, credentials, digest
       FROM tool
-), label AS (
-    INSERT INTO registry.tool_labels (tenant_id, tool_id, key, value, tool_name)
-    SELECT tool.tenant_id, tool.tool_id, l.key, l.value, tool.name FROM tool, jsonb_each_text(tool.labels) l
 )
 SELECT tool_id, name, description, input_schema, transport, builtin, effect, time_limit, cost_per_call_nanos, labels,
        output_schema, examples, documentation, target, approval, configuration_schema, default_configuration,
@@ -29,7 +26,7 @@ SELECT tool_id, name, description, input_schema, transport, builtin, effect, tim
 SELECT wire_bytes FROM registry.tools WHERE tenant_id = $1 AND tool_id = $2;
 
 -- name: update_tool
--- Replaces a tool's contents, keeps them as a new version, and brings labels and feed along.
+-- Replaces a tool's contents, keeps them as a new version, and brings the feed along; a trigger does so for labels.
 WITH tool AS (
     UPDATE registry.tools SET name = $3, description = $4, input_schema = $5, transport = $6, builtin = $7,
         effect = $8, time_limit = $9, cost_per_call_nanos = $10, labels = $11, output_schema = $12, examples = $13,
@@ -46,13 +43,6 @@ WITH tool AS (
            cost_per_call_nanos, labels, output_schema, examples, documentation, target, approval, configuration_schema,
            default_configuration, credentials, digest
       FROM tool
-), label_gone AS (
-    DELETE FROM registry.tool_labels l USING tool
-     WHERE l.tenant_id = tool.tenant_id AND l.tool_id = tool.tool_id AND NOT tool.labels ? l.key
-), label AS (
-    INSERT INTO registry.tool_labels (tenant_id, tool_id, key, value, tool_name)
-    SELECT tool.tenant_id, tool.tool_id, l.key, l.value, tool.name FROM tool, jsonb_each_text(tool.labels) l
-    ON CONFLICT (tenant_id, tool_id, key) DO UPDATE SET value = excluded.value, tool_name = excluded.tool_name
 ), change AS (
     INSERT INTO registry.changes (tenant_id, resource_id, kind) SELECT tenant_id, tool_id, 'tool_changed' FROM tool
 )
@@ -131,7 +121,9 @@ SELECT v.tool_id, v.name, v.description, v.input_schema, v.transport, v.builtin,
 
 -- name: list_tool_versions
 -- What a page of a tool's versions before a number may hold, newest first.
-SELECT version, wire_bytes
+SELECT version,
+       coalesce(wire_bytes, 5000 + octet_length(description) + 4 * octet_length(input_schema::text)
+                            + 4 * octet_length(labels::text)) AS wire_bytes
   FROM registry.tool_versions
  WHERE tenant_id = $1 AND tool_id = $2 AND version < $3
  ORDER BY version DESC LIMIT $4;
