@@ -286,12 +286,12 @@ async def test_nobody_waits_for_an_address_that_hangs_once_it_could_not_be_read(
 
 
 async def test_a_call_waits_once_for_an_address_that_hangs(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minion_auth.key_sources._FETCH_SECONDS", 0.3)
     clock = Clock()
     async with address() as served:
         served.says(issuer.document())
         keys = keys_of(served.url, clock)
         await keys.find("one")
+        monkeypatch.setattr("minion_auth.key_sources._FETCH_SECONDS", 1.0)
         served.answer, served.stalls = b"", True
         clock.now += 901
         assert not keys.go_on()
@@ -332,7 +332,7 @@ async def test_tries_get_rarer_while_keys_cannot_be_read_and_are_counted_from_th
 
 
 async def test_a_slow_try_is_not_followed_by_another_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minion_auth.key_sources._FETCH_SECONDS", 0.2)
+    monkeypatch.setattr("minion_auth.key_sources._FETCH_SECONDS", 1.0)
     clock = Clock()
     async with address() as served:
         served.stalls = True
@@ -405,11 +405,11 @@ async def test_an_address_that_is_reached_too_late_is_asked_nothing(
 async def test_a_file_that_hangs_holds_one_thread_and_leaves_the_last_good_keys(
     tmp_path: Path, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("minion_auth.key_sources._FETCH_SECONDS", 0.05)
     clock = Clock()
     path = issuer.publish(tmp_path / "jwks.json")
     keys = IssuerKeys(FileKeySource(path), monotonic=clock)
     await keys.find("one")
+    monkeypatch.setattr("minion_auth.key_sources._FETCH_SECONDS", 0.05)
     # Opening a pipe that nobody writes to hangs, as a disk of another machine does.
     path.unlink()
     os.mkfifo(path)
@@ -422,6 +422,7 @@ async def test_a_file_that_hangs_holds_one_thread_and_leaves_the_last_good_keys(
     with path.open("wb"):
         pass
     await settled(lambda: not thread.is_alive())
+    monkeypatch.setattr("minion_auth.key_sources._FETCH_SECONDS", 5.0)
     path.unlink()
     issuer.keys = []
     issuer.publish(path)
