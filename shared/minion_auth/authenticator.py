@@ -43,7 +43,7 @@ class CredentialVerifier(Protocol):
         """Gives the API key of a digest, or None when it is unknown, revoked or expired.
 
         Raises:
-            Unavailable: it can't be looked up now.
+            Unavailable, DeadlineExceeded: it can't be looked up now.
         """
         ...
 
@@ -51,7 +51,7 @@ class CredentialVerifier(Protocol):
         """Tells whether a tenant is suspended; None when there is no such tenant.
 
         Raises:
-            Unavailable: it can't be looked up now.
+            Unavailable, DeadlineExceeded: it can't be looked up now.
         """
         ...
 

@@ -41,7 +41,8 @@ class _Verified:
 class ClientTokens:
     """Verifies the tokens of one issuer for one audience, locally, with the issuer's own keys.
 
-    Verified tokens are remembered, by the hash of the whole token, until they expire or the issuer's keys change.
+    Verified tokens are remembered, by the hash of the whole token, until they expire or the issuer's keys change: also
+    while those can't be read.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class ClientTokens:
     def remembered(self, token: str) -> Identity | None:
         """Gives the identity of a token that was verified before; None where it must be verified, or verified again."""
         known = self._verified.get(hashlib.sha256(token.encode()).digest())
-        if known is None or known.generation != self._keys.generation or not self._keys.fresh:
+        if known is None or known.generation != self._keys.generation or not self._keys.go_on():
             return None
         return known.identity if self._now() < known.expires else None
 
@@ -81,7 +82,6 @@ class ClientTokens:
                 (`CREDENTIAL_INVALID`).
             Unavailable: the issuer's keys were never read, and can't be now (`IDENTITY_UNAVAILABLE`).
         """
-        await self._keys.freshen()
         try:
             verified = await self._check(token)
         except (jwt.PyJWTError, ValueError, TypeError) as fault:

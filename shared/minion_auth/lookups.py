@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Generic, TypeVar
 
-from minion_errors import Unavailable
+from minion_errors import DeadlineExceeded, Unavailable
 
 from minion_auth.bounded import BoundedCache
 
@@ -24,6 +24,7 @@ class _Known(Generic[_A]):
     answer: _A
     checked: float
     ask_again: float
+    failed: bool = False  # the last time that it was asked for again
 
 
 class Lookups(Generic[_A]):
@@ -78,6 +79,9 @@ class Lookups(Generic[_A]):
             lookup = asyncio.get_running_loop().create_task(self._look_up(key))
             self._running[key] = lookup
             lookup.add_done_callback(lambda done: self._finish(key, done))
+        elif known is not None and known.failed and now < self._end_of_grace(known):
+            # One call asks whether the registry is back, and may wait for long; the others live on what is known.
+            return known.answer
         return await asyncio.shield(lookup)
 
     def forget(self) -> None:
@@ -89,7 +93,8 @@ class Lookups(Generic[_A]):
         started = self._monotonic()
         try:
             answer = await self._ask(key)
-        except Unavailable as fault:
+        except (Unavailable, DeadlineExceeded) as fault:
+            # The registry itself asks its database, which may be too slow as well as away.
             return self._by_grace(key, fault)
         if answer is None:
             self._known.drop(key)
@@ -99,17 +104,22 @@ class Lookups(Generic[_A]):
             self._known.put(key, _Known(answer, started, started + self._cache_seconds))
         return answer
 
-    def _by_grace(self, key: bytes, fault: Unavailable) -> _A:
+    def _by_grace(self, key: bytes, fault: Unavailable | DeadlineExceeded) -> _A:
         now = self._monotonic()
         known = self._known.get(key)
-        if known is not None and now < known.checked + self._cache_seconds + self._grace_seconds:
+        if known is not None and now < self._end_of_grace(known):
             known.ask_again = now + RETRY_SECONDS
+            known.failed = True
             return known.answer
+        said = fault.retry_after if isinstance(fault, Unavailable) else None
         raise Unavailable(
             "The credential can't be checked now.",
             reason="IDENTITY_UNAVAILABLE",
-            retry_after=fault.retry_after or timedelta(seconds=RETRY_SECONDS),
+            retry_after=said or timedelta(seconds=RETRY_SECONDS),
         ) from fault
+
+    def _end_of_grace(self, known: _Known[_A]) -> float:
+        return known.checked + self._cache_seconds + self._grace_seconds
 
     def _finish(self, key: bytes, done: "asyncio.Task[_A | None]") -> None:
         self._running.pop(key, None)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from minion_settings import Fault, Settings
 from pydantic import AfterValidator, Field, SecretStr
 
-from minion_auth import scopes
+from minion_auth import api_keys, scopes
 from minion_auth.service_tokens import ISSUER, MINIMUM_KEY_BYTES
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"]
@@ -96,6 +96,8 @@ class AuthSettings(Settings):
     def relations(self) -> Iterator[Fault]:
         """Yields what is missing of JWTs where anything of them is set, and what can't be meant."""
         yield from super().relations()
+        if self.operator_key is not None and (fault := self._operator_key_fault(self.operator_key.get_secret_value())):
+            yield Fault(self.variable("operator_key"), fault)
         needed = ("jwt_issuer", "jwt_audience", "jwt_jwks")
         given = [name for name in needed if getattr(self, name) is not None]
         for name in needed:
@@ -110,6 +112,14 @@ class AuthSettings(Settings):
         unknown = sorted(set(self.jwt_default_scopes) - scopes.vocabulary())
         if unknown:
             yield Fault(self.variable("jwt_default_scopes"), f"names what is no scope: {', '.join(unknown)}")
+
+    def _operator_key_fault(self, key: str) -> str | None:
+        """Says why no operator could ever call with a key: by its looks it would be taken for another credential."""
+        if key.startswith(api_keys.PREFIX):
+            return f"must not begin with {api_keys.PREFIX!r}, as API keys do"
+        if key.count(".") == 2 and (self.service_key is not None or self.jwt_issuer is not None):
+            return "must not have two dots, as JWTs and the services' own tokens have"
+        return None
 
 
 def _jwks_fault(address: str) -> str | None:

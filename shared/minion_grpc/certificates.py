@@ -57,8 +57,8 @@ class CertificatesInvalid(FailedPrecondition):
 def read(files: TlsFiles) -> Certificates:
     """Reads the files and checks that they go together.
 
-    Raises CertificatesInvalid, with every fault: unreadable, no PEM, expired, a key that isn't the certificate's or of
-    a kind that gRPC's TLS doesn't know.
+    Raises CertificatesInvalid, with every fault: unreadable, no PEM, expired or not yet valid, a key that isn't the
+    certificate's or of a kind that gRPC's TLS doesn't know.
     """
     faults: dict[str, str] = {}
     found = {name: _content(getattr(files, name), name, faults) for name in ("certificate", "key", "ca")}
@@ -96,7 +96,7 @@ class RenewedCertificates:
         """Looks at the files, and tells whether new certificates are in force.
 
         Costs a few `stat`s while nothing changes. Files that don't go together are left alone until they do: whoever
-        replaces a certificate and its key does so one after the other.
+        replaces a certificate and its key does so one after the other. So are certificates of later, until then.
         """
         state = self._state()
         if state == self._seen and not self._refused:
@@ -182,8 +182,12 @@ def _judge(chain: list[x509.Certificate], key: PrivateKeyTypes | None, files: Tl
         faults["certificate"] = (
             f"must be of an RSA key of 2048 bits or more, or ECDSA on P-256 or P-384: {files.certificate}"
         )
+    now = datetime.now(UTC)
+    begins = max(certificate.not_valid_before_utc for certificate in chain)
     ends = min(certificate.not_valid_after_utc for certificate in chain)
-    if ends <= datetime.now(UTC):
+    if begins > now:
+        faults["certificate"] = f"begins at {begins.isoformat()} only: {files.certificate}"
+    if ends <= now:
         faults["certificate"] = f"ended at {ends.isoformat()}: {files.certificate}"
 
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from minion_auth import EVERYTHING, VerifiedKey, api_keys
-from minion_errors import Unavailable
+from minion_errors import MinionError, Unavailable
 
 KEY = "a service key of tests, long enough to be one"
 
@@ -28,7 +28,7 @@ class Registry:
         self.keys: dict[bytes, VerifiedKey] = {}
         self.tenants: dict[UUID, bool] = {}
         self.asked = 0
-        self.away = False
+        self.away: bool | MinionError = False  # or what it fails with
         self.answer = asyncio.Event()
         self.answer.set()
 
@@ -46,6 +46,8 @@ class Registry:
     async def verify(self, digest: bytes) -> VerifiedKey | None:
         self.asked += 1
         await self.answer.wait()
+        if isinstance(self.away, MinionError):
+            raise self.away
         if self.away:
             raise Unavailable("away", reason="PEER_UNAVAILABLE", retry_after=timedelta(seconds=2))
         key = self.keys.get(digest)

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 from minion_auth import Authenticator, AuthSettings, ServiceTokens, api_keys
-from minion_errors import MinionError, PermissionDenied, Unauthenticated, Unavailable
+from minion_errors import DeadlineExceeded, MinionError, PermissionDenied, Unauthenticated, Unavailable
 from pydantic import SecretStr
 
 from tests.minion_auth.stage import KEY, Clock, Registry
@@ -136,6 +136,66 @@ async def test_a_registry_that_is_away_is_asked_once_a_second_for_a_known_key() 
     desk.clock.now += 1
     await desk.ask(secret)
     assert desk.registry.asked == 3
+
+
+async def test_one_call_waits_for_a_registry_that_hangs_and_the_others_live_on_what_is_known() -> None:
+    desk = Desk()
+    secret = desk.registry.issue()
+    principal = await desk.ask(secret)
+    desk.registry.away = True
+    desk.clock.now += 6
+    assert await desk.ask(secret) == principal
+    desk.registry.answer.clear()
+    desk.clock.now += 1
+    asking = asyncio.create_task(desk.ask(secret))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    async with asyncio.timeout(2):
+        for _ in range(5):
+            assert await desk.ask(secret) == principal
+    assert desk.registry.asked == 3
+    assert not asking.done()
+    # What nobody knew before is waited for by all, and so is what the grace is over for.
+    desk.clock.now += 60
+    late = asyncio.create_task(desk.ask(secret))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not late.done()
+    desk.registry.answer.set()
+    assert await asking == await late == "IDENTITY_UNAVAILABLE"
+
+
+async def test_calls_wait_for_a_registry_that_is_not_known_to_be_away() -> None:
+    desk = Desk()
+    secret = desk.registry.issue()
+    await desk.ask(secret)
+    desk.registry.away = True
+    desk.clock.now += 6
+    await desk.ask(secret)
+    desk.registry.away = False
+    desk.clock.now += 1
+    await desk.ask(secret)
+    # It has answered since: a key revoked meanwhile is refused to all that come at once.
+    desk.registry.keys.clear()
+    desk.registry.answer.clear()
+    desk.clock.now += 6
+    asking = [asyncio.create_task(desk.ask(secret)) for _ in range(3)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    desk.registry.answer.set()
+    assert await asyncio.gather(*asking) == ["CREDENTIAL_INVALID"] * 3
+
+
+async def test_a_database_that_is_too_slow_is_a_registry_that_is_away() -> None:
+    desk = Desk()
+    secret = desk.registry.issue()
+    principal = await desk.ask(secret)
+    desk.registry.away = DeadlineExceeded("too slow", reason="DATABASE_TIMEOUT")
+    desk.clock.now += 64
+    assert await desk.ask(secret) == principal
+    assert await desk.ask(api_keys.generate().secret) == "IDENTITY_UNAVAILABLE"
+    desk.clock.now += 1.5
+    assert await desk.ask(secret) == "IDENTITY_UNAVAILABLE"
 
 
 async def test_a_key_revoked_meanwhile_is_refused_when_the_registry_is_back() -> None:

@@ -1,11 +1,14 @@
 """JWTs as a client's credential: whose, for how long, with which scopes, and what the registry says of the tenant."""
 
+import asyncio
+import os
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from minion_auth import Authenticator, AuthSettings, Identity, ServiceTokens, api_keys
+import structlog
+from minion_auth import Authenticator, AuthSettings, Identity, ServiceTokens, api_keys, client_tokens
 from minion_auth.api_keys import PREFIX
 from minion_errors import MinionError, PermissionDenied, Unauthenticated
 from pydantic import SecretStr
@@ -35,8 +38,9 @@ class Desk:
             "jwt_audience": AUDIENCE,
             "jwt_jwks": str(self.jwks),
         }
+        self.settings = AuthSettings.load({}, **{**values, **settings})
         self.authenticator = Authenticator(
-            AuthSettings.load({}, **{**values, **settings}),
+            self.settings,
             self.registry,
             ServiceTokens(KEY, "session", now=self.clock),
             monotonic=self.clock,
@@ -133,6 +137,54 @@ async def test_a_remembered_token_is_not_verified_again_until_the_keys_change(de
     desk.issuer.publish(desk.jwks)
     desk.clock.now += 3.5
     assert await desk.ask(token) == "CREDENTIAL_INVALID"
+
+
+async def test_a_call_waits_once_for_keys_that_hang_and_the_next_not_at_all(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remembered, another = desk.issuer.token(), desk.issuer.token(desk.issuer.claims(sub="eve"))
+    assert await desk.ask(remembered) == "user:ada"
+    monkeypatch.setattr("minion_auth.key_sources._FETCH_SECONDS", 0.2)
+    # Opening a pipe that nobody writes to hangs.
+    desk.jwks.unlink()
+    os.mkfifo(desk.jwks)
+    desk.clock.now += 3.5
+    with structlog.testing.capture_logs() as lines:
+        assert await desk.ask(remembered) == "user:ada"
+    assert [line["failures"] for line in lines] == [1]
+    monkeypatch.setattr("minion_auth.key_sources._FETCH_SECONDS", 5.0)
+    desk.clock.now += 10
+    async with asyncio.timeout(2):
+        for _ in range(5):
+            desk.clock.now += 1
+            assert await desk.ask(remembered) == "user:ada"
+            assert await desk.ask(another) == "user:eve"
+    with desk.jwks.open("wb"):
+        pass
+
+
+async def test_a_remembered_token_is_not_verified_again_while_the_keys_cannot_be_read(desk: Desk) -> None:
+    clients = client_tokens.configured(desk.settings, now=desk.clock, monotonic=desk.clock)
+    assert clients is not None
+    token = desk.issuer.token()
+    await clients.verify(token)
+    desk.jwks.write_text("{")
+    desk.clock.now += 3.5
+    # It was to be seen first whether there are others.
+    assert clients.remembered(token) is None
+    await clients.verify(token)
+    for _ in range(3):
+        desk.clock.now += 60
+        assert clients.remembered(token) is not None
+    # They come in the background, and from then on they alone count.
+    desk.issuer.keys = []
+    desk.issuer.publish(desk.jwks)
+    desk.clock.now += 60
+    async with asyncio.timeout(5):
+        while clients.remembered(token) is not None:  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0.005)
+    with pytest.raises(Unauthenticated):
+        await clients.verify(token)
 
 
 async def test_a_service_can_act_for_the_longest_subject(desk: Desk) -> None:

@@ -2,13 +2,17 @@
 
 import asyncio
 import os
+import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
+import structlog
 from minion_auth.key_sources import FileKeySource, HttpKeySource, IssuerKeys
 from minion_errors import Unavailable
 
@@ -31,6 +35,7 @@ class Address:
     asked: list[bytes] = field(default_factory=list)
     stalls: bool = False
     url: str = ""
+    open: list[asyncio.StreamWriter] = field(default_factory=list)
 
     def says(self, body: bytes, status: str = "200 OK", *headers: str) -> None:
         """Answers with this from now on."""
@@ -38,6 +43,7 @@ class Address:
         self.answer = "\r\n".join([*lines, "", ""]).encode() + body
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open.append(writer)
         try:
             self.asked.append(await reader.readuntil(b"\r\n\r\n"))
             writer.write(self.answer)
@@ -56,6 +62,8 @@ async def address() -> AsyncIterator[Address]:
     served.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks?v=1"
     async with server:
         yield served
+        for writer in served.open:
+            writer.close()
 
 
 @pytest.fixture
@@ -254,3 +262,195 @@ async def test_a_file_that_is_gone_or_spoilt_leaves_the_last_good_keys(tmp_path:
         spoil()
         clock.now += 3.5
         assert await keys.find("one") is not None
+
+
+async def test_nobody_waits_for_an_address_that_hangs_once_it_could_not_be_read(issuer: Issuer) -> None:
+    clock = Clock()
+    with structlog.testing.capture_logs() as faults:
+        async with address() as served:
+            served.says(issuer.document())
+            keys = keys_of(served.url, clock)
+            await keys.find("one")
+            served.says(b"", "503 Service Unavailable")
+            clock.now += 1_000
+            assert await keys.find("one") is not None
+            served.answer, served.stalls = b"", True
+            clock.now += 1_000
+            async with asyncio.timeout(2):
+                for _ in range(10):
+                    assert await keys.find("one") is not None
+                    assert await keys.find("unknown") is None
+                    assert keys.go_on()
+            await settled(lambda: len(served.asked) == 3)
+        await settled(lambda: len(faults) == 2)
+
+
+async def test_a_call_waits_once_for_an_address_that_hangs(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    async with address() as served:
+        served.says(issuer.document())
+        keys = keys_of(served.url, clock)
+        await keys.find("one")
+        monkeypatch.setattr("minion_auth.key_sources._FETCH_SECONDS", 1.0)
+        served.answer, served.stalls = b"", True
+        clock.now += 901
+        assert not keys.go_on()
+        assert await keys.find("one") is not None
+        assert keys.go_on()
+        assert len(served.asked) == 2
+
+
+async def test_tries_get_rarer_while_keys_cannot_be_read_and_are_counted_from_their_end(issuer: Issuer) -> None:
+    clock = Clock()
+    async with address() as served:
+        served.says(b"", "503 Service Unavailable")
+        keys = keys_of(served.url, clock)
+
+        async def tries(seconds: int) -> list[int]:
+            """Calls each second, and gives the seconds in which the address was asked."""
+            found = []
+            for second in range(seconds):
+                before = len(served.asked)
+                with pytest.raises(Unavailable):
+                    await keys.find("one")
+                if len(served.asked) > before:
+                    found.append(second)
+                clock.now += 1
+            return found
+
+        assert await tries(100) == [0, 1, 3, 7, 15, 31, 61, 91]
+        served.says(issuer.document())
+        clock.now += 30
+        assert await keys.find("one") is not None
+        served.says(b"", "503 Service Unavailable")
+        clock.now += 1_000
+        for seconds in (0.0, 1.0):
+            clock.now += seconds
+            before = len(served.asked)
+            await keys.find("one")
+            await settled(lambda before=before: len(served.asked) > before)  # type: ignore[misc]
+
+
+async def test_a_slow_try_is_not_followed_by_another_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minion_auth.key_sources._FETCH_SECONDS", 1.0)
+    clock = Clock()
+    async with address() as served:
+        served.stalls = True
+        keys = keys_of(served.url, clock)
+        first = asyncio.create_task(keys.find("one"))
+        await settled(lambda: bool(served.asked))
+        clock.now += 5
+        with pytest.raises(Unavailable):
+            await first
+        with pytest.raises(Unavailable):
+            await keys.find("one")
+        assert len(served.asked) == 1
+
+
+async def test_a_name_whose_resolution_hangs_holds_one_thread_and_none_of_the_loops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("minion_auth.key_sources._FETCH_SECONDS", 0.05)
+    asked, resolved = [], threading.Event()
+
+    def resolve(host: str, *_: Any, **__: Any) -> Any:
+        asked.append(host)
+        resolved.wait(30)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    monkeypatch.setattr("socket.getaddrinfo", resolve)
+    clock = Clock()
+    before = set(threading.enumerate())
+    keys = keys_of("https://issuer.example/jwks", clock)
+    try:
+        for _ in range(10):
+            with pytest.raises(Unavailable):
+                await keys.find("one")
+            clock.now += 100
+        [thread] = set(threading.enumerate()) - before
+        assert (thread.name, thread.daemon) == ("jwks-address", True)
+        # The thread reads the system's CAs first.
+        await settled(lambda: bool(asked))
+        assert asked == ["issuer.example"]
+    finally:
+        resolved.set()
+    await settled(lambda: not thread.is_alive())
+    with pytest.raises(Unavailable):
+        await keys.find("one")
+    await settled(lambda: len(asked) == 2)
+
+
+async def test_an_address_that_is_reached_too_late_is_asked_nothing(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minion_auth.key_sources._FETCH_SECONDS", 0.05)
+    resolve, resolved = socket.getaddrinfo, threading.Event()
+
+    def late(*args: Any, **kwargs: Any) -> Any:
+        resolved.wait(30)
+        return resolve(*args, **kwargs)
+
+    async with address() as served:
+        served.says(issuer.document())
+        monkeypatch.setattr("socket.getaddrinfo", late)
+        before = set(threading.enumerate())
+        with pytest.raises(Unavailable):
+            await keys_of(served.url, Clock()).find("one")
+        [thread] = set(threading.enumerate()) - before
+        resolved.set()
+        await settled(lambda: not thread.is_alive())
+    assert served.asked == []
+
+
+async def test_a_file_that_hangs_holds_one_thread_and_leaves_the_last_good_keys(
+    tmp_path: Path, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    path = issuer.publish(tmp_path / "jwks.json")
+    keys = IssuerKeys(FileKeySource(path), monotonic=clock)
+    await keys.find("one")
+    monkeypatch.setattr("minion_auth.key_sources._FETCH_SECONDS", 0.05)
+    # Opening a pipe that nobody writes to hangs, as a disk of another machine does.
+    path.unlink()
+    os.mkfifo(path)
+    before = set(threading.enumerate())
+    for _ in range(10):
+        clock.now += 3.5
+        assert await keys.find("one") is not None
+    [thread] = set(threading.enumerate()) - before
+    assert (thread.name, thread.daemon) == ("jwks-file", True)
+    with path.open("wb"):
+        pass
+    await settled(lambda: not thread.is_alive())
+    monkeypatch.setattr("minion_auth.key_sources._FETCH_SECONDS", 5.0)
+    path.unlink()
+    issuer.keys = []
+    issuer.publish(path)
+    generation = keys.generation
+    clock.now += 3.5
+    await keys.find("one")
+    await settled(lambda: keys.generation > generation)
+
+
+async def test_a_spoilt_file_stays_a_fault_and_is_warned_of_every_half_minute(tmp_path: Path, issuer: Issuer) -> None:
+    clock = Clock()
+    path = issuer.publish(tmp_path / "jwks.json")
+    with structlog.testing.capture_logs() as lines:
+        keys = IssuerKeys(FileKeySource(path), monotonic=clock)
+        await keys.find("one")
+        path.write_text("{")
+        for _ in range(70):
+            clock.now += 1
+            await keys.find("one")
+            await asyncio.gather(*(task for task in asyncio.all_tasks() if task is not asyncio.current_task()))
+        assert {line["event"] for line in lines} == {"the keys of the tokens' issuer can't be read"}
+        assert [line["failures"] for line in lines] == [1, 31, 61]
+        # One good reading, and the next fault is news.
+        issuer.publish(path)
+        clock.now += 1
+        await keys.find("one")
+        await asyncio.gather(*(task for task in asyncio.all_tasks() if task is not asyncio.current_task()))
+        path.write_text("{")
+        clock.now += 3.5
+        await keys.find("one")
+        assert len(lines) == 4

@@ -101,3 +101,32 @@ def test_lists_are_read_from_the_environment() -> None:
     )
     assert settings.jwt_algorithms == ["ES256", "EdDSA"]
     assert settings.jwt_default_scopes == ["agents.read", "sessions.*"]
+
+
+_LONG = "x" * 32
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"operator_key": f"mnk_{_LONG}"},
+        {"operator_key": f"a.b.{_LONG}", "service_key": _LONG},
+        {"operator_key": f"..{_LONG}", "jwt_issuer": "i", "jwt_audience": "a", "jwt_jwks": "https://issuer.example/"},
+    ],
+)
+def test_an_operators_key_that_looks_like_another_credential_is_refused_and_not_shown(values: dict[str, str]) -> None:
+    [(variable, fault)] = faults(**values).items()
+    assert variable == "MINION_OPERATOR_KEY"
+    assert _LONG not in fault
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"operator_key": f"a.b.{_LONG}"},
+        {"operator_key": f"a.b.c.{_LONG}", "service_key": _LONG},
+        {"operator_key": f"a.{_LONG}", "service_key": _LONG},
+    ],
+)
+def test_an_operators_key_that_is_known_by_its_looks_is_taken(values: dict[str, str]) -> None:
+    assert load(**values).operator_key is not None

@@ -49,11 +49,12 @@ class Authority:
         name: str = "service",
         *,
         hosts: Sequence[str] = ("localhost", "127.0.0.1"),
+        begins: timedelta = -3 * _MONTH,
         lifetime: timedelta = _MONTH,
         key: CertificateIssuerPrivateKeyTypes | None = None,
     ) -> Issued:
-        """Makes a certificate; one of a negative lifetime has ended."""
-        return _issue(name, self.own, hosts=hosts, lifetime=lifetime, key=key)
+        """Makes a certificate, `begins` and `lifetime` counted from now; one of a negative lifetime has ended."""
+        return _issue(name, self.own, hosts=hosts, begins=begins, lifetime=lifetime, key=key)
 
 
 class Folder:
@@ -100,6 +101,7 @@ def _issue(
     *,
     ca: bool = False,
     hosts: Sequence[str] = (),
+    begins: timedelta = -3 * _MONTH,
     lifetime: timedelta = _MONTH,
     key: CertificateIssuerPrivateKeyTypes | None = None,
 ) -> Issued:
@@ -112,7 +114,7 @@ def _issue(
         .issuer_name(subject if issuer is None else issuer.certificate.subject)
         .public_key(own.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - 3 * _MONTH)
+        .not_valid_before(now + begins)
         .not_valid_after(now + lifetime)
         .add_extension(x509.BasicConstraints(ca, None), critical=True)
     )

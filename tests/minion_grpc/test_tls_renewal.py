@@ -5,7 +5,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -263,6 +263,20 @@ async def test_an_expired_replacement_is_not_taken(server: Folder, authority: Au
             server.hold(authority.issue(lifetime=timedelta(days=-1)))
             await until(lambda: [line for line in lines if "ended at" in line.get("error", "")])
             assert (await shown(served.server.address))[1].encode().strip() == old.strip()
+
+
+async def test_a_replacement_of_later_is_taken_when_its_time_has_come(server: Folder, authority: Authority) -> None:
+    certificates = RenewedCertificates(server.files, "tests")
+    old, later = certificates.current, authority.issue(begins=timedelta(seconds=3))
+    server.hold(later)
+    with structlog.testing.capture_logs() as lines:
+        assert not certificates.look()
+        assert certificates.current == old
+        await until(certificates.look)
+    assert datetime.now(UTC) >= later.certificate.not_valid_before_utc
+    assert certificates.current.certificate == later.pem
+    assert [line["event"] for line in lines] == ["certificates not renewed", "certificates renewed"]
+    assert "begins at" in lines[0]["error"]
 
 
 @pytest.mark.parametrize(("days", "warned"), [(6, True), (8, False)])

@@ -108,6 +108,18 @@ def test_an_expired_certificate_is_refused(folder: Folder, authority: Authority)
     assert "ended at" in refused(TLS)["MINION_TLS_CERTIFICATE"]
 
 
+def test_a_certificate_of_tomorrow_is_refused(folder: Folder, authority: Authority) -> None:
+    folder.hold(authority.issue(begins=timedelta(days=1)))
+    assert "begins at" in refused(TLS)["MINION_TLS_CERTIFICATE"]
+
+
+def test_a_certificate_whose_chain_is_of_tomorrow_is_refused(folder: Folder, authority: Authority) -> None:
+    issued, between = authority.issue(), authority.issue(begins=timedelta(days=1))
+    folder.hold(issued)
+    folder.certificate.write_bytes(issued.pem + between.pem)
+    assert "begins at" in refused(TLS)["MINION_TLS_CERTIFICATE"]
+
+
 @pytest.mark.parametrize(
     "make",
     [lambda: ec.generate_private_key(ec.SECP521R1()), lambda: rsa.generate_private_key(65537, 1024)],  # noqa: S505 - refused
