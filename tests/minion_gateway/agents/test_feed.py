@@ -1,6 +1,7 @@
 """The feed as a registry may end it. One that purged changes can't be had in seconds: a server stands for it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import grpc
 import pytest
 from minion.registry.v1 import agent_pb2, agent_service_pb2
 from minion_auth import CallerKind, Identity, acting_as
+from minion_errors import Unavailable
 from minion_gateway.agents.metrics import AgentMetrics
 from minion_gateway.agents.peer import RegistryPeer
 from minion_gateway.agents.service import Agents
@@ -32,19 +34,26 @@ class Registry:
         self.cursors: list[str] = []
         self.asked = 0
         self.changes: asyncio.Queue[Watch] = asyncio.Queue()
+        self.is_away = False
 
     async def watch(self, request: Any, context: Any) -> AsyncIterator[Watch]:
+        if self.is_away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
         self.cursors.append(request.cursor)
         if request.cursor and self.refusal is not None:
             await context.abort(self.refusal, "CURSOR_EXPIRED")
         yield Watch(cursor="a", kind=SYNCED)
         yield await self.changes.get()
         while self.refusal is None or len(self.cursors) > 1:
-            yield await self.changes.get()
+            change = await self.changes.get()
+            if self.is_away:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+            yield change
 
     async def resolve(self, request: Any, context: Any) -> agent_service_pb2.ResolveAgentResponse:
-        del context
         self.asked += 1
+        if self.is_away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
         agent = agent_pb2.Agent(agent_id=request.agent_id, status=agent_pb2.AGENT_STATUS_ACTIVE)
         return agent_service_pb2.ResolveAgentResponse(resolved_agent=agent_pb2.ResolvedAgent(agent=agent))
 
@@ -64,11 +73,33 @@ class Registry:
         return grpc.method_handlers_generic_handler("minion.registry.v1.AgentService", handlers)
 
 
+class MovedClock:
+    """A clock that can be put forward, by seconds."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead
+
+
 class Followed:
     """A cache of agents that follows a registry."""
 
-    def __init__(self, registry: Registry, agents: Agents, metrics: CollectorRegistry) -> None:
-        self.registry, self._agents, self._metrics = registry, agents, metrics
+    def __init__(self, registry: Registry, metrics: CollectorRegistry, channel: grpc.aio.Channel) -> None:
+        self.registry, self._metrics, self.clock = registry, metrics, MovedClock()
+        self._told = AgentMetrics(metrics)
+        self._agents = Agents(RegistryPeer(channel), self._told, monotonic=self.clock)
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Follows for a block."""
+        watch = asyncio.create_task(self._agents.watch())
+        try:
+            yield
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
 
     async def asks(self, agent_id: UUID) -> bool:
         """Resolves an agent, and says whether the registry was asked."""
@@ -77,11 +108,27 @@ class Followed:
             await self._agents.resolve(agent_id)
         return self.registry.asked > before
 
-    async def up(self) -> None:
-        """Waits until the feed is followed."""
+    async def up(self, *, is_up: bool = True) -> None:
+        """Waits until the feed is followed, or no more."""
         async with asyncio.timeout(10):
-            while self._metrics.get_sample_value("agents_feed_up") != 1:  # noqa: ASYNC110 - a metric tells nobody
+            while self._metrics.get_sample_value("agents_feed_up") != is_up:  # noqa: ASYNC110 - a metric tells nobody
                 await asyncio.sleep(0.01)
+
+    async def synced(self) -> None:
+        """Says SYNCED, and waits until it was heard."""
+        self._told.feed_up.set(0)
+        self.registry.changes.put_nowait(Watch(cursor="s", kind=SYNCED))
+        await self.up()
+
+    async def away(self) -> None:
+        """Takes the registry away, and waits until that was noticed."""
+        self.registry.is_away = True
+        self.registry.changes.put_nowait(Watch(cursor="lost", kind=SYNCED))
+        await self.up(is_up=False)
+
+    def stale(self) -> float:
+        """How often an agent was served as it was last seen."""
+        return self._metrics.get_sample_value("agents_stale_total") or 0.0
 
     async def asks_again(self, agent_id: UUID) -> None:
         """Waits until an agent that was known is asked for."""
@@ -92,21 +139,18 @@ class Followed:
 
 @asynccontextmanager
 async def following(refusal: grpc.StatusCode | None) -> AsyncIterator[Followed]:
-    server, registry, metrics = grpc.aio.server(), Registry(refusal), CollectorRegistry()
+    server, registry = grpc.aio.server(), Registry(refusal)
     server.add_generic_rpc_handlers([registry.handler()])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        agents = Agents(RegistryPeer(channel), AgentMetrics(metrics))
-        watch = asyncio.create_task(agents.watch())
-        followed = Followed(registry, agents, metrics)
-        try:
-            await followed.up()
-            yield followed
-        finally:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
-            await server.stop(None)
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            followed = Followed(registry, CollectorRegistry(), channel)
+            async with followed.watching():
+                await followed.up()
+                yield followed
+    finally:
+        await server.stop(None)
 
 
 @pytest.mark.parametrize("refusal", [grpc.StatusCode.ABORTED, grpc.StatusCode.INVALID_ARGUMENT])
@@ -145,3 +189,26 @@ async def test_every_kind_of_change_makes_its_agent_be_asked_for(kind: agent_pb2
         await followed.asks_again(AGENT)
         # The feed went on all the while: it was the change, and nothing else.
         assert followed.registry.cursors == [""]
+
+
+@pytest.mark.parametrize("says", ["synced", "changed"])
+async def test_an_agent_asked_for_long_ago_is_served_for_five_minutes_of_an_outage(says: str) -> None:
+    async with following(None) as followed:
+        assert await followed.asks(AGENT)
+        assert await followed.asks(OTHER)
+        # An hour goes by, in which the feed has nothing to say of this agent.
+        followed.clock.ahead += 3_600
+        if says == "synced":
+            await followed.synced()
+        else:
+            followed.registry.changes.put_nowait(
+                Watch(cursor="a2", kind=agent_pb2.AGENT_CHANGE_KIND_UPDATED, tenant_id=str(TENANT), agent_id=str(OTHER))
+            )
+            await followed.asks_again(OTHER)
+        await followed.away()
+        followed.clock.ahead += 280
+        assert await followed.asks(AGENT)
+        assert followed.stale() == 1
+        followed.clock.ahead += 30
+        with pytest.raises(Unavailable):
+            await followed.asks(AGENT)
