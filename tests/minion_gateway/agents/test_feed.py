@@ -1,20 +1,25 @@
-"""The feed as a registry may end it. One that purged changes can't be had in seconds: a server stands for it."""
+"""The registry as it may be: ending its feed, away, or of the release before. A server stands for it.
+
+One that purged changes can't be had in seconds, nor an older one in this environment.
+"""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
 import grpc
 import pytest
-from minion.registry.v1 import agent_pb2, agent_service_pb2
+from minion.registry.v1 import agent_pb2, agent_service_pb2, tool_pb2
 from minion_auth import CallerKind, Identity, acting_as
 from minion_errors import Unavailable
+from minion_gateway.agents.domain import BoundTool
 from minion_gateway.agents.metrics import AgentMetrics
 from minion_gateway.agents.peer import RegistryPeer
 from minion_gateway.agents.service import Agents
+from minion_grpc import wire
 from prometheus_client import CollectorRegistry
 
 TENANT, AGENT, OTHER = (UUID(int=number) for number in (1, 2, 3))
@@ -35,10 +40,13 @@ class Registry:
         self.asked = 0
         self.changes: asyncio.Queue[Watch] = asyncio.Queue()
         self.is_away = False
+        self.includes_tools = False
+        self.tools: list[agent_pb2.AgentTool] = []
 
     async def watch(self, request: Any, context: Any) -> AsyncIterator[Watch]:
         if self.is_away:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        self.includes_tools = request.include_tools
         self.cursors.append(request.cursor)
         if request.cursor and self.refusal is not None:
             await context.abort(self.refusal, "CURSOR_EXPIRED")
@@ -55,7 +63,9 @@ class Registry:
         if self.is_away:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
         agent = agent_pb2.Agent(agent_id=request.agent_id, status=agent_pb2.AGENT_STATUS_ACTIVE)
-        return agent_service_pb2.ResolveAgentResponse(resolved_agent=agent_pb2.ResolvedAgent(agent=agent))
+        return agent_service_pb2.ResolveAgentResponse(
+            resolved_agent=agent_pb2.ResolvedAgent(agent=agent, tools=self.tools)
+        )
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Serves of the agents' RPCs those that are asked for."""
@@ -107,6 +117,11 @@ class Followed:
         with acting_as(IDENTITY):
             await self._agents.resolve(agent_id)
         return self.registry.asked > before
+
+    async def tools(self) -> Sequence[BoundTool]:
+        """Returns the tools that the agent may call."""
+        with acting_as(IDENTITY):
+            return (await self._agents.resolve(AGENT)).snapshot.agent.tools
 
     async def up(self, *, is_up: bool = True) -> None:
         """Waits until the feed is followed, or no more."""
@@ -187,6 +202,8 @@ async def test_every_kind_of_change_makes_its_agent_be_asked_for(kind: agent_pb2
             )
         )
         await followed.asks_again(AGENT)
+        # A registry tells of tools to who asks for it alone.
+        assert followed.registry.includes_tools
         # The feed went on all the while: it was the change, and nothing else.
         assert followed.registry.cursors == [""]
 
@@ -212,3 +229,56 @@ async def test_an_agent_asked_for_long_ago_is_served_for_five_minutes_of_an_outa
         followed.clock.ahead += 30
         with pytest.raises(Unavailable):
             await followed.asks(AGENT)
+
+
+def bound(name: str, *, bound_digest: str = "d1", tool: tool_pb2.Tool | None = None, **fields: Any) -> Any:
+    """A builtin that was bound, as the release before tells it, with what later ones tell besides."""
+    told = tool_pb2.Tool(
+        name=name,
+        transport=tool_pb2.TOOL_TRANSPORT_BUILTIN,
+        builtin=name,
+        effect=tool_pb2.TOOL_EFFECT_READ_ONLY,
+        digest="d1",
+    )
+    told.MergeFrom(tool or tool_pb2.Tool())
+    return agent_pb2.AgentTool(
+        tool=told, bound_digest=bound_digest, configuration=wire.to_struct({"own": True}), **fields
+    )
+
+
+async def test_a_registry_of_the_release_before_tells_what_can_be_called_by_the_digest() -> None:
+    async with following(None) as followed:
+        followed.registry.tools = [bound("clock"), bound("calculator", bound_digest="d0")]
+        (clock,) = await followed.tools()
+    assert (clock.name, clock.configuration, clock.needs_approval) == ("clock", {"own": True}, False)
+
+
+async def test_what_the_registry_says_of_a_binding_counts() -> None:
+    usable, changed, retired = (
+        agent_pb2.BINDING_STATE_USABLE,
+        agent_pb2.BINDING_STATE_DIGEST_CHANGED,
+        agent_pb2.BINDING_STATE_TOOL_RETIRED,
+    )
+    merged = wire.to_struct({"own": True, "default": 1})
+    async with following(None) as followed:
+        followed.registry.tools = [
+            bound("clock", state=usable, merged_configuration=merged, tool=approved(tool_pb2.TOOL_APPROVAL_NEVER)),
+            # Merged to nothing is not the same as not merged.
+            bound("recall", state=usable, merged_configuration={}, tool=approved(tool_pb2.TOOL_APPROVAL_ALWAYS)),
+            # Of a later release.
+            bound("remember", state=usable, tool=approved(9)),
+            bound("calculator", state=changed),
+            bound("workspace", state=retired),
+        ]
+        tools = await followed.tools()
+    assert [(tool.name, tool.configuration, tool.needs_approval) for tool in tools] == [
+        ("clock", {"own": True, "default": 1}, False),
+        ("recall", {}, True),
+        ("remember", {"own": True}, True),
+    ]
+
+
+def approved(approval: int) -> tool_pb2.Tool:
+    told = tool_pb2.Tool()
+    told.approval = approval  # type: ignore[assignment]  # numbers that only later releases name are read as well
+    return told
