@@ -110,10 +110,16 @@ class Rollouts:
         Raises NotFound (ROLLOUT_NOT_FOUND), Aborted (ETAG_MISMATCH) and FailedPrecondition (ROLLOUT_ENDED,
         ROLLOUT_EVIDENCE_MISSING).
         """
-        rollout = await self.get(rollout_id)
+        tenant_id = tenant()
+        async with self._database.transaction(tenant_id) as transaction:
+            # A repeat gets its first answer, even after the rollout went with its agent.
+            first = await _KEPT.recall(transaction, key)
+            if first is not None:
+                return first
+            rollout = await self._store.get(transaction, tenant_id, rollout_id)
         evidence: Mapping[str, Any] = asked_for(rollout)
         # Asked outside of any transaction; a revision never changes, so the answer stays true until it is used. One
-        # that has ended is asked for nothing: it is told so below, or given its first answer again.
+        # that has ended is asked for nothing: it is told so below.
         if rollout.status is RolloutStatus.RUNNING and rollout.evidence is RolloutEvidence.EVALUATION:
             rollout.check_etag(etag)
             gate = await self._activity.check_gate(rollout.agent_id, rollout.candidate_revision)
