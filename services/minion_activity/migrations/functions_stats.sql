@@ -7,7 +7,7 @@
 -- dollars counts as not known.
 CREATE OR REPLACE FUNCTION activity.stats_query(by_revision boolean) RETURNS text LANGUAGE sql IMMUTABLE AS $query$
     SELECT format($sql$
-    -- Apart, because each is read from an index of its own.
+    -- Apart: runs are read from an index of their own alone. Calls are found by the agent's, and their status in the rows.
     WITH calls AS (
         SELECT a.agent_revision,
                count(*) FILTER (WHERE a.kind = 'tool_call') AS tool_call_count,
