@@ -79,6 +79,14 @@ class Waiting:
     activity: Activity
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A row of the outbox that this release can't read, and the kind of fault."""
+
+    activity_id: UUID
+    error: str
+
+
 _STORED = TypeAdapter(Activity)
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import structlog
 from minion_auth import CallerKind, Identity, acting_as
-from minion_errors import InvalidArgument, MinionError, ResourceExhausted
+from minion_errors import Aborted, DeadlineExceeded, MinionError, ResourceExhausted, Unavailable, Unimplemented
 from minion_telemetry import Telemetry
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags, set_span_in_context
@@ -26,7 +26,8 @@ _ROWS_A_CALL = 100
 _GIVEN_BACK = timedelta(0)
 _FIRST_REST_SECONDS = 0.5
 _LONGEST_REST_SECONDS = 10.0
-# A row that the activity service refuses for what it is stays: an audit is not thrown away. It is tried now and then.
+# A row that can't be read, or that the activity service refuses or fails on for what it is, stays: an audit is not
+# thrown away. It is tried now and then.
 _PAUSE_AFTER_REFUSAL = timedelta(minutes=10)
 _LAG_SECONDS = 10.0
 _log = structlog.get_logger()
@@ -90,18 +91,30 @@ class Relay:
         claimed = await self._store.claim(_ROWS_A_LOOK, self._claim)
         answered = True
         for tenant_id, ids in claimed.items():
-            by_principal: dict[str, list[Waiting]] = defaultdict(list)
-            for waiting in await self._store.read(tenant_id, ids):
-                by_principal[waiting.principal].append(waiting)
-            for principal, rows in by_principal.items():
-                for start in range(0, len(rows), _ROWS_A_CALL):
-                    part = rows[start : start + _ROWS_A_CALL]
-                    answered = answered and await self._deliver(tenant_id, principal, part)
+            put_off: set[UUID] = set()
+            if answered:
+                answered = await self._send_of(tenant_id, ids, put_off)
             if not answered:
-                await self._store.defer(tenant_id, ids, _GIVEN_BACK, refused=False)
+                left = [activity_id for activity_id in ids if activity_id not in put_off]
+                await self._store.defer(tenant_id, left, _GIVEN_BACK, refused=False)
         return sum(len(ids) for ids in claimed.values()), answered
 
-    async def _deliver(self, tenant_id: UUID, principal: str, rows: Sequence[Waiting]) -> bool:
+    async def _send_of(self, tenant_id: UUID, ids: Sequence[UUID], put_off: set[UUID]) -> bool:
+        """Sends a tenant's rows; False when the service did not answer. `put_off` gets those that are to wait."""
+        waiting, unreadable = await self._store.read(tenant_id, ids)
+        for row in unreadable:
+            await self._put_off(tenant_id, row.activity_id, "UNREADABLE", row.error, put_off)
+        by_principal: dict[str, list[Waiting]] = defaultdict(list)
+        for each in waiting:
+            by_principal[each.principal].append(each)
+        for principal, rows in by_principal.items():
+            for start in range(0, len(rows), _ROWS_A_CALL):
+                part = rows[start : start + _ROWS_A_CALL]
+                if not await self._deliver(tenant_id, principal, part, put_off):
+                    return False
+        return True
+
+    async def _deliver(self, tenant_id: UUID, principal: str, rows: Sequence[Waiting], put_off: set[UUID]) -> bool:
         """Sends rows and deletes them; False when the service did not answer."""
         ids = [row.activity.activity_id for row in rows]
         identity = Identity(
@@ -116,28 +129,31 @@ class Relay:
             with acting_as(identity), self._span(rows):
                 await self._activity.record([row.activity for row in rows])
             self._point("outbox.sent")
-        except InvalidArgument as fault:
-            if len(rows) > 1:
-                # One row is at fault; the others shall not wait for it.
-                return all([await self._deliver(tenant_id, principal, [row]) for row in rows])
-            _log.error("an audit row is refused", activity_id=str(ids[0]), error=fault.message)
-            await self._store.defer(tenant_id, ids, _PAUSE_AFTER_REFUSAL, refused=True)
-            return True
-        except ResourceExhausted as fault:
-            if len(rows) == 1 or fault.retry_after is not None:
-                return self._keep(rows, fault)
-            # Too large together for one message: half of them may fit.
+        except (MinionError, ValueError, OverflowError) as fault:
+            # The latter two where a row can't even be written as a message.
+            if isinstance(fault, MinionError) and not _may_be_of_one(fault, rows):
+                _log.warning("audit rows wait", count=len(rows), reason=fault.reason, error=fault.message)
+                return False
+            if len(rows) == 1:
+                reason, error = "UNWRITABLE", type(fault).__name__
+                if isinstance(fault, MinionError):
+                    reason, error = fault.reason, fault.message
+                await self._put_off(tenant_id, ids[0], reason, error, put_off)
+                return True
+            # One row is at fault, or all are too large together for one message: the others shall not wait for it.
             middle = len(rows) // 2
-            return all([await self._deliver(tenant_id, principal, part) for part in (rows[:middle], rows[middle:])])
-        except MinionError as fault:
-            return self._keep(rows, fault)
+            for part in (rows[:middle], rows[middle:]):
+                if not await self._deliver(tenant_id, principal, part, put_off):
+                    return False
+            return True
         await self._store.delete(tenant_id, ids)
         self._point("outbox.deleted")
         return True
 
-    def _keep(self, rows: Sequence[Waiting], fault: MinionError) -> bool:
-        _log.warning("audit rows wait", count=len(rows), reason=fault.reason, error=fault.message)
-        return False
+    async def _put_off(self, tenant_id: UUID, activity_id: UUID, reason: str, error: str, put_off: set[UUID]) -> None:
+        _log.error("an audit row is refused", activity_id=str(activity_id), reason=reason, error=error)
+        await self._store.defer(tenant_id, [activity_id], _PAUSE_AFTER_REFUSAL, refused=True)
+        put_off.add(activity_id)
 
     def _span(self, rows: Sequence[Waiting]) -> AbstractContextManager[object]:
         """Begins the span of one delivery: in the trace of the first row's call, with links to the others'."""
@@ -150,6 +166,17 @@ class Relay:
         parent = set_span_in_context(NonRecordingSpan(origins[0]), Context()) if origins else Context()
         links = [Link(origin) for origin in origins[1:]]
         return self._tracer.start_as_current_span("relay audit", context=parent, kind=SpanKind.PRODUCER, links=links)
+
+
+def _may_be_of_one(fault: MinionError, rows: Sequence[Waiting]) -> bool:
+    """Tells whether a fault may come of one of the rows, rather than of a service that is away or has no room."""
+    if isinstance(fault, Unavailable):
+        # So a service answers that failed inside; one that is down says otherwise.
+        return fault.metadata.get("cause") in ("INTERNAL", "UNKNOWN")
+    if isinstance(fault, ResourceExhausted):
+        # Too large together for one message, where nothing says when to come again; a row alone always fits.
+        return fault.retry_after is None and len(rows) > 1
+    return not isinstance(fault, (Aborted, DeadlineExceeded, Unimplemented))
 
 
 def _unobserved(place: str) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from minion_postgres import Database, Query
 
-from minion_audit.domain import Waiting, from_stored
+from minion_audit.domain import Unreadable, Waiting, from_stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,16 @@ class OutboxStore:
             claimed[row["tenant_id"]].append(row["activity_id"])
         return dict(claimed)
 
-    async def read(self, tenant_id: UUID, ids: Sequence[UUID]) -> list[Waiting]:
-        """Returns rows of a tenant."""
-        rows = await self._database.fetch(self._read, tenant_id, ids)
-        return [Waiting(row["principal"], from_stored(row["payload"])) for row in rows]
+    async def read(self, tenant_id: UUID, ids: Sequence[UUID]) -> tuple[list[Waiting], list[Unreadable]]:
+        """Returns rows of a tenant, and those that can't be read: one that is spoilt holds up no other."""
+        waiting, unreadable = [], []
+        for row in await self._database.fetch(self._read, tenant_id, ids):
+            try:
+                waiting.append(Waiting(row["principal"], from_stored(row["payload"])))
+            except ValueError as fault:
+                # The fault's own words hold what the row holds, which is for no log.
+                unreadable.append(Unreadable(row["activity_id"], type(fault).__name__))
+        return waiting, unreadable
 
     async def delete(self, tenant_id: UUID, ids: Sequence[UUID]) -> None:
         """Deletes rows that the activity service has acknowledged."""

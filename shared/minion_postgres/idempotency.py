@@ -72,11 +72,29 @@ class Idempotent(Generic[Result]):
             name="claim_request",
             description="Claims a request, or finds its first result.",
         )
+        self._recall = Query(
+            f"SELECT {schema}.recall_request($1, $2, $3, $4)",
+            name="recall_request",
+            description="Finds the first result of a request.",
+        )
         self._record = Query(
             f"SELECT {schema}.record_result($1, $2, $3)",
             name="record_result",
             description="Keeps the result of a claimed request.",
         )
+
+    async def recall(self, transaction: Transaction, key: Key | None) -> Result | None:
+        """Returns the result of the first time; None where there was none.
+
+        For what is done outside of the write's transaction, such as asking another service: a repeat needs none of it.
+        Raises AlreadyExists (REQUEST_ID_REUSED) when the key came before with another digest or method.
+        """
+        if key is None:
+            return None
+        first = await transaction.fetch_value(
+            self._recall, transaction.tenant_id, key.request_id, key.method, key.digest
+        )
+        return None if first is None else self.from_json(first)
 
     async def once(self, transaction: Transaction, key: Key | None, write: Callable[[], Awaitable[Result]]) -> Result:
         """Writes, or returns the result of the first time. With no key the write is simply not idempotent.

@@ -146,6 +146,22 @@ async def test_some_revisions_are_summed_up_by_themselves_and_together(activitie
     ] == [(2, 5, 0.2, 14), (1, 3, 1.0, 1)]
 
 
+async def test_calls_are_left_out_where_nobody_asks_for_them(activities: Stub) -> None:
+    agent_id = new_id()
+    runs = [_run(agent_id, 0, usage=_tokens(1)), _run(agent_id, 1, agent_revision=2, status=FAILED)]
+    await recorded(
+        activities, *runs, _run(agent_id, 2, kind=LLM_CALL), _run(agent_id, 3, kind=TOOL_CALL, status=FAILED)
+    )
+    for revisions in ([], [1, 2]):
+        whole = await _stats(activities, agent_id, agent_revisions=revisions)
+        found = await _stats(activities, agent_id, agent_revisions=revisions, leave_out_calls=True)
+        assert (whole.stats.llm_call_count, whole.stats.tool_call_count) == (1, 1)
+        for stats in (whole.stats, *whole.revisions):
+            for name in ("llm_call_count", "tool_call_count", "failed_tool_call_count"):
+                stats.ClearField(name)
+        assert found == whole
+
+
 async def test_revisions_that_did_nothing_have_zeros(activities: Stub) -> None:
     agent_id = new_id()
     await recorded(activities, _run(agent_id, agent_revision=1))

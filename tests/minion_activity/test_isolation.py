@@ -233,7 +233,7 @@ async def test_stats_read_the_agents_rows_by_its_index(
     async with connection.transaction():
         await connection.execute("SET LOCAL enable_seqscan = off")
         found = await connection.fetch(
-            "SELECT run_count FROM activity.get_agent_stats($1, $2, NULL, NULL, NULL, 100)", tenant_id, agent
+            "SELECT run_count FROM activity.get_agent_stats($1, $2, NULL, NULL, NULL, 100, false)", tenant_id, agent
         )
         assert [row["run_count"] for row in found] == [50, 50]
         used = await scans()
@@ -245,16 +245,32 @@ async def test_stats_read_the_agents_rows_by_its_index(
 async def test_stats_of_revisions_read_their_time_alone(app: Database, crowd: tuple[UUID, UUID, UUID, UUID]) -> None:
     tenant_id, agent, *_ = crowd
     async with app.transaction(tenant_id) as transaction:
-        query = await transaction.fetch_value("SELECT activity.stats_query(true)")
+        query = await transaction.fetch_value("SELECT activity.stats_query(true, true)")
         given = [f"'{tenant_id}'::uuid", f"'{agent}'::uuid", "'2026-01-20'::timestamptz", "'infinity'::timestamptz"]
         for number, value in enumerate([*given, "'{1,2}'::bigint[]"], 1):
             query = query.replace(f"${number}", value)
         plan = "\n".join(line[0] for line in await transaction.fetch(f"EXPLAIN {query}"))
     month = f"{datetime.now(UTC):%Y_%m}"
-    scans = re.findall(rf"(Index Only Scan|Scan).* on activities_{month} a.*\n\s*(Index Cond: .*)", plan)
-    # Calls and runs, without the rows and from the time on: what the agent did before is not looked at.
-    assert [kind for kind, _ in scans] == ["Index Only Scan"] * 2, plan
-    assert all("agent_id =" in found and "start_time >=" in found for _, found in scans), plan
+    scans = re.findall(rf"(Index Only Scan|Index Scan) using activities_{month}_tenant_id_agent_id_start_time_.*", plan)
+    # Calls and runs, the latter without the rows.
+    assert sorted(scans) == ["Index Only Scan", "Index Scan"], plan
+    # Both from the time on: what the agent did before is not looked at.
+    conditions = re.findall("Index Cond: (.*)", plan)
+    assert conditions
+    assert all("agent_id =" in found and "start_time >=" in found for found in conditions), plan
+
+
+async def test_stats_without_calls_read_no_rows(app: Database, crowd: tuple[UUID, UUID, UUID, UUID]) -> None:
+    tenant_id, agent, *_ = crowd
+    async with app.transaction(tenant_id) as transaction:
+        query = await transaction.fetch_value("SELECT activity.stats_query(true, false)")
+        given = [f"'{tenant_id}'::uuid", f"'{agent}'::uuid", "'2026-01-20'::timestamptz", "'infinity'::timestamptz"]
+        for number, value in enumerate([*given, "'{1,2}'::bigint[]"], 1):
+            query = query.replace(f"${number}", value)
+        plan = "\n".join(line[0] for line in await transaction.fetch(f"EXPLAIN {query}"))
+    # As a rollout asks for them every few seconds.
+    assert set(re.findall(r"(\w+ \w* ?Scan) using", plan)) == {"Index Only Scan"}, plan
+    assert not re.search(r"(Seq|Bitmap Heap) Scan", plan), plan
 
 
 async def test_metadata_is_found_by_its_index(owner: Database, crowd: tuple[UUID, UUID, UUID, UUID]) -> None:

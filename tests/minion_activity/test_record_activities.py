@@ -2,12 +2,14 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import grpc
 from minion.activity.v1 import activity_pb2
 from minion.activity.v1.activity_service_pb2_grpc import ActivityServiceStub
 from minion_testing.errors import refused
-from minion_testing.serving import Served
+from minion_testing.postgres import ClonedDatabase
+from minion_testing.serving import Served, serve
 from uuid_utils.compat import uuid7
 
 from tests.minion_activity.stage import (
@@ -205,3 +207,30 @@ async def test_a_batch_is_one_statement(service: Served, activities: Stub) -> No
         and span.name.startswith("activity.")
     ]
     assert inside == ["activity.record_activities"]
+
+
+async def test_the_registry_alone_tells_of_administration(service: Served, activities: Stub, tenant_id: UUID) -> None:
+    told = activity(kind=activity_pb2.ACTIVITY_KIND_ADMINISTRATION, name="binding.block")
+    beside = activity()
+    async with refused(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING") as refusal:
+        await recorded(activities, beside, told)
+    assert refusal.metadata["permission"] == "activities.write_administration"
+    async with service.operator() as channel, refused(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING"):
+        named = grpc.aio.Metadata(("minion-tenant", str(tenant_id)))
+        await ActivityServiceStub(channel).RecordActivities(batch(told), metadata=named)
+    # Nothing of a refused batch is there.
+    assert await listed(activities) == []
+    async with service.acting(tenant_id, service="registry", principal="operator") as channel:
+        assert await recorded(ActivityServiceStub(channel), told) == (1, 0)
+    assert (await fetched(activities, told.activity_id)).principal == "operator"
+
+
+async def test_without_authentication_a_registry_with_no_key_tells_of_administration(
+    postgres: ClonedDatabase,
+) -> None:
+    async with (
+        serve("activity", postgres, auth_mode="disabled", service_key=None, operator_key=None) as replica,
+        grpc.aio.insecure_channel(replica.address) as channel,
+    ):
+        told = activity(kind=activity_pb2.ACTIVITY_KIND_ADMINISTRATION)
+        assert await recorded(ActivityServiceStub(channel), told) == (1, 0)

@@ -7,6 +7,7 @@ import grpc
 import pytest
 import pytest_asyncio
 from minion.activity.v1 import evaluation_service_pb2
+from minion.registry.v1 import agent_service_pb2
 from minion_testing.errors import refused
 from minion_testing.postgres import ClonedDatabase
 from minion_testing.serving import Served, serve
@@ -119,6 +120,20 @@ async def test_a_replay_asks_for_no_evidence_again(tenant: Caller, gate: LaterAc
     first = await promote(tenant, made.rollout_id, request_id=request_id)
     gate.answer = failed
     assert await promote(tenant, made.rollout_id, request_id=request_id) == first
+    assert len(gate.asked) == 1
+
+
+async def test_a_replay_after_the_agent_went_gets_the_first_answer(tenant: Caller, gate: LaterActivity) -> None:
+    made, request_id = await started(tenant), str(uuid7())
+    first = await promote(tenant, made.rollout_id, request_id=request_id)
+    await tenant.deactivate(made.agent_id)
+    await tenant.archive(made.agent_id)
+    await tenant.agents.DeleteAgent(agent_service_pb2.DeleteAgentRequest(agent_id=made.agent_id))
+    assert await promote(tenant, made.rollout_id, request_id=request_id) == first
+    async with refused(grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"):
+        await promote(tenant, made.rollout_id, request_id=request_id, etag="7")
+    async with refused(grpc.StatusCode.NOT_FOUND, "ROLLOUT_NOT_FOUND"):
+        await promote(tenant, made.rollout_id)
     assert len(gate.asked) == 1
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest_asyncio
+import structlog
 from minion.registry.v1 import rollout_pb2
 from minion_grpc import wire
 from minion_registry.agents.store import AgentStore
@@ -56,6 +57,11 @@ async def registry(postgres: ClonedDatabase, activity: Served) -> AsyncIterator[
 
 def limits(**fields: Any) -> dict[str, Any]:
     return {"guardrails": rollout_pb2.RolloutGuardrails(**{"min_runs": 5, **fields})}
+
+
+def failures(registry: Served) -> float:
+    """How many looks failed so far."""
+    return registry.metric("rollout_checks_total", outcome="failed") or 0.0
 
 
 def checked(runs: int) -> Any:
@@ -187,7 +193,16 @@ async def test_without_figures_nothing_moves(postgres: ClonedDatabase, database_
         serve("registry", database, activity_address="127.0.0.1:1", rollout_check_seconds=CHECK_SECONDS) as registry,
         calling(registry) as caller,
     ):
-        made = await started(caller, steps=[step, last], **limits(max_error_rate=0, min_runs=1))
+        with structlog.testing.capture_logs() as lines:
+            made = await started(caller, steps=[step, last], **limits(max_error_rate=0, min_runs=1))
+            await until(caller, made.rollout_id, lambda found: bool(found.last_check.fault_reason), seconds=45)
+            count = failures(registry)
+            async with asyncio.timeout(45):
+                while failures(registry) < count + 3:  # noqa: ASYNC110 - a metric tells nobody
+                    await asyncio.sleep(0.02)
+        # Each look counts, one is logged.
+        assert [line["reason"] for line in lines if line.get("rollout_id") == made.rollout_id] == ["PEER_UNAVAILABLE"]
+        assert not registry.metric("rollout_checks_total", outcome="kept")
 
         def overdue(found: rollout_pb2.Rollout) -> bool:
             return bool(found.last_check.check_time.ToMicroseconds() > made.create_time.ToMicroseconds() + 1_000_000)
@@ -198,6 +213,65 @@ async def test_without_figures_nothing_moves(postgres: ClonedDatabase, database_
         async with refused(grpc.StatusCode.FAILED_PRECONDITION, "ROLLOUT_EVIDENCE_MISSING") as refusal:
             await promote(caller, made.rollout_id)
         assert refusal.metadata["cause"] == "UNREACHABLE"
+
+        # As if that went on.
+        async with await database.connect("registry", "owner") as owner:
+            await owner.execute(
+                "UPDATE registry.rollouts SET last_check = jsonb_set(last_check, '{blind_since}',"
+                " to_jsonb(now() - interval '10 minutes')) WHERE rollout_id = $1::text::uuid",
+                made.rollout_id,
+            )
+        ended = await until(caller, made.rollout_id, lambda found: found.status == ABORTED, seconds=45)
+        assert ended.abort_reason == "There were no figures for 10 minutes to judge it by: PEER_UNAVAILABLE."
+        assert not ended.breached_guardrail
+        assert not (await resolved(caller, made.agent_id)).HasField("rollout")
+        entry = (await told(database, made.rollout_id))[-1]
+        assert (entry.name, entry.details["by"], entry.principal) == ("rollout.abort", "BLIND", "service:registry")
+        assert registry.metric("rollout_checks_total", outcome="blind") == 1
+
+
+async def test_one_that_cannot_be_checked_keeps_no_other_waiting(
+    activity: Served, registry: Served, tenant: Caller, postgres: ClonedDatabase
+) -> None:
+    broken = await started(tenant, **limits(max_error_rate=0))
+    await until(tenant, broken.rollout_id, lambda found: found.HasField("last_check"))
+    before = failures(registry)
+    async with await postgres.connect("registry", "owner") as owner:
+        # Nothing that this release writes: to read it is a fault of ours, not an error that is told to callers.
+        await owner.execute(
+            "UPDATE registry.rollouts SET last_check = '{}', check_due_time = now() WHERE rollout_id = $1::text::uuid",
+            broken.rollout_id,
+        )
+    async with asyncio.timeout(20):
+        while failures(registry) == before:  # noqa: ASYNC110 - a metric tells nobody
+            await asyncio.sleep(0.02)
+    made = await started(tenant, **limits(max_error_rate=0))
+    await ran(activity, tenant, made, failed=5)
+    await until(tenant, made.rollout_id, lambda found: found.status == ABORTED)
+
+
+async def test_no_more_is_claimed_than_is_being_checked(database_factory: Any) -> None:
+    database = await database_factory()
+    async with serve("registry", database, rollout_check_seconds=30) as registry, calling(registry) as caller:
+        for _ in range(10):
+            await started(caller)
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    # It takes calls and never answers.
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as stuck:
+        port = stuck.sockets[0].getsockname()[1]
+        async with await database.connect("registry", "owner") as owner:
+            await owner.execute("UPDATE registry.rollouts SET check_due_time = now()")
+            async with serve("registry", database, activity_address=f"127.0.0.1:{port}", rollout_check_seconds=0.1):
+                held = "SELECT count(*) FROM registry.rollouts WHERE check_due_time > now()"
+                async with asyncio.timeout(10):
+                    while (count := await owner.fetch_value(held)) < 4:  # noqa: ASYNC110 - the database tells nobody
+                        await asyncio.sleep(0.01)
+                # The others are left to replicas that have hands free.
+                assert count == 4
 
 
 async def test_replicas_take_different_rollouts(database_factory: Any) -> None:

@@ -105,6 +105,21 @@ def test_steps_begin_by_themselves_when_figures_say_so(check: RolloutCheck, afte
     assert ROLLOUT.judge(check, NOON + after) == move
 
 
+def test_without_figures_it_goes_on_for_ten_minutes_and_no_longer() -> None:
+    first = RolloutCheck.blind(NOON, "PEER_UNAVAILABLE", None)
+    assert (first.is_first_blind, ROLLOUT.judge(first, NOON)) == (True, Move())
+    for seconds in (5, 599):
+        now = NOON + timedelta(seconds=seconds)
+        later = RolloutCheck.blind(now, "PEER_UNAVAILABLE", first)
+        assert (later.is_first_blind, ROLLOUT.judge(later, now)) == (False, Move())
+    last = RolloutCheck.blind(NOON + 10 * MINUTE, "PEER_TIMEOUT", first)
+    why = "There were no figures for 10 minutes to judge it by: PEER_TIMEOUT."
+    assert ROLLOUT.judge(last, last.check_time) == Move(given_up=why)
+    # Figures begin it anew.
+    again = RolloutCheck.blind(NOON + 10 * MINUTE, "PEER_UNAVAILABLE", RolloutCheck(NOON + 9 * MINUTE, GOOD))
+    assert (again.is_first_blind, ROLLOUT.judge(again, again.check_time)) == (True, Move())
+
+
 def test_a_breach_comes_before_the_next_step() -> None:
     check = RolloutCheck(NOON, replace(GOOD, error_rate=0.5, failed_count=10))
     move = ROLLOUT.judge(check, NOON + MINUTE)

@@ -463,7 +463,7 @@ async def test_an_agent_that_has_the_tool_must_still_fit_into_a_message(tenant: 
 
 async def test_a_change_of_a_tool_is_told_to_watchers(tenant: Caller) -> None:
     tool = await tenant.register()
-    watching = tenant.agents.WatchAgents(agent_service_pb2.WatchAgentsRequest(), timeout=20)
+    watching = tenant.agents.WatchAgents(agent_service_pb2.WatchAgentsRequest(include_tools=True), timeout=20)
     told: list[agent_service_pb2.WatchAgentsResponse] = []
     try:
         async for change in watching:

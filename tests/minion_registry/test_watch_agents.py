@@ -4,20 +4,22 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
-from minion.registry.v1 import agent_pb2
+from minion.registry.v1 import agent_pb2, tool_service_pb2
 from minion.registry.v1 import agent_service_pb2 as pb
 from minion_auth.authenticator import TENANT_METADATA
 from minion_postgres import feed as feeds
+from minion_registry.agents import service as agents
 from minion_testing.errors import refused
 from minion_testing.postgres import ClonedDatabase
 from minion_testing.serving import Served, serve
 from uuid_utils.compat import uuid7
 
-from tests.minion_registry.stage import Caller, over
+from tests.minion_registry.stage import Caller, calling, over
 
 SYNCED = agent_pb2.AGENT_CHANGE_KIND_SYNCED
 CREATED = agent_pb2.AGENT_CHANGE_KIND_CREATED
@@ -25,6 +27,7 @@ UPDATED = agent_pb2.AGENT_CHANGE_KIND_UPDATED
 STATUS_CHANGED = agent_pb2.AGENT_CHANGE_KIND_STATUS_CHANGED
 TOOLS_CHANGED = agent_pb2.AGENT_CHANGE_KIND_TOOLS_CHANGED
 DELETED = agent_pb2.AGENT_CHANGE_KIND_DELETED
+TOOL_CHANGED = agent_pb2.AGENT_CHANGE_KIND_TOOL_CHANGED
 
 
 class Watch:
@@ -55,13 +58,14 @@ class Watch:
 
 @asynccontextmanager
 async def watching(caller: Caller, cursor: str = "") -> AsyncIterator[Watch]:
-    """Watches for a block, in which the first SYNCED has come."""
+    """Watches for a block, in which the first SYNCED has come; with a cursor, what was missed is yet to come."""
     call = caller.agents.WatchAgents(pb.WatchAgentsRequest(cursor=cursor))
     try:
         watch = Watch(call)
-        first = await watch.next()
-        assert (first.kind, first.agent_id, first.tenant_id) == (SYNCED, "", "")
-        assert first.cursor
+        if not cursor:
+            first = await watch.next()
+            assert (first.kind, first.agent_id, first.tenant_id) == (SYNCED, "", "")
+            assert first.cursor
         yield watch
     finally:
         call.cancel()
@@ -137,6 +141,61 @@ async def test_a_watch_resumes_behind_its_cursor(tenant: Caller) -> None:
     assert [change.agent_id for change in told] == [second.agent_id, third.agent_id]
     async with watching(tenant, told[0].cursor) as watch:
         assert (await watch.change()).agent_id == third.agent_id
+
+
+async def test_a_resumed_watch_is_synced_once_it_was_told_what_it_missed(
+    tenant: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # More than is read at once.
+    monkeypatch.setattr(agents, "_MISSED_AT_ONCE", 2)
+    async with watching(tenant) as watch:
+        await tenant.create()
+        cursor = (await watch.change()).cursor
+        missed = [(await tenant.create()).agent_id for _ in range(5)]
+        # By now the feed gives them.
+        assert [(await watch.change()).agent_id for _ in missed] == missed
+    async with watching(tenant, cursor) as watch:
+        told = [await watch.next() for _ in range(6)]
+    assert [change.agent_id for change in told] == [*missed, ""]
+    assert told[-1].kind == SYNCED
+    assert told[-1].cursor == told[-2].cursor
+    # Who missed nothing is told so first.
+    async with watching(tenant, told[-1].cursor) as watch:
+        assert (await watch.next()).kind == SYNCED
+
+
+async def test_changes_of_tools_are_told_to_who_asks_for_them(tenant: Caller) -> None:
+    async with watching(tenant) as watch:
+        cursor = watch.cursor
+        tool = await tenant.register()
+        made = await tenant.create()
+        await tenant.tools.DeprecateTool(tool_service_pb2.DeprecateToolRequest(tool_id=tool.tool_id, note="Old."))
+        other = await tenant.create()
+        assert [(await watch.change()).agent_id for _ in range(2)] == [made.agent_id, other.agent_id]
+    # What a release before this one can't read is left out of what was missed too, but who asks is told it.
+    for include_tools, expected in ((False, [CREATED, CREATED]), (True, [CREATED, TOOL_CHANGED, CREATED])):
+        call = tenant.agents.WatchAgents(pb.WatchAgentsRequest(cursor=cursor, include_tools=include_tools))
+        resumed = Watch(call)
+        told = [(await resumed.next()).kind for _ in expected]
+        assert told == expected
+        assert (await resumed.next()).kind == SYNCED
+        call.cancel()
+
+
+async def test_who_doesnt_ask_for_changes_of_tools_is_told_synced_meanwhile(
+    database_factory: Any,
+) -> None:
+    # With a silence that never ends: what is told comes of the change alone.
+    async with (
+        serve("registry", await database_factory(), watch_sync_seconds=60, feed_poll_seconds=0.02) as served,
+        calling(served) as caller,
+    ):
+        tool = await caller.register()
+        async with watching(caller) as watch:
+            before = watch.cursor
+            await caller.tools.DeprecateTool(tool_service_pb2.DeprecateToolRequest(tool_id=tool.tool_id, note="Old."))
+            told = await watch.next()
+            assert (told.kind, told.tool_id, told.cursor != before) == (SYNCED, "", True)
 
 
 async def test_a_watch_resumes_behind_a_synced_cursor(tenant: Caller) -> None:

@@ -150,7 +150,7 @@ def stats_from_proto(request: pb.GetAgentStatsRequest) -> StatsQuery:
         if revision < 1:
             violations.add(f"agent_revisions[{index}]", f"must be 1 or more, is {revision}")
     violations.raise_if_any()
-    return StatsQuery(agent_id, start_time, end_time, tuple(request.agent_revisions))
+    return StatsQuery(agent_id, start_time, end_time, tuple(request.agent_revisions), request.leave_out_calls)
 
 
 def stats_to_proto(found: AgentStats) -> pb.GetAgentStatsResponse:

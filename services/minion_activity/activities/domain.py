@@ -114,12 +114,16 @@ class ActivityPage:
 
 @dataclass(frozen=True, slots=True)
 class StatsQuery:
-    """Whose activities are summed up, of those that began in [start_time, end_time); no revisions means all."""
+    """Whose activities are summed up, of those that began in [start_time, end_time); no revisions means all.
+
+    With `leave_out_calls` calls of models and tools are not counted.
+    """
 
     agent_id: UUID
     start_time: datetime | None = None
     end_time: datetime | None = None
     revisions: tuple[int, ...] = ()
+    leave_out_calls: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ SELECT * FROM activity.list_activities($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 
 
 -- name: get_agent_stats
 -- What an agent did, or some of its revisions: all together, then the newest of them.
-SELECT * FROM activity.get_agent_stats($1, $2, $3, $4, $5::bigint[], $6);
+SELECT * FROM activity.get_agent_stats($1, $2, $3, $4, $5::bigint[], $6, $7);
 
 -- name: make_partitions
 -- Makes the partitions of this month and the next ones, as the owner; the months of those that were missing.

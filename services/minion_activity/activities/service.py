@@ -6,13 +6,16 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from minion_auth import caller, tenant
+from minion_auth import CallerKind, caller, tenant
+from minion_auth.authenticator import DEVELOPMENT_IDENTITY
+from minion_errors import PermissionDenied
 from minion_postgres import pages
 from minion_telemetry import masking
 
 from minion_activity.activities.domain import (
     Activity,
     ActivityFilter,
+    ActivityKind,
     ActivityPage,
     AgentStats,
     Recorded,
@@ -33,7 +36,12 @@ class Activities:
         """Records activities, all or none, as done by whoever the caller answers for; personal data is masked.
 
         A row whose id is there already stays as it was.
+
+        Raises:
+            PermissionDenied: a row tells of administration, and the registry isn't the caller (`PERMISSION_MISSING`).
         """
+        if any(activity.kind is ActivityKind.ADMINISTRATION for activity in activities):
+            _only_the_registry()
         tenant_id, principal = tenant(), caller().origin
         # In a thread: masking takes up to 0.8 µs a character, and other calls wait for the loop.
         masked = await asyncio.to_thread(_masked, activities)
@@ -93,3 +101,16 @@ def _masked(activities: Sequence[Activity]) -> list[Activity]:
         )
         for activity in activities
     ]
+
+
+def _only_the_registry() -> None:
+    identity = caller()
+    if identity.kind is CallerKind.SERVICE and identity.service == "registry":
+        return
+    # Where authentication is switched off, everybody may do everything: a registry without a service key sends so.
+    if identity != DEVELOPMENT_IDENTITY:
+        raise PermissionDenied(
+            "The registry alone tells of administration.",
+            reason="PERMISSION_MISSING",
+            metadata={"permission": "activities.write_administration", "principal": identity.principal},
+        )

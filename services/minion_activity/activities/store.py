@@ -100,6 +100,7 @@ class ActivityStore:
             query.end_time,
             list(query.revisions) or None,
             _MOST_REVISIONS,
+            query.leave_out_calls,
         )
         whole, *revisions = (_stats_from_row(row) for row in rows)
         return AgentStats(query.agent_id, whole, tuple(revisions))

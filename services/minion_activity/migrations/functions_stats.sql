@@ -5,9 +5,9 @@
 -- together, with agent_revision NULL, and one for each revision known. Runs tell success, tokens, cost and duration,
 -- since a run's are the sums over its calls. Sums beyond a bigint stay at its end. A price in another currency than
 -- dollars counts as not known.
-CREATE OR REPLACE FUNCTION activity.stats_query(by_revision boolean) RETURNS text LANGUAGE sql IMMUTABLE AS $query$
+CREATE OR REPLACE FUNCTION activity.stats_query(by_revision boolean, with_calls boolean) RETURNS text LANGUAGE sql IMMUTABLE AS $query$
     SELECT format($sql$
-    -- Apart, because each is read from an index of its own.
+    -- Apart: runs are read from an index of their own alone. Calls are found by the agent's, and their status in the rows.
     WITH calls AS (
         SELECT a.agent_revision,
                count(*) FILTER (WHERE a.kind = 'tool_call') AS tool_call_count,
@@ -15,7 +15,7 @@ CREATE OR REPLACE FUNCTION activity.stats_query(by_revision boolean) RETURNS tex
                count(*) FILTER (WHERE a.kind = 'llm_call') AS llm_call_count
           FROM activity.activities a
          WHERE a.tenant_id = $1 AND a.agent_id = $2 AND a.kind IN ('llm_call', 'tool_call')
-           AND a.start_time >= $3 AND a.start_time < $4 %1$s
+           AND a.start_time >= $3 AND a.start_time < $4 %1$s %2$s
          GROUP BY GROUPING SETS ((), (a.agent_revision))
     ), runs AS (
         SELECT a.agent_revision,
@@ -51,13 +51,15 @@ CREATE OR REPLACE FUNCTION activity.stats_query(by_revision boolean) RETURNS tex
       FROM calls c FULL JOIN runs r ON coalesce(r.agent_revision, -1) = coalesce(c.agent_revision, -1)
      WHERE coalesce(c.agent_revision, r.agent_revision, 1) > 0
      ORDER BY 1 DESC NULLS FIRST
-    $sql$, CASE WHEN by_revision THEN 'AND a.agent_revision = ANY ($5)' ELSE '' END);
+    $sql$, CASE WHEN by_revision THEN 'AND a.agent_revision = ANY ($5)' ELSE '' END,
+           CASE WHEN with_calls THEN '' ELSE 'AND false' END);
 $query$;
 
 -- What an agent did in activities that began in [from_time, before_time): all together first, then the newest
--- revisions, at most so many. A NULL time bounds nothing; NULL revisions are all, else those alone count.
+-- revisions, at most so many. A NULL time bounds nothing; NULL revisions are all, else those alone count. Calls are counted on demand.
 CREATE OR REPLACE FUNCTION activity.get_agent_stats(
-    tenant uuid, agent uuid, from_time timestamptz, before_time timestamptz, revisions bigint[], most_revisions integer
+    tenant uuid, agent uuid, from_time timestamptz, before_time timestamptz, revisions bigint[], most_revisions integer,
+    leave_out_calls boolean
 ) RETURNS TABLE (
     agent_revision bigint, run_count bigint, succeeded_count bigint, failed_count bigint, canceled_count bigint,
     tool_call_count bigint, failed_tool_call_count bigint, llm_call_count bigint, input_tokens bigint,
@@ -66,7 +68,7 @@ CREATE OR REPLACE FUNCTION activity.get_agent_stats(
 ) LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
-    RETURN QUERY EXECUTE activity.stats_query(revisions IS NOT NULL) || ' LIMIT $6'
+    RETURN QUERY EXECUTE activity.stats_query(revisions IS NOT NULL, NOT leave_out_calls) || ' LIMIT $6'
            USING tenant, agent, coalesce(from_time, '-infinity'), coalesce(before_time, 'infinity'), revisions,
                  most_revisions + 1;
 END $$;

@@ -67,7 +67,7 @@ class RegistryPeer:
 
     async def watch(self, cursor: str) -> AsyncGenerator[AgentChange, None]:
         """Yields changes of all tenants' agents, after a cursor or from now on; outside of any call."""
-        call = self._stub.WatchAgents(agent_service_pb2.WatchAgentsRequest(cursor=cursor))
+        call = self._stub.WatchAgents(agent_service_pb2.WatchAgentsRequest(cursor=cursor, include_tools=True))
         try:
             with peer_call("registry"):
                 async for change in call:
@@ -123,7 +123,7 @@ def _snapshot(agent: agent_pb2.Agent, tools: tuple[BoundTool, ...]) -> AgentSnap
 
 def _callable(resolved: agent_pb2.ResolvedAgent) -> list[agent_pb2.AgentTool]:
     """Leaves out what is blocked (what was bound is what is called), and what is reached in no way that we know."""
-    usable = [bound for bound in resolved.tools if bound.state == agent_pb2.BINDING_STATE_USABLE]
+    usable = [bound for bound in resolved.tools if _usable(bound)]
     reached = [bound for bound in usable if bound.tool.transport == tool_pb2.TOOL_TRANSPORT_BUILTIN]
     if len(reached) < len(usable):
         _log.info(
@@ -132,6 +132,13 @@ def _callable(resolved: agent_pb2.ResolvedAgent) -> list[agent_pb2.AgentTool]:
             tools=[bound.tool.name for bound in usable if bound not in reached],
         )
     return reached
+
+
+def _usable(bound: agent_pb2.AgentTool) -> bool:
+    if bound.state == agent_pb2.BINDING_STATE_UNSPECIFIED:
+        # A registry of the release before doesn't say, and knows no tool that is retired.
+        return bound.bound_digest == bound.tool.digest
+    return bound.state == agent_pb2.BINDING_STATE_USABLE
 
 
 def _summary(policy: agent_pb2.SummaryPolicy) -> SummaryPolicy | None:
@@ -147,6 +154,8 @@ def _summary(policy: agent_pb2.SummaryPolicy) -> SummaryPolicy | None:
 
 def _tool(bound: agent_pb2.AgentTool) -> BoundTool:
     tool = bound.tool
+    # A registry of the release before doesn't merge: no tool of its has default settings.
+    configuration = bound.merged_configuration if bound.HasField("merged_configuration") else bound.configuration
     return BoundTool(
         name=tool.name,
         description=tool.description,
@@ -155,10 +164,10 @@ def _tool(bound: agent_pb2.AgentTool) -> BoundTool:
         effect=ToolEffect[tool_pb2.ToolEffect.Name(tool.effect).removeprefix("TOOL_EFFECT_")],
         time_limit_seconds=_seconds(tool.time_limit, domain.DEFAULT_TOOL_SECONDS),
         cost_per_call_nanos=tool.cost_per_call_nanos,
-        configuration=_json(bound.merged_configuration),
+        configuration=_json(configuration),
         digest=tool.digest,
-        # What isn't said to go without is asked for.
-        needs_approval=tool.approval != tool_pb2.TOOL_APPROVAL_NEVER,
+        # Unspecified means never, as the contract has it; what a later release may say is asked for.
+        needs_approval=tool.approval not in (tool_pb2.TOOL_APPROVAL_NEVER, tool_pb2.TOOL_APPROVAL_UNSPECIFIED),
     )
 
 

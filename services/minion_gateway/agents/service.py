@@ -1,7 +1,9 @@
 """Agents by id, from memory; the registry's feed keeps what is there right."""
 
 import asyncio
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import aclosing
 from uuid import UUID
 
@@ -26,7 +28,7 @@ _REMEMBERED = 10_000
 _SILENCE_SECONDS = 25.0
 # While the feed is down, what is known is asked for again after so long; and a registry that can't be asked, too.
 _UNWATCHED_SECONDS = 2.0
-# While the registry can't be asked at all, agents seen before take turns for so long.
+# While the registry can't be asked at all, agents that were known to be right take turns for so long.
 _GRACE_SECONDS = 300.0
 _PAUSE_SECONDS = 1.0
 _log = structlog.get_logger()
@@ -36,16 +38,22 @@ class Agents:
     """A cache of resolved agents. With the feed up it is right within the feed's delay, and asks once an agent.
 
     While the registry is away it serves what it knows for five minutes, and says so in a log line and in its metrics.
+    `monotonic` tells seconds that never go back.
     """
 
-    def __init__(self, registry: RegistryPeer, metrics: AgentMetrics) -> None:
+    def __init__(
+        self, registry: RegistryPeer, metrics: AgentMetrics, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._registry = registry
         self._metrics = metrics
+        self._clock = monotonic
         self._known: OrderedDict[tuple[UUID, UUID], tuple[Resolution, float]] = OrderedDict()
         self._generation = 0
         self._watched = False
         self._told_down = False
         self._away_until = 0.0
+        # When the feed last said that what is known is right.
+        self._right_at = float("-inf")
         self._cursor = ""
 
     async def resolve(self, agent_id: UUID) -> Resolution:
@@ -55,11 +63,12 @@ class Agents:
         known.
         """
         key = (tenant(), agent_id)
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         known = self._known.get(key)
         if known is not None and (self._watched or now < known[1] + _UNWATCHED_SECONDS):
             return known[0]
-        in_grace = known is not None and now < known[1] + _GRACE_SECONDS
+        # An agent asked for long ago was right for as long as the feed was followed.
+        in_grace = known is not None and now < max(known[1], self._right_at) + _GRACE_SECONDS
         if known is not None and in_grace and now < self._away_until:
             # Asked a moment ago, in vain: a turn doesn't wait to hear it again.
             return self._stale(known[0])
@@ -75,7 +84,7 @@ class Agents:
                 metadata={"agent_id": str(agent_id), "status": "DELETED"},
             ) from fault
         except (Unavailable, DeadlineExceeded):
-            self._away_until = asyncio.get_running_loop().time() + _UNWATCHED_SECONDS
+            self._away_until = self._clock() + _UNWATCHED_SECONDS
             if known is not None and in_grace:
                 return self._stale(known[0])
             raise
@@ -122,13 +131,15 @@ class Agents:
                     self._up()
                 else:
                     self._drop(change)
+                    if self._watched:
+                        self._right_at = self._clock()
                 self._cursor = change.cursor
 
     def _up(self) -> None:
         if self._told_down:
             _log.info("the registry's feed is up again")
         self._watched, self._told_down = True, False
-        self._away_until = 0.0
+        self._right_at, self._away_until = self._clock(), 0.0
         self._metrics.feed_up.set(1)
 
     def _down(self, reason: str, error: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from minion_auth import CallerKind, caller, tenant
-from minion_postgres import ChangeFeed, Database, Idempotent, Key, Synced, Transaction, pages
+from minion_postgres import Change, ChangeFeed, Database, Idempotent, Key, Synced, Transaction, pages
 
 from minion_registry import json_schema
 from minion_registry.agents.domain import (
@@ -29,6 +29,7 @@ from minion_registry.audit.store import AuditStore
 
 _KEPT = Idempotent(Agent, schema="registry")
 _DELETED = Idempotent(type(None), schema="registry")
+_MISSED_AT_ONCE = 500
 # What the audit calls a move.
 _MOVES = {
     AgentStatus.ACTIVE: "agent.activate",
@@ -233,27 +234,46 @@ class AgentChanges:
         self._feed = feed
         self._sync_seconds = sync_seconds
 
-    async def watch(self, cursor: str) -> AsyncGenerator[AgentChange]:
-        """Yields SYNCED, then every change behind the cursor (the empty one is now), for as long as it is asked.
+    async def watch(self, cursor: str, *, include_tools: bool) -> AsyncGenerator[AgentChange]:
+        """Yields what happened behind the cursor (the empty one is now), SYNCED, then every change that comes.
 
-        Raises InvalidArgument (INVALID_FIELDS) when the cursor is malformed, Aborted (CURSOR_EXPIRED) when changes
-        after it are no longer kept.
+        Without `include_tools` changes of tools are left out. It goes on for as long as it is asked. Raises
+        InvalidArgument (INVALID_FIELDS) when the cursor is malformed, Aborted (CURSOR_EXPIRED) when changes after it
+        are no longer kept.
         """
         identity = caller()
         # A service that acts for nobody keeps something about every tenant, such as the gateway its resolved agents.
         everyone = identity.kind is CallerKind.SERVICE and identity.tenant_id is None
         tenant_id = None if everyone else tenant()
         self._feed.check(tenant_id, cursor)
+        missed: Sequence[Change] = ()
+        while cursor and (missed := await self._feed.read(tenant_id, cursor, limit=_MISSED_AT_ONCE)):
+            # SYNCED is what a watcher that keeps agents trusts them by: not before it was told what changed.
+            for each in missed:
+                cursor, told = each.cursor, _told(each)
+                if include_tools or told.tool_id is None:
+                    yield told
+            if len(missed) < _MISSED_AT_ONCE:
+                break
         cursor = cursor or await self._feed.head(tenant_id)
         yield AgentChange(cursor, AgentChangeKind.SYNCED)
         async with aclosing(self._feed.follow(tenant_id, cursor, silence=self._sync_seconds)) as changes:
             async for change in changes:
                 if isinstance(change, Synced):
                     yield AgentChange(change.cursor, AgentChangeKind.SYNCED)
+                    continue
+                told = _told(change)
+                if include_tools or told.tool_id is None:
+                    yield told
                 else:
-                    kind, found = AgentChangeKind(change.kind), change.resource_id
-                    agent_id, tool_id = (None, found) if kind is AgentChangeKind.TOOL_CHANGED else (found, None)
-                    yield AgentChange(change.cursor, kind, agent_id, change.tenant_id, tool_id)
+                    # Who hears nothing for long takes the feed for dead, and its cursor must not grow old.
+                    yield AgentChange(change.cursor, AgentChangeKind.SYNCED)
+
+
+def _told(change: Change) -> AgentChange:
+    kind, found = AgentChangeKind(change.kind), change.resource_id
+    agent_id, tool_id = (None, found) if kind is AgentChangeKind.TOOL_CHANGED else (found, None)
+    return AgentChange(change.cursor, kind, agent_id, change.tenant_id, tool_id)
 
 
 async def _check_schema(schema: dict[str, Any] | None) -> None:

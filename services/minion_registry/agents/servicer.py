@@ -126,7 +126,7 @@ class AgentServicer(AgentServiceServicer):
     async def WatchAgents(
         self, request: pb.WatchAgentsRequest, context: Context
     ) -> AsyncIterator[pb.WatchAgentsResponse]:
-        async with aclosing(self._changes.watch(request.cursor)) as changes:
+        async with aclosing(self._changes.watch(request.cursor, include_tools=request.include_tools)) as changes:
             async for change in changes:
                 yield convert.change_to_proto(change)
 

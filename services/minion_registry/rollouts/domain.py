@@ -18,6 +18,8 @@ _NANOS_A_DOLLAR: Final = 1_000_000_000
 # candidate that fails is found out within a minute.
 _PARTS: Final = 20
 _LONGEST_PAUSE: Final = timedelta(seconds=30)
+# A candidate that nobody can judge takes sessions for so long, and no longer.
+LONGEST_BLIND: Final = timedelta(minutes=10)
 
 
 class RolloutStatus(enum.Enum):
@@ -50,6 +52,7 @@ class Mover(enum.Enum):
     CALLER = "caller"
     SCHEDULE = "schedule"
     GUARDRAIL = "guardrail"
+    BLIND = "blind"  # nobody could say for too long whether the guardrails hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +109,24 @@ class RevisionFigures:
 
 @dataclass(frozen=True, slots=True)
 class RolloutCheck:
-    """What a rollout was judged by, or with `fault_reason` why it couldn't be."""
+    """What a rollout was judged by, or with `fault_reason` why it couldn't be, and since when it can't."""
 
     check_time: datetime
     candidate: RevisionFigures = RevisionFigures()
     baseline: RevisionFigures = RevisionFigures()
     fault_reason: str = ""
+    blind_since: datetime | None = None
+
+    @classmethod
+    def blind(cls, now: datetime, fault_reason: str, last: "RolloutCheck | None") -> "RolloutCheck":
+        """A check without figures, after the last one."""
+        since = last.blind_since if last is not None and last.blind_since is not None else now
+        return cls(now, fault_reason=fault_reason, blind_since=since)
+
+    @property
+    def is_first_blind(self) -> bool:
+        """Whether figures are missing since this very check."""
+        return self.blind_since == self.check_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +139,20 @@ class Breach:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """What a check asks for: the next step, an end, or nothing where both are None."""
+    """What a check asks for: the next step, an end (`given_up` says why, where no guardrail does), or nothing."""
 
     step_index: int | None = None
     breach: Breach | None = None
+    given_up: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What came of a look at a rollout. `check` is None where it had ended, `moved_by` where it stays as it is."""
+
+    check: RolloutCheck | None = None
+    moved_by: Mover | None = None
+    sees_again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +241,10 @@ class Rollout:
         return step
 
     def judge(self, check: RolloutCheck, now: datetime) -> Move:
-        """Says what the figures ask for at a moment. Without figures everything stays as it is."""
+        """Says what the figures ask for at a moment. Without figures everything stays as it is, for ten minutes."""
+        if check.blind_since is not None and now >= check.blind_since + LONGEST_BLIND:
+            minutes = (now - check.blind_since) // timedelta(minutes=1)
+            return Move(given_up=f"There were no figures for {minutes} minutes to judge it by: {check.fault_reason}.")
         if check.fault_reason or check.candidate.run_count < self.guardrails.min_runs:
             return Move()
         breach = breached(self.guardrails, check.candidate, self.candidate_revision)
@@ -359,6 +387,7 @@ def told(rollout: Rollout, by: Mover) -> Mapping[str, Any]:
             "candidate": _figures(check.candidate),
             "baseline": _figures(check.baseline),
             "fault_reason": check.fault_reason,
+            "blind_since": None if check.blind_since is None else check.blind_since.isoformat(),
         },
     }
 

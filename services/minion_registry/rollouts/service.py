@@ -14,6 +14,7 @@ from minion_registry.agents.store import AgentStore
 from minion_registry.audit.domain import Entry
 from minion_registry.audit.store import AuditStore
 from minion_registry.rollouts.domain import (
+    Checked,
     Move,
     Mover,
     NewRollout,
@@ -110,10 +111,16 @@ class Rollouts:
         Raises NotFound (ROLLOUT_NOT_FOUND), Aborted (ETAG_MISMATCH) and FailedPrecondition (ROLLOUT_ENDED,
         ROLLOUT_EVIDENCE_MISSING).
         """
-        rollout = await self.get(rollout_id)
+        tenant_id = tenant()
+        async with self._database.transaction(tenant_id) as transaction:
+            # A repeat gets its first answer, even after the rollout went with its agent.
+            first = await _KEPT.recall(transaction, key)
+            if first is not None:
+                return first
+            rollout = await self._store.get(transaction, tenant_id, rollout_id)
         evidence: Mapping[str, Any] = asked_for(rollout)
         # Asked outside of any transaction; a revision never changes, so the answer stays true until it is used. One
-        # that has ended is asked for nothing: it is told so below, or given its first answer again.
+        # that has ended is asked for nothing: it is told so below.
         if rollout.status is RolloutStatus.RUNNING and rollout.evidence is RolloutEvidence.EVALUATION:
             rollout.check_etag(etag)
             gate = await self._activity.check_gate(rollout.agent_id, rollout.candidate_revision)
@@ -140,36 +147,38 @@ class Rollouts:
 
         return await self._changed(rollout_id, etag, key, work)
 
-    async def check(self, rollout_id: UUID, every: timedelta) -> Mover | None:
+    async def check(self, rollout_id: UUID, every: timedelta) -> Checked:
         """Looks at a running rollout's figures and does what they ask for; has it looked at again after about `every`.
 
-        Returns what moved it, None where it stays as it is. Raises NotFound (ROLLOUT_NOT_FOUND) when it is gone.
+        Raises NotFound (ROLLOUT_NOT_FOUND) when it is gone.
         """
         tenant_id = tenant()
         rollout = await self.get(rollout_id)
         if rollout.status is not RolloutStatus.RUNNING:
-            return None
+            return Checked()
         began = asyncio.get_running_loop().time()
         check = await self._figures(rollout)
         after = pause_after(timedelta(seconds=asyncio.get_running_loop().time() - began), every)
+        sees_again = not check.fault_reason and rollout.last_check is not None and bool(rollout.last_check.fault_reason)
         async with self._database.transaction(tenant_id) as transaction:
             if rollout.judge(check, check.check_time) == Move():
                 await self._store.record_check(transaction, tenant_id, rollout_id, check, after)
-                return None
+                return Checked(check, sees_again=sees_again)
             await self._agents.lock(transaction, tenant_id, rollout.agent_id)
             # Somebody may have moved it while we asked.
             rollout = await self._store.lock(transaction, tenant_id, rollout_id)
             if rollout.status is not RolloutStatus.RUNNING:
-                return None
+                return Checked()
             await self._store.record_check(transaction, tenant_id, rollout_id, check, after)
-            return await self._obey(transaction, tenant_id, rollout, rollout.judge(check, check.check_time))
+            moved_by = await self._obey(transaction, tenant_id, rollout, rollout.judge(check, check.check_time))
+            return Checked(check, moved_by, sees_again)
 
     async def _figures(self, rollout: Rollout) -> RolloutCheck:
         revisions = (rollout.candidate_revision, rollout.baseline_revision)
         try:
             candidate, baseline = await self._activity.figures(rollout.agent_id, rollout.create_time, revisions)
         except MinionError as fault:
-            return RolloutCheck(datetime.now(UTC), fault_reason=fault.reason)
+            return RolloutCheck.blind(datetime.now(UTC), fault.reason, rollout.last_check)
         return RolloutCheck(datetime.now(UTC), candidate, baseline)
 
     async def _obey(self, transaction: Transaction, tenant_id: UUID, rollout: Rollout, move: Move) -> Mover | None:
@@ -177,6 +186,10 @@ class Rollouts:
             aborted = await self._store.abort(transaction, tenant_id, rollout, move.breach)
             await self._tell(transaction, tenant_id, "rollout.abort", aborted, Mover.GUARDRAIL)
             return Mover.GUARDRAIL
+        if move.given_up:
+            aborted = await self._store.abort(transaction, tenant_id, rollout, move.given_up)
+            await self._tell(transaction, tenant_id, "rollout.abort", aborted, Mover.BLIND)
+            return Mover.BLIND
         if move.step_index is not None:
             moved = await self._store.move(transaction, tenant_id, rollout, move.step_index)
             await self._tell(transaction, tenant_id, "rollout.advance", moved, Mover.SCHEDULE)

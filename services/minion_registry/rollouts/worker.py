@@ -10,6 +10,7 @@ from minion_auth import CallerKind, Identity, acting_as
 from minion_errors import MinionError, NotFound
 from prometheus_client import CollectorRegistry, Counter
 
+from minion_registry.rollouts.domain import Checked
 from minion_registry.rollouts.service import Rollouts
 from minion_registry.rollouts.store import RolloutStore
 
@@ -32,7 +33,8 @@ class RolloutWatcher:
         self._pause = min(seconds / 2, _LONGEST_PAUSE)
         self._checks = Counter(
             "rollout_checks",
-            "Looks at running rollouts: kept as they are, moved by the schedule, aborted by a guardrail, or failed.",
+            "Looks at running rollouts: kept as they are, moved by the schedule, aborted by a guardrail or because they"
+            " could not be judged for too long, or failed.",
             ("outcome",),
             registry=metrics,
         )
@@ -51,29 +53,58 @@ class RolloutWatcher:
 
     async def look(self) -> int:
         """Checks what is due, of every tenant; returns how many rollouts that were."""
-        taken = await self._store.claim(_ROLLOUTS_A_LOOK, max(self._every, _HOLD))
-        turns = asyncio.Semaphore(_AT_ONCE)
-        async with asyncio.TaskGroup() as group:
-            for tenant_id, rollout_id in taken:
-                group.create_task(self._check(turns, tenant_id, rollout_id), name=f"rollout:{rollout_id}")
-        return len(taken)
+        turns = await asyncio.gather(*(self._take_turns() for _ in range(_AT_ONCE)), return_exceptions=True)
+        taken = 0
+        for turn in turns:
+            if isinstance(turn, BaseException):
+                raise turn
+            taken += turn
+        return taken
 
-    async def _check(self, turns: asyncio.Semaphore, tenant_id: UUID, rollout_id: UUID) -> None:
+    async def _take_turns(self) -> int:
+        taken = 0
+        # One at a time: each is held for its own check alone, and one that takes long keeps no other waiting.
+        while taken < _ROLLOUTS_A_LOOK // _AT_ONCE:
+            claimed = await self._store.claim(1, max(self._every, _HOLD))
+            for tenant_id, rollout_id in claimed:
+                await self._check(tenant_id, rollout_id)
+                taken += 1
+            if not claimed:
+                break
+        return taken
+
+    async def _check(self, tenant_id: UUID, rollout_id: UUID) -> None:
         identity = Identity(
             kind=CallerKind.SERVICE, tenant_id=tenant_id, principal="service:registry", service="registry"
         )
-        async with turns:
-            try:
-                with acting_as(identity):
-                    moved = await self._rollouts.check(rollout_id, self._every)
-            except NotFound:
-                # It went with its agent.
-                return
-            except MinionError as fault:
-                # Its turn comes again when the hold is over.
-                _log.warning("a rollout can't be checked", rollout_id=str(rollout_id), reason=fault.reason)
-                self._checks.labels("failed").inc()
-                return
-        self._checks.labels("kept" if moved is None else moved.value).inc()
-        if moved is not None:
-            _log.info("a rollout moved", rollout_id=str(rollout_id), tenant_id=str(tenant_id), by=moved.value)
+        try:
+            with acting_as(identity):
+                checked = await self._rollouts.check(rollout_id, self._every)
+        except NotFound:
+            # It went with its agent.
+            return
+        except MinionError as fault:
+            # Its turn comes again when the hold is over.
+            _log.warning("a rollout can't be checked", rollout_id=str(rollout_id), reason=fault.reason)
+            self._checks.labels("failed").inc()
+            return
+        except Exception:  # noqa: BLE001 - the one handler around a check: whatever one stumbles over, others go on
+            _log.exception("a rollout can't be checked", rollout_id=str(rollout_id))
+            self._checks.labels("failed").inc()
+            return
+        self._tell(checked, rollout_id=str(rollout_id), tenant_id=str(tenant_id))
+
+    def _tell(self, checked: Checked, **named: str) -> None:
+        check, moved_by = checked.check, checked.moved_by
+        if check is not None and check.fault_reason:
+            self._checks.labels("failed").inc()
+            if check.is_first_blind:
+                # Once an outage, not once a look.
+                _log.warning("a rollout can't be judged: there are no figures", reason=check.fault_reason, **named)
+        if checked.sees_again:
+            _log.info("a rollout can be judged again", **named)
+        if moved_by is not None:
+            self._checks.labels(moved_by.value).inc()
+            _log.info("a rollout moved", by=moved_by.value, **named)
+        elif check is None or not check.fault_reason:
+            self._checks.labels("kept").inc()

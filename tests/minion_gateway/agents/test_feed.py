@@ -1,18 +1,25 @@
-"""The feed as a registry may end it. One that purged changes can't be had in seconds: a server stands for it."""
+"""The registry as it may be: ending its feed, away, or of the release before. A server stands for it.
+
+One that purged changes can't be had in seconds, nor an older one in this environment.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
 import grpc
 import pytest
-from minion.registry.v1 import agent_pb2, agent_service_pb2
+from minion.registry.v1 import agent_pb2, agent_service_pb2, tool_pb2
 from minion_auth import CallerKind, Identity, acting_as
+from minion_errors import Unavailable
+from minion_gateway.agents.domain import BoundTool
 from minion_gateway.agents.metrics import AgentMetrics
 from minion_gateway.agents.peer import RegistryPeer
 from minion_gateway.agents.service import Agents
+from minion_grpc import wire
 from prometheus_client import CollectorRegistry
 
 TENANT, AGENT, OTHER = (UUID(int=number) for number in (1, 2, 3))
@@ -32,21 +39,33 @@ class Registry:
         self.cursors: list[str] = []
         self.asked = 0
         self.changes: asyncio.Queue[Watch] = asyncio.Queue()
+        self.is_away = False
+        self.includes_tools = False
+        self.tools: list[agent_pb2.AgentTool] = []
 
     async def watch(self, request: Any, context: Any) -> AsyncIterator[Watch]:
+        if self.is_away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        self.includes_tools = request.include_tools
         self.cursors.append(request.cursor)
         if request.cursor and self.refusal is not None:
             await context.abort(self.refusal, "CURSOR_EXPIRED")
         yield Watch(cursor="a", kind=SYNCED)
         yield await self.changes.get()
         while self.refusal is None or len(self.cursors) > 1:
-            yield await self.changes.get()
+            change = await self.changes.get()
+            if self.is_away:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+            yield change
 
     async def resolve(self, request: Any, context: Any) -> agent_service_pb2.ResolveAgentResponse:
-        del context
         self.asked += 1
+        if self.is_away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
         agent = agent_pb2.Agent(agent_id=request.agent_id, status=agent_pb2.AGENT_STATUS_ACTIVE)
-        return agent_service_pb2.ResolveAgentResponse(resolved_agent=agent_pb2.ResolvedAgent(agent=agent))
+        return agent_service_pb2.ResolveAgentResponse(
+            resolved_agent=agent_pb2.ResolvedAgent(agent=agent, tools=self.tools)
+        )
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Serves of the agents' RPCs those that are asked for."""
@@ -64,11 +83,33 @@ class Registry:
         return grpc.method_handlers_generic_handler("minion.registry.v1.AgentService", handlers)
 
 
+class MovedClock:
+    """A clock that can be put forward, by seconds."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead
+
+
 class Followed:
     """A cache of agents that follows a registry."""
 
-    def __init__(self, registry: Registry, agents: Agents, metrics: CollectorRegistry) -> None:
-        self.registry, self._agents, self._metrics = registry, agents, metrics
+    def __init__(self, registry: Registry, metrics: CollectorRegistry, channel: grpc.aio.Channel) -> None:
+        self.registry, self._metrics, self.clock = registry, metrics, MovedClock()
+        self._told = AgentMetrics(metrics)
+        self._agents = Agents(RegistryPeer(channel), self._told, monotonic=self.clock)
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Follows for a block."""
+        watch = asyncio.create_task(self._agents.watch())
+        try:
+            yield
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
 
     async def asks(self, agent_id: UUID) -> bool:
         """Resolves an agent, and says whether the registry was asked."""
@@ -77,11 +118,32 @@ class Followed:
             await self._agents.resolve(agent_id)
         return self.registry.asked > before
 
-    async def up(self) -> None:
-        """Waits until the feed is followed."""
+    async def tools(self) -> Sequence[BoundTool]:
+        """Returns the tools that the agent may call."""
+        with acting_as(IDENTITY):
+            return (await self._agents.resolve(AGENT)).snapshot.agent.tools
+
+    async def up(self, *, is_up: bool = True) -> None:
+        """Waits until the feed is followed, or no more."""
         async with asyncio.timeout(10):
-            while self._metrics.get_sample_value("agents_feed_up") != 1:  # noqa: ASYNC110 - a metric tells nobody
+            while self._metrics.get_sample_value("agents_feed_up") != is_up:  # noqa: ASYNC110 - a metric tells nobody
                 await asyncio.sleep(0.01)
+
+    async def synced(self) -> None:
+        """Says SYNCED, and waits until it was heard."""
+        self._told.feed_up.set(0)
+        self.registry.changes.put_nowait(Watch(cursor="s", kind=SYNCED))
+        await self.up()
+
+    async def away(self) -> None:
+        """Takes the registry away, and waits until that was noticed."""
+        self.registry.is_away = True
+        self.registry.changes.put_nowait(Watch(cursor="lost", kind=SYNCED))
+        await self.up(is_up=False)
+
+    def stale(self) -> float:
+        """How often an agent was served as it was last seen."""
+        return self._metrics.get_sample_value("agents_stale_total") or 0.0
 
     async def asks_again(self, agent_id: UUID) -> None:
         """Waits until an agent that was known is asked for."""
@@ -92,21 +154,18 @@ class Followed:
 
 @asynccontextmanager
 async def following(refusal: grpc.StatusCode | None) -> AsyncIterator[Followed]:
-    server, registry, metrics = grpc.aio.server(), Registry(refusal), CollectorRegistry()
+    server, registry = grpc.aio.server(), Registry(refusal)
     server.add_generic_rpc_handlers([registry.handler()])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        agents = Agents(RegistryPeer(channel), AgentMetrics(metrics))
-        watch = asyncio.create_task(agents.watch())
-        followed = Followed(registry, agents, metrics)
-        try:
-            await followed.up()
-            yield followed
-        finally:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
-            await server.stop(None)
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            followed = Followed(registry, CollectorRegistry(), channel)
+            async with followed.watching():
+                await followed.up()
+                yield followed
+    finally:
+        await server.stop(None)
 
 
 @pytest.mark.parametrize("refusal", [grpc.StatusCode.ABORTED, grpc.StatusCode.INVALID_ARGUMENT])
@@ -143,5 +202,83 @@ async def test_every_kind_of_change_makes_its_agent_be_asked_for(kind: agent_pb2
             )
         )
         await followed.asks_again(AGENT)
+        # A registry tells of tools to who asks for it alone.
+        assert followed.registry.includes_tools
         # The feed went on all the while: it was the change, and nothing else.
         assert followed.registry.cursors == [""]
+
+
+@pytest.mark.parametrize("says", ["synced", "changed"])
+async def test_an_agent_asked_for_long_ago_is_served_for_five_minutes_of_an_outage(says: str) -> None:
+    async with following(None) as followed:
+        assert await followed.asks(AGENT)
+        assert await followed.asks(OTHER)
+        # An hour goes by, in which the feed has nothing to say of this agent.
+        followed.clock.ahead += 3_600
+        if says == "synced":
+            await followed.synced()
+        else:
+            followed.registry.changes.put_nowait(
+                Watch(cursor="a2", kind=agent_pb2.AGENT_CHANGE_KIND_UPDATED, tenant_id=str(TENANT), agent_id=str(OTHER))
+            )
+            await followed.asks_again(OTHER)
+        await followed.away()
+        followed.clock.ahead += 280
+        assert await followed.asks(AGENT)
+        assert followed.stale() == 1
+        followed.clock.ahead += 30
+        with pytest.raises(Unavailable):
+            await followed.asks(AGENT)
+
+
+def bound(name: str, *, bound_digest: str = "d1", tool: tool_pb2.Tool | None = None, **fields: Any) -> Any:
+    """A builtin that was bound, as the release before tells it, with what later ones tell besides."""
+    told = tool_pb2.Tool(
+        name=name,
+        transport=tool_pb2.TOOL_TRANSPORT_BUILTIN,
+        builtin=name,
+        effect=tool_pb2.TOOL_EFFECT_READ_ONLY,
+        digest="d1",
+    )
+    told.MergeFrom(tool or tool_pb2.Tool())
+    return agent_pb2.AgentTool(
+        tool=told, bound_digest=bound_digest, configuration=wire.to_struct({"own": True}), **fields
+    )
+
+
+async def test_a_registry_of_the_release_before_tells_what_can_be_called_by_the_digest() -> None:
+    async with following(None) as followed:
+        followed.registry.tools = [bound("clock"), bound("calculator", bound_digest="d0")]
+        (clock,) = await followed.tools()
+    assert (clock.name, clock.configuration, clock.needs_approval) == ("clock", {"own": True}, False)
+
+
+async def test_what_the_registry_says_of_a_binding_counts() -> None:
+    usable, changed, retired = (
+        agent_pb2.BINDING_STATE_USABLE,
+        agent_pb2.BINDING_STATE_DIGEST_CHANGED,
+        agent_pb2.BINDING_STATE_TOOL_RETIRED,
+    )
+    merged = wire.to_struct({"own": True, "default": 1})
+    async with following(None) as followed:
+        followed.registry.tools = [
+            bound("clock", state=usable, merged_configuration=merged, tool=approved(tool_pb2.TOOL_APPROVAL_NEVER)),
+            # Merged to nothing is not the same as not merged.
+            bound("recall", state=usable, merged_configuration={}, tool=approved(tool_pb2.TOOL_APPROVAL_ALWAYS)),
+            # Of a later release.
+            bound("remember", state=usable, tool=approved(9)),
+            bound("calculator", state=changed),
+            bound("workspace", state=retired),
+        ]
+        tools = await followed.tools()
+    assert [(tool.name, tool.configuration, tool.needs_approval) for tool in tools] == [
+        ("clock", {"own": True, "default": 1}, False),
+        ("recall", {}, True),
+        ("remember", {"own": True}, True),
+    ]
+
+
+def approved(approval: int) -> tool_pb2.Tool:
+    told = tool_pb2.Tool()
+    told.approval = approval  # type: ignore[assignment]  # numbers that only later releases name are read as well
+    return told

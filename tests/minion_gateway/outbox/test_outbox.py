@@ -85,7 +85,7 @@ async def test_a_row_sent_twice_is_stored_once(client: Client, stage: Stage) -> 
             await InferenceOutboxStore(database).record(client.tenant_id, "key:x", activity)
 
             async def sent() -> bool:
-                return not (await store.read(client.tenant_id, [activity.activity_id]))
+                return await store.read(client.tenant_id, [activity.activity_id]) == ([], [])
 
             await until(sent)
     stub: Any = ActivityServiceStub(client.channel("activity"))
@@ -102,7 +102,7 @@ async def test_a_row_that_is_refused_holds_nobody_up(client: Client, stage: Stag
         )
 
         async def parted() -> bool:
-            left = await store.read(client.tenant_id, [bad.activity_id, good.activity_id])
+            left, _ = await store.read(client.tenant_id, [bad.activity_id, good.activity_id])
             return [each.activity.activity_id for each in left] == [bad.activity_id]
 
         assert await until(parted)
@@ -131,7 +131,7 @@ async def test_rows_too_large_together_are_sent_apart(client: Client, stage: Sta
                 )
 
         async def sent() -> bool:
-            return not await store.read(client.tenant_id, [each.activity_id for each in large])
+            return await store.read(client.tenant_id, [each.activity_id for each in large]) == ([], [])
 
         assert await until(sent, seconds=30)
 

@@ -42,7 +42,7 @@ class _ActivityKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Activity
     """Anything else that a caller records."""
     ACTIVITY_KIND_ADMINISTRATION: _ActivityKind.ValueType  # 6
     """A change of who may run what: of a tenant, a key, an agent, a tool, a binding or a rollout, as the registry tells
-    it. `name` says which, as `tool.update` or `binding.block`; `input` holds what changed.
+    it, and nobody else may. `name` says which, as `tool.update` or `binding.block`; `input` holds what changed.
     """
 
 class ActivityKind(_ActivityKind, metaclass=_ActivityKindEnumTypeWrapper):
@@ -62,7 +62,7 @@ ACTIVITY_KIND_CUSTOM: ActivityKind.ValueType  # 5
 """Anything else that a caller records."""
 ACTIVITY_KIND_ADMINISTRATION: ActivityKind.ValueType  # 6
 """A change of who may run what: of a tenant, a key, an agent, a tool, a binding or a rollout, as the registry tells
-it. `name` says which, as `tool.update` or `binding.block`; `input` holds what changed.
+it, and nobody else may. `name` says which, as `tool.update` or `binding.block`; `input` holds what changed.
 """
 Global___ActivityKind: _TypeAlias = ActivityKind  # noqa: Y015
 

@@ -212,8 +212,13 @@ class GetAgentStatsRequest(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     AGENT_REVISIONS_FIELD_NUMBER: _builtins.int
+    LEAVE_OUT_CALLS_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """Required. The agent."""
+    leave_out_calls: _builtins.bool
+    """Leaves calls of models and tools uncounted: their numbers are 0 then. For callers that ask often; runs are added up
+    from an index, calls from their rows.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """From this time; unset means from the beginning."""
@@ -233,10 +238,11 @@ class GetAgentStatsRequest(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         agent_revisions: _abc.Iterable[_builtins.int] | None = ...,
+        leave_out_calls: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revisions", b"agent_revisions", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revisions", b"agent_revisions", "end_time", b"end_time", "leave_out_calls", b"leave_out_calls", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

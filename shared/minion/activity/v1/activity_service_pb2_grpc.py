@@ -72,6 +72,8 @@ class ActivityServiceServicer:
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit; nothing was recorded.
+        - PERMISSION_DENIED / PERMISSION_MISSING: an activity is of kind ADMINISTRATION, which the registry alone records;
+        nothing was recorded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,6 +43,8 @@ class ActivityServiceStub:
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit; nothing was recorded.
+    - PERMISSION_DENIED / PERMISSION_MISSING: an activity is of kind ADMINISTRATION, which the registry alone records;
+      nothing was recorded.
     """
     GetActivity: _grpc.UnaryUnaryMultiCallable[_activity_service_pb2.GetActivityRequest, _activity_service_pb2.GetActivityResponse]
     """Returns an activity.
@@ -79,6 +81,8 @@ class ActivityServiceAsyncStub(ActivityServiceStub):
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit; nothing was recorded.
+    - PERMISSION_DENIED / PERMISSION_MISSING: an activity is of kind ADMINISTRATION, which the registry alone records;
+      nothing was recorded.
     """
     GetActivity: _aio.UnaryUnaryMultiCallable[_activity_service_pb2.GetActivityRequest, _activity_service_pb2.GetActivityResponse]  # type: ignore[assignment]
     """Returns an activity.
@@ -118,6 +122,8 @@ class ActivityServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit; nothing was recorded.
+        - PERMISSION_DENIED / PERMISSION_MISSING: an activity is of kind ADMINISTRATION, which the registry alone records;
+          nothing was recorded.
         """
 
     @_abc_1.abstractmethod

@@ -92,7 +92,9 @@ class _AgentChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Agent
     AGENT_CHANGE_KIND_UNSPECIFIED: _AgentChangeKind.ValueType  # 0
     """Never sent."""
     AGENT_CHANGE_KIND_SYNCED: _AgentChangeKind.ValueType  # 1
-    """Nothing happened; every change before the cursor was sent. Comes first, then about every 10 s of silence."""
+    """Nothing happened; every change before the cursor was sent. Comes first (where a watch is resumed, after all that it
+    missed), then about every 10 s of silence.
+    """
     AGENT_CHANGE_KIND_CREATED: _AgentChangeKind.ValueType  # 2
     """The agent was created."""
     AGENT_CHANGE_KIND_UPDATED: _AgentChangeKind.ValueType  # 3
@@ -104,7 +106,9 @@ class _AgentChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Agent
     AGENT_CHANGE_KIND_DELETED: _AgentChangeKind.ValueType  # 6
     """The agent was deleted."""
     AGENT_CHANGE_KIND_TOOL_CHANGED: _AgentChangeKind.ValueType  # 7
-    """A tool changed, whichever agents it is bound to; `tool_id` names it and `agent_id` is empty."""
+    """A tool changed, whichever agents it is bound to; `tool_id` names it and `agent_id` is empty. Sent to watchers that
+    ask for it by `include_tools`.
+    """
     AGENT_CHANGE_KIND_ROLLOUT_CHANGED: _AgentChangeKind.ValueType  # 8
     """A rollout of the agent began, moved or ended."""
 
@@ -114,7 +118,9 @@ class AgentChangeKind(_AgentChangeKind, metaclass=_AgentChangeKindEnumTypeWrappe
 AGENT_CHANGE_KIND_UNSPECIFIED: AgentChangeKind.ValueType  # 0
 """Never sent."""
 AGENT_CHANGE_KIND_SYNCED: AgentChangeKind.ValueType  # 1
-"""Nothing happened; every change before the cursor was sent. Comes first, then about every 10 s of silence."""
+"""Nothing happened; every change before the cursor was sent. Comes first (where a watch is resumed, after all that it
+missed), then about every 10 s of silence.
+"""
 AGENT_CHANGE_KIND_CREATED: AgentChangeKind.ValueType  # 2
 """The agent was created."""
 AGENT_CHANGE_KIND_UPDATED: AgentChangeKind.ValueType  # 3
@@ -126,7 +132,9 @@ AGENT_CHANGE_KIND_TOOLS_CHANGED: AgentChangeKind.ValueType  # 5
 AGENT_CHANGE_KIND_DELETED: AgentChangeKind.ValueType  # 6
 """The agent was deleted."""
 AGENT_CHANGE_KIND_TOOL_CHANGED: AgentChangeKind.ValueType  # 7
-"""A tool changed, whichever agents it is bound to; `tool_id` names it and `agent_id` is empty."""
+"""A tool changed, whichever agents it is bound to; `tool_id` names it and `agent_id` is empty. Sent to watchers that
+ask for it by `include_tools`.
+"""
 AGENT_CHANGE_KIND_ROLLOUT_CHANGED: AgentChangeKind.ValueType  # 8
 """A rollout of the agent began, moved or ended."""
 Global___AgentChangeKind: _TypeAlias = AgentChangeKind  # noqa: Y015

@@ -978,16 +978,22 @@ class WatchAgentsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CURSOR_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOOLS_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """The last cursor received; empty means from now on."""
+    include_tools: _builtins.bool
+    """Also tells of changes of tools (TOOL_CHANGED), which have no `agent_id`. Watchers that don't ask for them are told
+    SYNCED in their place.
+    """
     def __init__(
         self,
         *,
         cursor: _builtins.str = ...,
+        include_tools: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "include_tools", b"include_tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

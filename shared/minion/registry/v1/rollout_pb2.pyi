@@ -149,7 +149,7 @@ class Rollout(_message.Message):
     abort_reason: _builtins.str
     """Why it was aborted, for people; empty otherwise."""
     breached_guardrail: Global___RolloutGuardrail.ValueType
-    """The guardrail that was breached; unset unless it aborted by itself."""
+    """The guardrail that was breached; unset unless that ended it."""
     principal: _builtins.str
     """Who started it: the principal of the credential."""
     etag: _builtins.str
@@ -309,7 +309,9 @@ class RolloutCheck(_message.Message):
     BASELINE_FIELD_NUMBER: _builtins.int
     FAULT_REASON_FIELD_NUMBER: _builtins.int
     fault_reason: _builtins.str
-    """Why there are no figures, such as PEER_UNAVAILABLE; empty otherwise. Without figures no step begins by itself."""
+    """Why there are no figures, such as PEER_UNAVAILABLE; empty otherwise. Without figures no step begins by itself, and
+    after 10 minutes without any the rollout is aborted by itself, since its guardrails guard nothing.
+    """
     @_builtins.property
     def check_time(self) -> _timestamp_pb2.Timestamp:
         """When."""

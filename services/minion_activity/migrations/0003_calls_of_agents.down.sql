@@ -1,1 +1,0 @@
-DROP INDEX activity.activities_calls;
