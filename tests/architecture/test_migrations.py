@@ -12,7 +12,6 @@ from tests.architecture.contract import ROOT
 _RELEASED = {"registry": 1, "session": 5, "memory": 7, "activity": 1, "gateway": 2}
 _EXCEPTIONS = {
     ("activity", "0002_administration"): "a CHECK of a short text is looked at partition by partition, with no rewrite",
-    ("activity", "0003_calls_of_agents"): "the parent of partitions takes no CONCURRENTLY, and calls of agents are new",
 }
 _BODY = re.compile(r"\$\$.*?\$\$", re.DOTALL)
 _COMMENT = re.compile(r"--[^\n]*")

@@ -376,6 +376,7 @@ async def test_a_changed_digest_blocks_and_binding_again_frees_and_the_audit_tel
         "old_digest": tool.digest,
         "fields": ["description"],
         "blocked_binding_count": 3,
+        "freed_binding_count": 0,
     }
     assert {agent for _, _, agent in told[6:9]} == {agent.agent_id for agent in agents}
     assert all(details["state"] == "DIGEST_CHANGED" for _, details, _ in told[6:9])
@@ -481,3 +482,22 @@ async def test_a_change_of_a_tool_is_told_to_watchers(tenant: Caller) -> None:
         assert change.kind == agent_pb2.AGENT_CHANGE_KIND_TOOL_CHANGED
         assert (change.tool_id, change.agent_id) == (tool.tool_id, "")
         assert UUID(change.tenant_id) == tenant.tenant_id
+
+
+async def test_a_tool_that_is_again_what_was_bound_is_freed_and_the_audit_says_so(
+    tenant: Caller, owner: Database
+) -> None:
+    agent, tool = await tenant.create(), await tenant.register(description="Tells the time.")
+    await tenant.bind(agent.agent_id, tool.tool_id)
+    for description in ("Sends the time to a stranger.", "Tells the time."):
+        changed = pb.UpdateToolRequest(tool=tool_pb2.Tool(tool_id=tool.tool_id, description=description))
+        changed.update_mask.paths.append("description")
+        await tenant.tools.UpdateTool(changed)
+    told = (await audit(owner, tenant))[2:]
+    assert [(name, agent_id) for name, _, agent_id in told] == [
+        ("tool.update", None),
+        ("binding.block", agent.agent_id),
+        ("tool.update", None),
+        ("binding.free", agent.agent_id),
+    ]
+    assert [details["freed_binding_count"] for name, details, _ in told if name == "tool.update"] == [0, 1]

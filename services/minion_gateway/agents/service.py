@@ -31,6 +31,7 @@ _UNWATCHED_SECONDS = 2.0
 # While the registry can't be asked at all, agents that were known to be right take turns for so long.
 _GRACE_SECONDS = 300.0
 _PAUSE_SECONDS = 1.0
+_BREAKS_TOLD = 2
 _log = structlog.get_logger()
 
 
@@ -50,7 +51,7 @@ class Agents:
         self._known: OrderedDict[tuple[UUID, UUID], tuple[Resolution, float]] = OrderedDict()
         self._generation = 0
         self._watched = False
-        self._told_down = False
+        self._breaks, self._told_down = 0, False
         self._away_until = 0.0
         # When the feed last said that what is known is right.
         self._right_at = float("-inf")
@@ -138,12 +139,16 @@ class Agents:
     def _up(self) -> None:
         if self._told_down:
             _log.info("the registry's feed is up again")
-        self._watched, self._told_down = True, False
+        self._watched, self._breaks, self._told_down = True, 0, False
         self._right_at, self._away_until = self._clock(), 0.0
         self._metrics.feed_up.set(1)
 
     def _down(self, reason: str, error: str) -> None:
-        # Once an outage, not once a try.
+        # Once an outage, not once a try. A connection comes of age every few minutes, so that new replicas are found: one
+        # that is taken up at the next try is no outage.
+        self._breaks += 1
+        if self._breaks < _BREAKS_TOLD:
+            return
         if not self._told_down:
             _log.warning(
                 "the registry's feed is down: agents are served as they were last seen where it can't be asked",

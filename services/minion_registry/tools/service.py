@@ -125,9 +125,12 @@ class Tools:
         if grew:
             await self._check_room(transaction, tenant_id, tool_id)
         blocked: Sequence[UUID] = ()
-        count = 0
+        freed: Sequence[UUID] = ()
+        count = freed_count = 0
         if digest != before.digest:
             blocked, count = await self._store.bound_agents(transaction, tenant_id, before, _MOST_TOLD)
+            # Of agents that were given it as it is again.
+            freed, freed_count = await self._store.bound_agents(transaction, tenant_id, after, _MOST_TOLD)
         details = {
             **told(after),
             "old_version": before.version,
@@ -136,9 +139,11 @@ class Tools:
                 name for name, value in changes.items() if not same(getattr(before.contents, name), value)
             ),
             "blocked_binding_count": count,
+            "freed_binding_count": freed_count,
         }
         blocks = _blocks(after, blocked, "DIGEST_CHANGED")
-        await self._audit.record(transaction, tenant_id, Entry("tool.update", details), *blocks)
+        frees = [Entry("binding.free", told(after), agent_id=agent_id) for agent_id in freed]
+        await self._audit.record(transaction, tenant_id, Entry("tool.update", details), *blocks, *frees)
         return ChangedTool(after, count)
 
     async def move(self, tool_id: UUID, to: ToolStatus, note: str, etag: str, key: Key | None) -> ChangedTool:

@@ -124,8 +124,8 @@ class ToolServiceServicer:
     def UpdateTool(self, request, context):
         """Changes the fields named by `update_mask` and makes a new version, checked as RegisterTool checks.
 
-        When the digest changes, every binding of the tool is blocked until it is bound again; the audit names them. Safe
-        to retry with the same `request_id`.
+        When the digest changes, every binding of the tool is blocked until it is bound again, or the digest is again what
+        it was given for; the audit names them. Safe to retry with the same `request_id`.
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the mask names one that can't be changed.

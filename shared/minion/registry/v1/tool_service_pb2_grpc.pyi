@@ -63,8 +63,8 @@ class ToolServiceStub:
     UpdateTool: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.UpdateToolRequest, _tool_service_pb2.UpdateToolResponse]
     """Changes the fields named by `update_mask` and makes a new version, checked as RegisterTool checks.
 
-    When the digest changes, every binding of the tool is blocked until it is bound again; the audit names them. Safe
-    to retry with the same `request_id`.
+    When the digest changes, every binding of the tool is blocked until it is bound again, or the digest is again what
+    it was given for; the audit names them. Safe to retry with the same `request_id`.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the mask names one that can't be changed.
@@ -147,8 +147,8 @@ class ToolServiceAsyncStub(ToolServiceStub):
     UpdateTool: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.UpdateToolRequest, _tool_service_pb2.UpdateToolResponse]  # type: ignore[assignment]
     """Changes the fields named by `update_mask` and makes a new version, checked as RegisterTool checks.
 
-    When the digest changes, every binding of the tool is blocked until it is bound again; the audit names them. Safe
-    to retry with the same `request_id`.
+    When the digest changes, every binding of the tool is blocked until it is bound again, or the digest is again what
+    it was given for; the audit names them. Safe to retry with the same `request_id`.
 
     Errors:
     - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the mask names one that can't be changed.
@@ -252,8 +252,8 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_tool_service_pb2.UpdateToolResponse, _abc.Awaitable[_tool_service_pb2.UpdateToolResponse]]:
         """Changes the fields named by `update_mask` and makes a new version, checked as RegisterTool checks.
 
-        When the digest changes, every binding of the tool is blocked until it is bound again; the audit names them. Safe
-        to retry with the same `request_id`.
+        When the digest changes, every binding of the tool is blocked until it is bound again, or the digest is again what
+        it was given for; the audit names them. Safe to retry with the same `request_id`.
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit, or the mask names one that can't be changed.
