@@ -144,8 +144,8 @@ class Agents:
         self._metrics.feed_up.set(1)
 
     def _down(self, reason: str, error: str) -> None:
-        # Once an outage, not once a try. A connection ends by its age every few minutes, for new replicas to be found: one
-        # that is taken up at the next try is no outage.
+        # Once an outage, not once a try. A connection ends by its age every few minutes: one that is taken up at the next
+        # try is no outage.
         self._breaks += 1
         if self._breaks < _BREAKS_TOLD:
             return
