@@ -144,7 +144,7 @@ class Agents:
         self._metrics.feed_up.set(1)
 
     def _down(self, reason: str, error: str) -> None:
-        # Once an outage, not once a try. A connection ends by its age every few minutes: one that is taken up at the next
+        # Once an outage, not once a try. Connections end by their age every few minutes; what is taken up at the next
         # try is no outage.
         self._breaks += 1
         if self._breaks < _BREAKS_TOLD:
