@@ -26,7 +26,7 @@ from tests.minion_registry.stage import Caller, struct
 NOWHERE = "018f0000-0000-7000-8000-000000000000"
 OBJECT: dict[str, Any] = {"type": "object"}
 # Twice and more what it takes at its worst on a slow machine that others work on as well.
-SOON = 0.25
+SOON = 1.0
 
 
 async def validated(caller: Caller, arguments: dict[str, Any], **named: Any) -> pb.ValidateToolArgumentsResponse:
