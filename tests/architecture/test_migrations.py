@@ -9,7 +9,7 @@ import pytest
 from tests.architecture.contract import ROOT
 
 # The last step of each schema that a release has brought: those before it stay as they are.
-_RELEASED = {"registry": 1, "session": 5, "memory": 7, "activity": 1, "gateway": 2}
+_RELEASED = {"registry": 7, "session": 5, "memory": 7, "activity": 2, "gateway": 2}
 _EXCEPTIONS = {
     ("activity", "0002_administration"): "a CHECK of a short text is looked at partition by partition, with no rewrite",
 }
