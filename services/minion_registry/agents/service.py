@@ -11,7 +11,7 @@ from uuid import UUID
 from minion_auth import CallerKind, caller, tenant
 from minion_postgres import Change, ChangeFeed, Database, Idempotent, Key, Synced, Transaction, pages
 
-from minion_registry import json_schema
+from minion_registry import json_schema, paging
 from minion_registry.agents.domain import (
     Agent,
     AgentChange,
@@ -23,7 +23,7 @@ from minion_registry.agents.domain import (
     AgentStatus,
     AgentUpdate,
 )
-from minion_registry.agents.store import BEST, LATEST_REVISION, NEWEST, AgentStore, Place, Rank
+from minion_registry.agents.store import BEST, LATEST_REVISION, AgentStore, Rank
 from minion_registry.audit.domain import Entry
 from minion_registry.audit.store import AuditStore
 
@@ -82,7 +82,7 @@ class Agents:
             "labels": selected.labels,
             "metadata": selected.metadata,
         }
-        before = _place(token, filters)
+        before = paging.place(token, filters)
         async with self._database.transaction(tenant_id) as transaction:
             found, last = await self._store.page(transaction, tenant_id, selected, before, size)
         return found, pages.encode(last, filters) if last else ""
@@ -101,7 +101,7 @@ class Agents:
             "capabilities": selected.capabilities,
         }
         if not words:
-            before = _place(token, filters)
+            before = paging.place(token, filters)
             async with self._database.transaction(tenant_id) as transaction:
                 found, last = await self._store.page(transaction, tenant_id, selected, before, size)
             return [AgentHit(agent, 1.0) for agent in found], pages.encode(last, filters) if last else ""
@@ -289,12 +289,3 @@ def _rank(token: str, filters: Mapping[str, object]) -> Rank:
     if not (isinstance(score, float) and isinstance(create_time, datetime) and isinstance(agent_id, UUID)):
         raise pages.refused("PAGE_TOKEN_INVALID", "page_token")
     return score, create_time, agent_id
-
-
-def _place(token: str, filters: Mapping[str, object]) -> Place:
-    if not token:
-        return NEWEST
-    create_time, agent_id = pages.decode(token, filters, (datetime, UUID))
-    if not (isinstance(create_time, datetime) and isinstance(agent_id, UUID)):
-        raise pages.refused("PAGE_TOKEN_INVALID", "page_token")
-    return create_time, agent_id

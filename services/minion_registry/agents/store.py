@@ -1,7 +1,7 @@
 """Rows of agents and their revisions."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,15 +21,12 @@ from minion_registry.agents.domain import (
     BehaviorType,
     LlmConfig,
 )
-from minion_registry.paging import fitting
+from minion_registry.paging import NEWEST, Place, fitting
 
 _QUERIES = queries.load(__package__)
 _LLM = TypeAdapter(LlmConfig)
 _BEHAVIOR = TypeAdapter(BehaviorSettings)
 
-# Where an agent stands in a list: by create time, then id. Pages go backwards from NEWEST.
-Place = tuple[datetime, UUID]
-NEWEST: Final[Place] = (datetime(9999, 1, 1, tzinfo=UTC), UUID(int=2**128 - 1))
 LATEST_REVISION: Final = 2**63 - 1
 # Where an agent stands in what a search found: by score, then as in a list. Pages go backwards from BEST.
 Rank = tuple[float, datetime, UUID]

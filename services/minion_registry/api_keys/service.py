@@ -1,7 +1,6 @@
 """What is done with API keys."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +9,7 @@ from minion_errors import FailedPrecondition, NotFound, PermissionDenied, Unauth
 from minion_postgres import Database, Idempotent, Key, Transaction, pages
 from uuid_utils.compat import uuid7
 
+from minion_registry import paging
 from minion_registry.api_keys.domain import ApiKey, NewApiKey, Rotated, Rotation
 from minion_registry.api_keys.store import ApiKeyStore
 from minion_registry.audit.domain import Entry
@@ -17,8 +17,6 @@ from minion_registry.audit.store import AuditStore
 
 _KEPT = Idempotent(ApiKey, schema="registry")
 _ROTATED = Idempotent(Rotated, schema="registry")
-# The list begins before a time that no key has.
-_NEWEST = (datetime(9999, 12, 31, tzinfo=UTC), UUID(int=2**128 - 1))
 _FILTERS = {"list": "api_keys"}
 
 
@@ -59,9 +57,9 @@ class ApiKeys:
         Raises InvalidArgument (PAGE_TOKEN_INVALID).
         """
         tenant_id = tenant()
-        before = pages.decode(token, _FILTERS, (datetime, UUID)) if token else _NEWEST
+        before = paging.place(token, _FILTERS)
         async with self._database.transaction(tenant_id) as transaction:
-            found = await self._store.page(transaction, tenant_id, _moment_and_id(before), size + 1)
+            found = await self._store.page(transaction, tenant_id, before, size + 1)
         last = found[size - 1] if len(found) > size else None
         return found[:size], pages.encode((last.create_time, last.api_key_id), _FILTERS) if last else ""
 
@@ -151,10 +149,3 @@ def _check_scopes(wanted: Sequence[str]) -> None:
             reason="PERMISSION_MISSING",
             metadata={"permission": beyond, "principal": caller().principal},
         )
-
-
-def _moment_and_id(cursor: Sequence[object]) -> tuple[datetime, UUID]:
-    moment, api_key_id = cursor
-    assert isinstance(moment, datetime)
-    assert isinstance(api_key_id, UUID)
-    return moment, api_key_id

@@ -10,6 +10,7 @@ from minion_auth import caller, tenant
 from minion_errors import MinionError
 from minion_postgres import Database, Idempotent, Key, Transaction, pages
 
+from minion_registry import paging
 from minion_registry.agents.store import AgentStore
 from minion_registry.audit.domain import Entry
 from minion_registry.audit.store import AuditStore
@@ -28,7 +29,7 @@ from minion_registry.rollouts.domain import (
     told,
 )
 from minion_registry.rollouts.peer import ActivityPeer
-from minion_registry.rollouts.store import NEWEST, Place, RolloutStore
+from minion_registry.rollouts.store import RolloutStore
 
 _KEPT = Idempotent(Rollout, schema="registry")
 
@@ -82,7 +83,7 @@ class Rollouts:
             "agent_id": None if selected.agent_id is None else str(selected.agent_id),
             "status": selected.status.value if selected.status else None,
         }
-        before = _place(token, filters)
+        before = paging.place(token, filters)
         async with self._database.transaction(tenant_id) as transaction:
             found = await self._store.page(transaction, tenant_id, selected, before, size + 1)
         shown = found[:size]
@@ -226,16 +227,5 @@ class Rollouts:
         more: Mapping[str, Any] | None = None,
     ) -> None:
         details = {**told(rollout, by), **(more or {})}
-        # asyncpg's own UUIDs are no JSON.
-        agent_id = UUID(int=rollout.agent_id.int)
-        entry = Entry(name, details, agent_id=agent_id, agent_revision=rollout.candidate_revision)
+        entry = Entry(name, details, agent_id=rollout.agent_id, agent_revision=rollout.candidate_revision)
         await self._audit.record(transaction, tenant_id, entry)
-
-
-def _place(token: str, filters: Mapping[str, object]) -> Place:
-    if not token:
-        return NEWEST
-    create_time, rollout_id = pages.decode(token, filters, (datetime, UUID))
-    if not (isinstance(create_time, datetime) and isinstance(rollout_id, UUID)):
-        raise pages.refused("PAGE_TOKEN_INVALID", "page_token")
-    return create_time, rollout_id

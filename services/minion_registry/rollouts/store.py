@@ -1,8 +1,7 @@
 """Rows of rollouts."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Final
+from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
@@ -11,6 +10,7 @@ from minion_postgres import Database, Record, Transaction, queries
 from pydantic import TypeAdapter
 
 from minion_registry.agents.store import AgentStore
+from minion_registry.paging import Place
 from minion_registry.rollouts.domain import (
     WHOLE,
     Breach,
@@ -31,10 +31,6 @@ _QUERIES = queries.load(__package__)
 _STEPS = TypeAdapter(tuple[RolloutStep, ...])
 _GUARDRAILS = TypeAdapter(RolloutGuardrails)
 _CHECK = TypeAdapter(RolloutCheck)
-
-# Where a rollout stands in a list: by create time, then id. Pages go backwards from NEWEST.
-Place = tuple[datetime, UUID]
-NEWEST: Final[Place] = (datetime(9999, 1, 1, tzinfo=UTC), UUID(int=2**128 - 1))
 
 
 class RolloutStore:
