@@ -12,6 +12,7 @@ from uuid import UUID
 
 import grpc
 import pytest
+import structlog.testing
 from minion.registry.v1 import agent_pb2, agent_service_pb2, tool_pb2
 from minion_auth import CallerKind, Identity, acting_as
 from minion_errors import Unavailable
@@ -229,6 +230,22 @@ async def test_an_agent_asked_for_long_ago_is_served_for_five_minutes_of_an_outa
         followed.clock.ahead += 30
         with pytest.raises(Unavailable):
             await followed.asks(AGENT)
+
+
+async def test_a_feed_that_is_taken_up_at_the_next_try_is_no_outage_and_one_that_is_not_is_told() -> None:
+    async with following(None) as followed:
+        with structlog.testing.capture_logs() as lines:
+            # As when a connection ends by its age.
+            await followed.synced()
+            await followed.away()
+            followed.registry.is_away = False
+            await followed.up()
+            await followed.synced()
+            assert not [line for line in lines if line["log_level"] == "warning"]
+            await followed.away()
+            async with asyncio.timeout(10):
+                while not [line for line in lines if line["log_level"] == "warning"]:  # noqa: ASYNC110 - nothing tells
+                    await asyncio.sleep(0.01)
 
 
 def bound(name: str, *, bound_digest: str = "d1", tool: tool_pb2.Tool | None = None, **fields: Any) -> Any:
