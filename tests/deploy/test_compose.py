@@ -144,6 +144,15 @@ def test_what_is_mounted_is_read_where_it_is_mounted() -> None:
             assert mounted[each["options"]["path"]] == "./deploy/grafana/dashboards"
 
 
+def test_prometheus_asks_what_compose_starts() -> None:
+    services = load(ROOT / FILE, fresh_environment())["services"]
+    for path in sorted((ROOT / "deploy/prometheus").glob("prometheus.yml")):
+        jobs = yaml.safe_load(path.read_text())["scrape_configs"]
+        asked = {target for job in jobs for each in job["static_configs"] for target in each["targets"]}
+        assert {target.partition(":")[0] for target in asked} - {"localhost"} <= set(services)
+        assert {f"{name}:{pair.operations}" for name, pair in DOCUMENTED.items()} <= asked
+
+
 def test_the_collector_hands_on_what_services_send() -> None:
     services = load(ROOT / FILE, fresh_environment())["services"]
     collector = yaml.safe_load((ROOT / "deploy/otel-collector/config.yml").read_text())
