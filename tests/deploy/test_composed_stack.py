@@ -219,6 +219,9 @@ async def test_a_turn_through_what_compose_starts(composed: Composed) -> None:
             assert not any(secret in line for line in lines for secret in composed.secrets.values())
         assert await stopped(running) == dict.fromkeys(SETTINGS, 0)
 
+    # Where the root file system is read-only, nothing else could have been written.
+    assert {path.name for path in composed.folder.iterdir()} == {"pg", "models", *(f"{name}.log" for name in SETTINGS)}
+
 
 async def roles_are_as_promised(composed: Composed) -> None:
     """Looks whether services log in as roles of their own that may no more than they need."""
