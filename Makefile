@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PROTOS := $(shell find protos -name '*.proto' | sort)
 SERVICE_PROTOS := $(shell find protos -name '*_service.proto' | sort)
-SOURCES := services shared tests benchmarks
+SOURCES := services shared deploy tests benchmarks
 PYTEST := $(BIN)/python -m pytest
 # Two workers: more than that only queue for Postgres on a small machine.
 WORKERS ?= 2
@@ -103,6 +103,65 @@ privileges: $(STAMP) ## Write docs/privileges.md from a freshly migrated databas
 check-docs: $(STAMP) ## Check that .env.example is that of the settings classes
 	@$(BIN)/python -m minion_cli settings | diff - .env.example && echo ".env.example matches the settings"
 
+.PHONY: deploy-check
+deploy-check: check-image check-compose check-yaml ## Check all that deploys, with no engine
+	$(PYTEST) -n $(WORKERS) --dist loadfile tests/deploy
+
+.PHONY: check-image
+check-image: $(STAMP)
+	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/python -m deploy.checks.image
+
+.PHONY: check-compose
+check-compose: $(STAMP)
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/python -m deploy.checks.compose
+
+.PHONY: check-yaml
+check-yaml: $(STAMP)
+	$(BIN)/yamllint --strict .
+
+# The image and its tag, as docker-compose.yml names them.
+IMAGE := minion-agents
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+DOCKER ?= docker
+BUILD = --file deploy/Dockerfile --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --tag $(IMAGE):$(VERSION)
+COMPOSE = MINION_VERSION=$(VERSION) $(DOCKER) compose
+
+.PHONY: docker-build
+docker-build: ## Build the image of all services
+	$(DOCKER) build $(BUILD) .
+
+.PHONY: docker-sbom
+docker-sbom: ## Build the image into dist/ with its bill of materials and provenance
+	@mkdir -p dist
+	$(DOCKER) buildx build $(BUILD) --sbom=true --provenance=mode=max --output type=oci,dest=dist/$(IMAGE)-$(VERSION).oci.tar .
+
+.PHONY: docker-env
+docker-env: .env ## Write .env with fresh secrets, where there is none
+
+.env:
+	@$(MAKE) --no-print-directory $(STAMP)
+	$(BIN)/minion secrets --out .env
+
+.PHONY: docker-up
+docker-up: .env docker-build ## Run all of docker-compose.yml until it is well; PROFILES="tools full" for more
+	$(COMPOSE) $(PROFILES:%=--profile %) up --detach --wait --wait-timeout 600
+
+.PHONY: docker-down
+docker-down: ## Stop it; the volumes stay
+	$(COMPOSE) --profile tools --profile full down
+
+.PHONY: docker-logs
+docker-logs: ## Follow its logs; SERVICE=gateway for one
+	$(COMPOSE) logs --follow --tail 100 $(SERVICE)
+
+.PHONY: sbom
+sbom: $(STAMP) ## Write dist/sbom.cdx.json: what the image holds of Python, from its lock
+	@mkdir -p dist
+	$(BIN)/python -W ignore::UserWarning -m cyclonedx_py requirements requirements-runtime.lock --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.cdx.json
+
 .PHONY: migrate-up
 migrate-up: $(STAMP) ## Bring all schemas up to date
 	$(BIN)/minion migrate up
@@ -116,9 +175,14 @@ build: $(STAMP) ## Build the wheel
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	@ls dist
 
+# The runtime's and the build's are parts of the first, for the image: same versions, same hashes.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url
+
 .PHONY: lock
 lock: ## Resolve the dependencies anew and pin them by hash
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-annotate --no-header --no-emit-index-url pyproject.toml -o requirements.lock
+	$(COMPILE) --extra dev pyproject.toml -o requirements.lock
+	$(COMPILE) --extra runtime --constraints requirements.lock pyproject.toml -o requirements-runtime.lock
+	echo hatchling | $(COMPILE) --constraints requirements.lock - -o requirements-build.lock
 
 .PHONY: clean
 clean: ## Remove what builds and tests leave behind (not .minion, which is your data)

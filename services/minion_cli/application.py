@@ -28,6 +28,9 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "settings": ("minion_cli.settings", "Print every setting with its default."),
     "privileges": ("minion_cli.privileges", "Print which database role may do what."),
     "migrate": ("minion_cli.migrate", "Move the services' database schemas up or down."),
+    "secrets": ("minion_cli.secrets", "Make the secrets of a new deployment, random ones."),
+    "serve": ("minion_cli.serve", "Run one service until it is told to stop."),
+    "health": ("minion_cli.health", "Ask a service of this machine whether it serves."),
 }
 
 

@@ -195,11 +195,14 @@ def _model(directory: Directory, environ: Mapping[str, str]) -> Finding:
         model_directory()
     except ModelFilesError as error:
         return Finding("embeddings", False, str(error), remedy)
-    missing = [name for name in ("onnxruntime", "tokenizers", "onnx") if importlib.util.find_spec(name) is None]
+    prepared = graph_path(cache).exists()
+    # What writes the graph isn't needed where it is written: images come without.
+    needed = ("onnxruntime", "tokenizers") if prepared else ("onnxruntime", "tokenizers", "onnx", "safetensors")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         text = f"{', '.join(missing)} not installed"
         return Finding("embeddings", False, text, "pip install 'minion-agents[gateway]'")
-    if graph_path(cache).exists():
+    if prepared:
         return Finding("embeddings", True, f"the local model is prepared in {cache}")
     existing = next((path for path in (cache, *cache.absolute().parents) if path.exists()), cache)
     if not os.access(existing, os.W_OK):

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from minion_errors import FailedPrecondition
 from minion_postgres import SCHEMAS, BootstrapError, DatabaseSettings, MigrationError, ServiceAccess, bootstrap
+from minion_postgres import dsn as dsns
 
 from minion_cli.application import single
 from minion_cli.databases import database_settings, url
@@ -37,7 +38,8 @@ def migrate(
     """Move the services' database schemas up or down.
 
     The owner of each schema connects as MINION_DATABASE_URL or MINION_<SERVICE>_OWNER_DATABASE_URL says. --bootstrap
-    needs MINION_ADMIN_DATABASE_URL; the roles' passwords are those of the services' own URLs.
+    needs MINION_ADMIN_DATABASE_URL (and MINION_ADMIN_DATABASE_PASSWORD where it holds none); the roles' passwords are
+    those of the services' own settings. With MINION_MONITOR_DATABASE_PASSWORD it makes the role minion_monitor too.
     """
     if service and service not in SCHEMAS:
         raise typer.BadParameter(f"{service!r} is none of {', '.join(SCHEMAS)}.", param_hint="--service")
@@ -59,7 +61,14 @@ async def _bootstrap(settings: Sequence[DatabaseSettings]) -> None:
             "--bootstrap needs an administrator's connection string in MINION_ADMIN_DATABASE_URL.",
             reason="SETTINGS_INVALID",
         )
-    await bootstrap(administrator, [ServiceAccess(each.service, each.owner_dsn, each.app_dsn) for each in settings])
+    password = os.environ.get("MINION_ADMIN_DATABASE_PASSWORD")
+    if password:
+        administrator = dsns.with_credentials(administrator, "postgres", password)
+    await bootstrap(
+        administrator,
+        [ServiceAccess(each.service, each.owner_dsn, each.app_dsn) for each in settings],
+        monitor_password=os.environ.get("MINION_MONITOR_DATABASE_PASSWORD") or None,
+    )
     print(f"bootstrapped: {', '.join(each.service for each in settings)}")
 
 

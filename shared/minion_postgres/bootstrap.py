@@ -16,7 +16,7 @@ import asyncpg
 from minion_postgres import dsn as dsns
 from minion_postgres.driver import Connection, connect
 from minion_postgres.queries import Query, load
-from minion_postgres.roles import roles
+from minion_postgres.roles import MONITOR, roles
 
 _QUERIES = load("minion_postgres", "sql/bootstrap.sql")
 
@@ -25,6 +25,7 @@ MINIMUM_VECTOR: Final = (0, 8, 2)
 # Owners migrate and maintain: a statement of theirs may take long, but none may idle inside a transaction for long.
 _OWNER_LIMITS: Final = ("10s", "0")
 _APP_LIMITS: Final = ("1s", "30s")
+_MONITOR_LIMITS: Final = ("1s", "10s")
 
 
 class BootstrapError(Exception):
@@ -40,14 +41,18 @@ class ServiceAccess:
     app_dsn: str
 
 
-async def bootstrap(admin_dsn: str, services: Sequence[ServiceAccess]) -> None:
+async def bootstrap(admin_dsn: str, services: Sequence[ServiceAccess], *, monitor_password: str | None = None) -> None:
     """Prepares the database that `admin_dsn` points at for these services, in one transaction.
+
+    With `monitor_password` there is a role `minion_monitor` too, which reads the server's statistics.
 
     Raises BootstrapError when Postgres is older than 16, pgvector is missing or older than 0.8.2 (where memory is among
     the services), the administrator's rights don't suffice, or a DSN names another role than the service's own; raises
     Unavailable when the server can't be reached.
     """
     logins = [login for access in services for login in _logins(access)]
+    if monitor_password is not None:
+        logins.append((MONITOR, monitor_password, _MONITOR_LIMITS))
     connection = await connect(admin_dsn, "minion-bootstrap")
     try:
         async with connection.transaction():
@@ -61,6 +66,8 @@ async def bootstrap(admin_dsn: str, services: Sequence[ServiceAccess]) -> None:
                     await _run(connection, _QUERIES.set_password, role, scram_verifier(password))
                 await _run(connection, _QUERIES.set_limits, role, *limits)
                 await _run(connection, _QUERIES.let_in, role)
+            if monitor_password is not None:
+                await _run(connection, _QUERIES.let_monitor, MONITOR)
             await _run(connection, _QUERIES.close_database)
             for access in services:
                 own = roles(access.service)

@@ -5,6 +5,8 @@ from typing import Final
 
 # One schema a service, of the service's own name.
 SCHEMAS: Final = ("registry", "session", "memory", "activity", "gateway")
+# Reads the server's statistics for Prometheus, and no row of anybody's.
+MONITOR: Final = "minion_monitor"
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,9 @@ def test_every_package_is_in_the_wheel_and_typed() -> None:
     assert untyped == []
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-model.lock"])
+@pytest.mark.parametrize(
+    "name", ["requirements.lock", "requirements-model.lock", "requirements-runtime.lock", "requirements-build.lock"]
+)
 def test_the_lock_is_hashed_and_names_no_index(name: str) -> None:
     text = (ROOT / name).read_text()
     pinned = re.findall(r"^[a-zA-Z0-9_.-]+==", text, re.MULTILINE)

@@ -22,7 +22,8 @@ def test_no_service_takes_anothers_settings_for_a_slip_of_the_pen() -> None:
     names = [variable for kind in _ALL for field in kind.model_fields for variable in variables(kind, field)]
     # What the command line reads.
     names += [f"MINION_{kind.service.upper()}_ADDRESS" for kind in _ALL]
-    names += ["MINION_API_KEY", "MINION_ADMIN_DATABASE_URL"]
+    names += ["MINION_API_KEY", "MINION_SERVICE", "MINION_ADMIN_DATABASE_URL", "MINION_ADMIN_DATABASE_PASSWORD"]
+    names += ["MINION_MONITOR_DATABASE_PASSWORD"]
     names += [variable for field in ClientSettings.model_fields for variable in variables(ClientSettings, field)]
     for kind in _ALL:
         assert list(unknown(kind, dict.fromkeys(names, ""))) == [], kind

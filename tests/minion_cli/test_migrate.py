@@ -1,12 +1,13 @@
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
 from minion_cli.__main__ import run
 from minion_cli.development.database import prepared
 from minion_errors import FailedPrecondition
-from minion_postgres import SCHEMAS
+from minion_postgres import SCHEMAS, dsn
 from minion_testing.postgres import ClonedDatabase, PostgresCluster
 
 
@@ -55,6 +56,25 @@ def test_bootstrap_needs_an_administrator(
     monkeypatch.setenv("MINION_ADMIN_DATABASE_URL", bare.dsn("session"))
     assert run(["migrate", "--bootstrap"]) == 1
     assert capsys.readouterr().err.startswith("error: MIGRATION_REFUSED: minion_session_app at ")
+
+
+def test_the_administrators_password_may_stand_apart(
+    bare: ClonedDatabase,
+    point_at: Callable[[ClonedDatabase], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    point_at(bare)
+    password = dsn.parse(bare.admin_dsn).password
+    assert password is not None
+    without = bare.admin_dsn.replace(f":{quote(password, safe='')}@", "@")
+    assert dsn.parse(without).password is None
+    monkeypatch.setenv("MINION_ADMIN_DATABASE_URL", without)
+    monkeypatch.setenv("MINION_ADMIN_DATABASE_PASSWORD", "not it")
+    assert run(["migrate", "--bootstrap"]) == 1
+    assert "not it" not in capsys.readouterr().err
+    monkeypatch.setenv("MINION_ADMIN_DATABASE_PASSWORD", password)
+    assert run(["migrate", "--bootstrap"]) == 0
 
 
 def test_without_a_database_every_missing_setting_is_named(

@@ -122,6 +122,28 @@ async def test_what_everybody_has_is_taken(fresh: EmbeddedPostgres) -> None:
         await connection.close()
 
 
+async def test_a_monitor_reads_statistics_and_no_rows(fresh: EmbeddedPostgres) -> None:
+    services = access(fresh, "word")
+    await bootstrap(fresh.admin_dsn(), services)
+    assert not await can_log_in(fresh.dsn("minion_monitor", "watch"))
+    for _ in range(2):
+        await bootstrap(fresh.admin_dsn(), services, monitor_password="watch")
+    owner = await asyncpg.connect(services[0].owner_dsn)
+    await owner.execute("CREATE TABLE IF NOT EXISTS registry.held ()")
+    watched = await owner.fetchval("SELECT pg_backend_pid()")
+    monitor = await asyncpg.connect(fresh.dsn("minion_monitor", "watch"))
+    try:
+        seen = await monitor.fetchval("SELECT query FROM pg_stat_activity WHERE pid = $1", watched)
+        assert seen == "SELECT pg_backend_pid()"
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await monitor.fetch("SELECT * FROM registry.held")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await monitor.execute("SET ROLE minion_registry_owner")
+    finally:
+        await monitor.close()
+        await owner.close()
+
+
 def test_pgvector_must_be_there_and_recent() -> None:
     with pytest.raises(BootstrapError, match="lacks pgvector"):
         check_vector(None)

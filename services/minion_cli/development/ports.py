@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from minion_errors import Unavailable
-from minion_postgres.roles import SCHEMAS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +42,11 @@ def free() -> dict[str, Ports]:
     """Picks ports that nobody uses now; another process may take one before we do, which is then said so."""
     with ExitStack() as held:
         numbers = []
-        for _ in range(2 * len(SCHEMAS)):
+        for _ in range(2 * len(DOCUMENTED)):
             bound = held.enter_context(socket.socket())
             bound.bind(("127.0.0.1", 0))
             numbers.append(int(bound.getsockname()[1]))
-    return {service: Ports(numbers[2 * index], numbers[2 * index + 1]) for index, service in enumerate(SCHEMAS)}
+    return {service: Ports(numbers[2 * index], numbers[2 * index + 1]) for index, service in enumerate(DOCUMENTED)}
 
 
 def check(ports: Mapping[str, Ports]) -> None:

@@ -52,6 +52,10 @@ SELECT format('CREATE SCHEMA IF NOT EXISTS %1$I AUTHORIZATION %2$I;
 -- The statement by which a role may connect to this database.
 SELECT format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), $1::text);
 
+-- name: let_monitor
+-- The statement by which a role may read the server's statistics.
+SELECT format('GRANT pg_monitor TO %I', $1::text);
+
 -- name: close_database
 -- The statements that take from everybody what nobody needs: temporary tables and new objects in schema public.
 SELECT format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC; REVOKE CREATE ON SCHEMA public FROM PUBLIC;',

@@ -1,0 +1,166 @@
+"""What docker-compose.yml says, as far as it can be known with no engine."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from minion_cli.development.ports import DOCUMENTED
+from minion_postgres import roles
+from minion_postgres.roles import MONITOR
+
+from deploy.checks.compose import FILE, SETTINGS, container_environment, faults, fresh_environment, load
+from deploy.checks.image import Dockerfile
+from tests.architecture.contract import ROOT
+from tests.deploy.copies import Copy, copied
+
+__all__ = ["copied"]
+
+
+def test_everything_that_it_names_is_there() -> None:
+    assert list(faults(ROOT)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("pgvector/pgvector:0.8.6-pg18-trixie", "pgvector/pgvector", "has no tag"),
+        ("grafana/grafana:13.1.0", "grafana/grafana:latest", "is pinned by no version"),
+        ("registry: {condition", "registrar: {condition", "depends on registrar, which there is not"),
+        ("jaeger: {condition", "otel-collector: {condition", "otel-collector, which has no health check"),
+        ("postgres: {condition", "redis: {condition", "depends on redis, which stands in a profile"),
+        ('    restart: "no"\n', "", "waits for the end of migrate, which is started again"),
+        ("networks: [minion]", "networks: [minions]", "network minions is not declared"),
+        ("- prometheus-data:", "- prometheus:", "volume prometheus is not declared"),
+        ("  redis-data: {}", "  redis-data: {}\n  spare: {}", "volume spare is nobody's"),
+        ("./deploy/pgadmin/servers.json:", "./deploy/pgadmin/server.json:", "mounts ./deploy/pgadmin/server.json"),
+        ("config.yml:ro", "config.yml", "and may change it"),
+        ("  cap_drop: [ALL]\n", "", "keeps capabilities"),
+        ('["no-new-privileges:true"]', "[]", "may take new privileges"),
+        ("  read_only: true\n", "", "may write to its root file system"),
+        ("options: {max-size: 10m, ", "options: {", "writes logs without end"),
+        ("  restart: unless-stopped\n", "", "says nothing of what follows a fault"),
+        ("${MINION_PUBLISH:-127.0.0.1}:50051:50051", "50051:50051", "publishes 50051:50051"),
+        ("${MINION_PUBLISH:-127.0.0.1}:50051:50051", "${MINION_PUBLISH:-127.0.0.1}:50061:50061", "does not publish"),
+        ("${GRAFANA_PASSWORD:?run make docker-env}", "hunter2", "GF_SECURITY_ADMIN_PASSWORD stands in the file"),
+        ("${PGADMIN_PASSWORD:?run make docker-env}", "${PGADMIN_PASSWORD:-admin}", "which everybody knows"),
+        ("${REDIS_PASSWORD:?", "${REDIS_SECRET:?", "REDIS_SECRET is not set by `minion secrets`"),
+        ("MINION_NAME:", "MINION_NAMES:", "MINION_NAMES is no setting"),
+        ("MINION_SERVICE: memory", "MINION_SERVICE: session", "runs as session"),
+        ("MINION_AUTH_MODE: required", "MINION_AUTH_MODE: disabled", "MINION_AUTH_MODE may be disabled on a loopback"),
+        ("MINION_DATABASE_URL: postgresql://postgres", "MINION_DATABASE_URL: mysql://postgres", "must look like"),
+        ("MINION_SESSION_ADDRESS: session:50052", "MINION_SESSION_ADDRESS: session:50053", "where nobody answers"),
+        ("stop_grace_period: 40s", "stop_grace_period: 10s", "is killed before it has drained"),
+        (
+            "      MINION_SERVICE: memory\n",
+            "      MINION_SERVICE: memory\n      MINION_MEMORY_PORT: 1\n",
+            "other ports",
+        ),
+    ],
+)
+def test_each_fault_is_told(copied: Copy, old: str, new: str, fault: str) -> None:
+    copied.replace(FILE, old, new)
+    assert any(fault in found for found in faults(copied.folder)), list(faults(copied.folder))
+
+
+def test_secrets_come_from_the_environment_alone() -> None:
+    text = (ROOT / FILE).read_text()
+    for variable in fresh_environment():
+        assert f"${{{variable}:?run make docker-env}}" in text, f"{variable} is made and used nowhere"
+    with pytest.raises(KeyError, match="is not set"):
+        load(ROOT / FILE, {})
+
+
+def test_each_service_holds_its_own_passwords_alone() -> None:
+    composed = load(ROOT / FILE, fresh_environment())
+    owners = {"activity", "memory"}
+    for name in SETTINGS:
+        held = {variable for variable in composed["services"][name]["environment"] if variable.endswith("_PASSWORD")}
+        expected = {f"MINION_{name.upper()}_DATABASE_PASSWORD"}
+        if name in owners:
+            expected.add(f"MINION_{name.upper()}_OWNER_DATABASE_PASSWORD")
+        assert held == expected
+    migrating = composed["services"]["migrate"]["environment"]
+    assert not {"MINION_SERVICE_KEY", "MINION_OPERATOR_KEY"} & set(migrating)
+
+
+def test_services_log_in_as_roles_that_the_migrating_job_makes() -> None:
+    composed = load(ROOT / FILE, fresh_environment())
+    image = Dockerfile.read(ROOT)
+    migrating = composed["services"]["migrate"]["environment"]
+    for name, kind in SETTINGS.items():
+        settings = kind.load(container_environment(composed["services"][name], image))
+        app = getattr(settings, "app_dsn")  # noqa: B009 - every service's settings have it, no common class says so
+        password = migrating[f"MINION_{name.upper()}_DATABASE_PASSWORD"]
+        assert app == f"postgresql://{roles(name).app}:{password}@postgres:5432/minion"
+    exporter = composed["services"]["postgres-exporter"]["environment"]
+    assert exporter["DATA_SOURCE_USER"] == MONITOR
+    assert exporter["DATA_SOURCE_PASS"] == migrating["MINION_MONITOR_DATABASE_PASSWORD"]
+
+
+def test_all_start_once_those_that_they_call_are_well() -> None:
+    services = load(ROOT / FILE, fresh_environment())["services"]
+    order: list[str] = []
+    waiting = {name: set(service.get("depends_on", {})) for name, service in services.items()}
+    while waiting:
+        ready = sorted(name for name, needs in waiting.items() if needs <= set(order))
+        assert ready, f"these wait for each other: {sorted(waiting)}"
+        order += ready
+        for name in ready:
+            del waiting[name]
+    for name in DOCUMENTED:
+        assert order.index("postgres") < order.index("migrate") < order.index(name)
+    assert all(services[name]["depends_on"]["migrate"]["condition"] for name in DOCUMENTED)
+    assert "otel-collector" not in {other for each in services.values() for other in each.get("depends_on", {})}
+
+
+def test_the_doors_are_the_promised_ones() -> None:
+    services = load(ROOT / FILE, {**fresh_environment(), "MINION_PUBLISH": "10.0.0.1"})["services"]
+    published = {port: name for name, service in services.items() for port in service.get("ports", ())}
+    promised = {"jaeger": 16686, "prometheus": 9090, "grafana": 3000, "pgadmin": 5050, "redis": 6379, "postgres": 5432}
+    promised |= {name: ports.rpc for name, ports in DOCUMENTED.items()}
+    assert published == {f"10.0.0.1:{port}:{port}": name for name, port in promised.items()}
+    assert services["pgadmin"]["profiles"] == ["tools"]
+    assert services["redis"]["profiles"] == ["full"]
+    assert [name for name, service in services.items() if service.get("profiles")] == ["pgadmin", "redis"]
+
+
+def test_what_is_mounted_is_read_where_it_is_mounted() -> None:
+    services = load(ROOT / FILE, fresh_environment())["services"]
+    mounted = {
+        target.removesuffix(":ro"): source
+        for service in services.values()
+        for source, _, target in (mount.partition(":") for mount in service.get("volumes", ()))
+    }
+    (configuration,) = [
+        part.partition("=")[2] for part in services["otel-collector"]["command"] if part.startswith("--config=")
+    ]
+    assert mounted[configuration] == "./deploy/otel-collector/config.yml"
+    (configuration,) = [
+        part.partition("=")[2] for part in services["prometheus"]["command"] if part.startswith("--config.file=")
+    ]
+    assert mounted[str(Path(configuration).parent)] == "./deploy/prometheus"
+    for provider in sorted((ROOT / "deploy/grafana/provisioning/dashboards").glob("*.yml")):
+        for each in yaml.safe_load(provider.read_text())["providers"]:
+            assert mounted[each["options"]["path"]] == "./deploy/grafana/dashboards"
+
+
+def test_prometheus_asks_what_compose_starts() -> None:
+    services = load(ROOT / FILE, fresh_environment())["services"]
+    for path in sorted((ROOT / "deploy/prometheus").glob("prometheus.yml")):
+        jobs = yaml.safe_load(path.read_text())["scrape_configs"]
+        asked = {target for job in jobs for each in job["static_configs"] for target in each["targets"]}
+        assert {target.partition(":")[0] for target in asked} - {"localhost"} <= set(services)
+        assert {f"{name}:{pair.operations}" for name, pair in DOCUMENTED.items()} <= asked
+
+
+def test_the_collector_hands_on_what_services_send() -> None:
+    services = load(ROOT / FILE, fresh_environment())["services"]
+    collector = yaml.safe_load((ROOT / "deploy/otel-collector/config.yml").read_text())
+    _, _, port = services["gateway"]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"].rpartition(":")
+    assert collector["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"] == f"0.0.0.0:{port}"
+    assert collector["exporters"]["otlp"]["endpoint"].partition(":")[0] in services
+    pipeline = collector["service"]["pipelines"]["traces"]
+    assert pipeline["processors"][0] == "memory_limiter"
+    for kind in ("receivers", "processors", "exporters"):
+        assert set(pipeline[kind]) == set(collector[kind])
+    assert set(collector["service"]["extensions"]) == set(collector["extensions"])
