@@ -92,16 +92,19 @@ def test_nobody_there_is_one_line_and_code_1(
     assert re.fullmatch(r"error: SERVICE_UNREACHABLE: [^\n]+127\.0\.0\.1:1[^\n]+\n", capsys.readouterr().err)
 
 
-def test_a_wrong_setting_is_one_line_and_code_1(
+def test_all_wrong_settings_are_one_line_and_code_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MINION_API_KEY", "mnk_" + "x" * 43)
     monkeypatch.setenv("MINION_LOG_LEVEL", "loud")
     monkeypatch.setenv("MINION_TRACE_RATIO", "2")
-    assert run(["agents", "list"]) == 1
+    monkeypatch.setenv("MINION_CLIENT_KEY", str(tmp_path / "gone"))
+    assert run(["agents", "list"]) == 2
     told = capsys.readouterr().err
-    assert re.fullmatch(r"error: SETTINGS_INVALID: [^\n]*MINION_LOG_LEVEL[^\n]*MINION_TRACE_RATIO[^\n]*\n", told)
+    assert re.fullmatch(r"error: SETTINGS_INVALID: [^\n]+\n", told)
+    for variable in ("MINION_LOG_LEVEL", "MINION_TRACE_RATIO", "MINION_CLIENT_CERTIFICATE", "MINION_CLIENT_KEY"):
+        assert variable in told
 
 
 def test_a_fault_of_ours_shows_no_trace(
