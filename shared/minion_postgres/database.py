@@ -30,7 +30,7 @@ _JSONB_VERSION = b"\x01"
 class Transaction:
     """An open transaction in one tenant; made by `Database.transaction`.
 
-    Await nothing else while it is open: the server ends a transaction that idles for a second.
+    Await nothing else while it is open: the server ends a transaction that idles (`transaction_idle_seconds`).
     """
 
     __slots__ = ("_connection", "_database", "tenant_id")
@@ -123,7 +123,7 @@ class Database:
             server_settings={
                 "application_name": f"minion-{schema}",
                 "statement_timeout": str(math.ceil(settings.statement_seconds * 1000)),
-                "idle_in_transaction_session_timeout": "1s",
+                "idle_in_transaction_session_timeout": str(math.ceil(settings.transaction_idle_seconds * 1000)),
                 # Short statements: compiling them costs more than it gives.
                 "jit": "off",
             },

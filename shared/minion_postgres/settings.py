@@ -47,6 +47,13 @@ class DatabaseSettings(Settings):
         le=86_400,
         description="Seconds that one statement may run before it fails as DEADLINE_EXCEEDED.",
     )
+    transaction_idle_seconds: float = Field(
+        default=1.0,
+        ge=0.1,
+        le=60,
+        description="Seconds that a transaction may wait for this service before the server ends it, because of the "
+        "locks that it holds. More is for machines that stop a process for longer, as tight CPU limits do.",
+    )
     feed_poll_seconds: float = Field(
         default=0.25, ge=0.01, le=60, description="Seconds between two looks of a watch at its change feed."
     )

@@ -33,6 +33,9 @@ from pydantic import SecretStr
 _PASSWORD: Final = "for tests alone"  # the cluster listens on the loopback interface and dies with the tests
 _QUICK: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
 
+# A busy machine stops a test's process for more than a second now and then, which is no finding.
+TRANSACTION_IDLE_SECONDS: Final = 30.0
+
 Role = Literal["app", "owner"]
 
 
@@ -68,7 +71,12 @@ class ClonedDatabase:
     ) -> Database:
         """Opens a pool as a service's role; `overrides` are fields of DatabaseSettings. Close it."""
         dsn = dsn or self.dsn(service, role)
-        values: dict[str, object] = {"database_url": SecretStr(dsn), "pool_min_size": 1, "pool_max_size": 10}
+        values: dict[str, object] = {
+            "database_url": SecretStr(dsn),
+            "pool_min_size": 1,
+            "pool_max_size": 10,
+            "transaction_idle_seconds": TRANSACTION_IDLE_SECONDS,
+        }
         settings = ServiceDatabaseSettings.load({}, **{**values, **overrides})
         return await Database.connect(
             dsn, schema=service, settings=settings, telemetry=telemetry or Telemetry.start(service, settings)

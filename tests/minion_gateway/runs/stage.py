@@ -106,7 +106,7 @@ class Stage:
             yield served
 
 
-async def until(condition: Callable[[], Any], *, seconds: float = 10.0) -> Any:
+async def until(condition: Callable[[], Any], *, seconds: float = 60.0) -> Any:
     """Waits until an async condition gives something true, and returns that."""
     async with asyncio.timeout(seconds):
         while True:
