@@ -162,8 +162,9 @@ class Settings(BaseSettings):
         variable = next((candidate for candidate in names if source.get(candidate)), names[-1])
         where = "".join(f"[{part}]" for part in detail["loc"][1:])
         message = detail["msg"].removeprefix("Value error, ")
-        given = "" if holds_secret(field) or not source.get(variable) else f" (is {shown(source[variable])})"
-        return Fault(variable + where, message + given)
+        # Of a mapping or a list only the place: the rest of it is right, long, and nobody's business.
+        hidden = bool(where) or holds_secret(field) or not source.get(variable)
+        return Fault(variable + where, message if hidden else f"{message} (is {shown(source[variable])})")
 
     @classmethod
     def _field_at(cls, detail: ErrorDetails) -> str | None:
