@@ -85,13 +85,15 @@ async def started(environ: dict[str, str] | None = None, *, pass_fds: tuple[int,
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("event_loop", ["uvloop", "asyncio"])
 async def test_a_signal_drains_calls_in_hand_and_ends_with_0(number: signal.Signals, event_loop: str) -> None:
-    async with started({"MINION_PAUSE_SECONDS": "0.5", "MINION_EVENT_LOOP": event_loop}) as service:
+    async with started({"MINION_PAUSE_SECONDS": "2", "MINION_EVENT_LOOP": event_loop}) as service:
         await service.until("serving")
         # Minted here: a token lives for a minute, and a module can wait longer for its turn.
         metadata = (("authorization", f"Bearer {TOKENS.mint()}"),)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
             call = asyncio.ensure_future(_text(stub(channel).Echo(EchoRequest(text="x"), metadata=metadata)))
-            await asyncio.sleep(0.2)
+            # In hand is a call when its handler has begun, which the service itself tells.
+            while not await asyncio.to_thread(_has_begun, service.operations_port):
+                assert not call.done()
             service.process.send_signal(number)
             assert await call == f"x from {service.process.pid}"
         assert await service.ended() == 0
@@ -214,6 +216,12 @@ async def test_it_ends_with_its_parent() -> None:
 
 async def _text(call: Any) -> str:
     return str((await call).text)
+
+
+def _has_begun(operations_port: int) -> bool:
+    with urllib.request.urlopen(f"http://127.0.0.1:{operations_port}/metrics", timeout=60) as answer:
+        lines = answer.read().decode().splitlines()
+    return any(line.startswith("grpc_server_started_total{") and 'grpc_method="Echo"' in line for line in lines)
 
 
 def _get(url: str) -> int:
