@@ -180,8 +180,7 @@ async def test_a_transaction_that_idles_is_ended_by_the_server(notes: ClonedData
 
 async def test_every_session_has_its_limits_and_its_name(notes: ClonedDatabase) -> None:
     # As the owner, whose role alone would allow more.
-    limits = {"statement_seconds": 2.5, "transaction_idle_seconds": 1.5}
-    async with await notes.connect("session", "owner", **limits) as database:
+    async with await notes.connect("session", "owner", statement_seconds=2.5, transaction_idle_seconds=1.5) as database:
         names = ("idle_in_transaction_session_timeout", "statement_timeout", "application_name")
         assert [await database.fetch_value("SELECT current_setting($1)", name) for name in names] == [
             "1500ms",
