@@ -28,7 +28,7 @@ from minion_postgres import (
 )
 from minion_telemetry import Telemetry
 from minion_telemetry.settings import TelemetrySettings
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 _PASSWORD: Final = "for tests alone"  # the cluster listens on the loopback interface and dies with the tests
 _QUICK: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
@@ -41,6 +41,10 @@ Role = Literal["app", "owner"]
 
 class ServiceDatabaseSettings(DatabaseSettings, TelemetrySettings):
     """Settings of a service's database in tests."""
+
+    transaction_idle_seconds: float = Field(
+        default=TRANSACTION_IDLE_SECONDS, description="Seconds that a transaction may wait for the test."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +75,7 @@ class ClonedDatabase:
     ) -> Database:
         """Opens a pool as a service's role; `overrides` are fields of DatabaseSettings. Close it."""
         dsn = dsn or self.dsn(service, role)
-        values: dict[str, object] = {
-            "database_url": SecretStr(dsn),
-            "pool_min_size": 1,
-            "pool_max_size": 10,
-            "transaction_idle_seconds": TRANSACTION_IDLE_SECONDS,
-        }
+        values: dict[str, object] = {"database_url": SecretStr(dsn), "pool_min_size": 1, "pool_max_size": 10}
         settings = ServiceDatabaseSettings.load({}, **{**values, **overrides})
         return await Database.connect(
             dsn, schema=service, settings=settings, telemetry=telemetry or Telemetry.start(service, settings)
