@@ -85,19 +85,19 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def faults(environ: Mapping[str, str]) -> list[Fault]:
-    """Lists what is no port among those that the environment names, and what is one twice."""
+def faults(environ: Mapping[str, str], ports: Mapping[str, Ports]) -> list[Fault]:
+    """Lists what is no port among those that the environment names, and what would be opened twice."""
     found: list[Fault] = []
     owners: dict[int, str] = {}
-    for service in DOCUMENTED:
-        for variable in (f"MINION_{service.upper()}_PORT", f"MINION_{service.upper()}_OPERATIONS_PORT"):
+    for service, pair in ports.items():
+        name = service.upper()
+        for variable, port in ((f"MINION_{name}_PORT", pair.rpc), (f"MINION_{name}_OPERATIONS_PORT", pair.operations)):
             text = environ.get(variable, "")
             if text and not (text.isdecimal() and int(text) <= _LAST_PORT):
                 found.append(Fault(variable, f"must be a number up to {_LAST_PORT} (is {text!r})"))
-            elif text and int(text):
-                owner = owners.setdefault(int(text), variable)
-                if owner != variable:
-                    found.append(Fault(variable, f"is {text}, and so is {owner}"))
+            owner = owners.setdefault(port, variable)
+            if owner != variable:
+                found.append(Fault(variable, f"is {port}, and so is {owner}"))
     return found
 
 

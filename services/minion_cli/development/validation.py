@@ -36,7 +36,7 @@ def check(
     faults = [
         *url_faults("MINION_DATABASE_URL", environ),
         *url_faults("MINION_ADMIN_DATABASE_URL", environ),
-        *ports_of.faults(environ),
+        *ports_of.faults(environ, ports),
     ]
     given = {name: value for name, value in environ.items() if not name.endswith("DATABASE_URL")}
     settings = environment(given, directory=directory, credentials=credentials, ports=ports, database=_DATABASE)
