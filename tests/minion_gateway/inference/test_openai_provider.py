@@ -278,8 +278,7 @@ async def test_cancellation_closes_the_providers_connection(
 
 
 async def test_leaving_a_stream_closes_the_providers_connection(fake: FakeProvider, provider: OpenAIProvider) -> None:
-    # The answer would go on for hours.
-    fake.push(Reply("a b c d e f g h", chunk_seconds=3_600))
+    fake.push(Fault(FaultKind.STALL_MIDWAY, after_chunks=3))
     async with aclosing(provider.stream(asking("hello"))) as deltas:
         async for _ in deltas:
             break
