@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import resources
 
 from minion.activity.v1 import activity_service_pb2
 from minion.activity.v1.activity_service_pb2_grpc import add_ActivityServiceServicer_to_server
 from minion_grpc import Server, run
 from minion_grpc.verification import authenticating
-from minion_postgres import Database
+from minion_postgres import Database, Migrations
 from minion_telemetry import Telemetry
 
 from minion_activity.activities.service import Activities
@@ -25,7 +26,13 @@ async def compose(settings: ActivitySettings, telemetry: Telemetry) -> AsyncIter
     """Builds the service, ready to start; what it holds is let go at the end of the block."""
     async with (
         authenticating(settings, telemetry) as authenticator,
-        await Database.connect(settings.app_dsn, schema="activity", settings=settings, telemetry=telemetry) as database,
+        await Database.connect(
+            settings.app_dsn,
+            schema="activity",
+            settings=settings,
+            telemetry=telemetry,
+            migrations=Migrations("activity", resources.files("minion_activity") / "migrations"),
+        ) as database,
     ):
         server = Server("activity", settings, telemetry, authenticator)
         server.add(

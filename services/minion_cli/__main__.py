@@ -12,7 +12,7 @@ from minion_cli.application import command
 
 
 def main() -> None:
-    """Runs the command line of this process and exits: 0 done, 1 refused or failed, 2 used wrongly."""
+    """Runs the command line of this process and exits: 0 done, 1 refused or failed, 2 used or set wrongly."""
     # Programs are started beside a running gRPC, whose fork handlers crash such a child now and then (1.85.1).
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     # Read when gRPC is imported, which commands do: a handshake that fails would be a line of its own beside ours.
@@ -33,7 +33,7 @@ def run(arguments: Sequence[str]) -> int:
         return 130
     except MinionError as error:
         _complain(error.reason, str(error))
-        return 1
+        return 2 if error.reason == "SETTINGS_INVALID" else 1
     except BrokenPipeError:
         # Whoever read the output has enough; a second failure at exit would only repeat it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from minion_grpc import TlsFiles
 from minion_grpc.tls_settings import faults_of, missing
-from minion_settings import Fault, Settings
+from minion_settings import Fault, Settings, relation
+from minion_telemetry.settings import TelemetrySettings
 from pydantic import Field
 
 
@@ -27,9 +28,9 @@ class ClientSettings(Settings):
         """The files by which services are called; None for plain text."""
         return TlsFiles(self.client_certificate, self.client_key, self.client_ca) if self.client_tls else None
 
-    def relations(self) -> Iterator[Fault]:
+    @relation
+    def _tls_is_whole(self) -> Iterator[Fault]:
         """Yields what is missing beside what is set, and what is wrong with the files."""
-        yield from super().relations()
         files = TlsFiles(self.client_certificate, self.client_key, self.client_ca)
         variables = {
             "certificate": self.variable("client_certificate"),
@@ -41,3 +42,7 @@ class ClientSettings(Settings):
                 yield Fault(variable, f"is set, and {self.variable('client_tls')} is not")
         yield from missing({"certificate": files.certificate, "key": files.key}, variables)
         yield from faults_of(files, variables)
+
+
+class CallSettings(ClientSettings, TelemetrySettings):
+    """All that a command which calls services reads, so that one message tells what is wrong with it."""

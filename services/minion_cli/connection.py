@@ -27,7 +27,7 @@ from minion_telemetry import Telemetry, TelemetrySettings
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from minion_cli.application import tls_options
-from minion_cli.client_settings import ClientSettings
+from minion_cli.client_settings import CallSettings
 from minion_cli.development.directory import DEFAULT, Directory
 from minion_cli.loading import load
 
@@ -82,7 +82,7 @@ def discover(*, operator: bool = False, environ: Mapping[str, str] | None = None
     `MINION_OPERATOR_KEY`), else what `minion dev` left in `.minion` of the current directory. TLS is as the command
     line says, else as `MINION_CLIENT_TLS` and the variables beside it do.
 
-    Raises FailedPrecondition when there is no credential, or the settings of TLS are wrong.
+    Raises FailedPrecondition when there is no credential, or settings are wrong.
     """
     environ = os.environ if environ is None else environ
     directory = Directory(DEFAULT)
@@ -102,7 +102,7 @@ def discover(*, operator: bool = False, environ: Mapping[str, str] | None = None
             f"There is no credential: set {variable}, or run `minion dev` in this directory.",
             reason="CREDENTIAL_MISSING",
         )
-    return Connection(addresses, credential, load(ClientSettings, environ, **tls_options.get()).client_files)
+    return Connection(addresses, credential, load(CallSettings, environ, **tls_options.get()).client_files)
 
 
 class Services:

@@ -11,11 +11,14 @@ from minion_cli.loading import refused
 
 
 def database_settings(
-    names: Sequence[str] = SCHEMAS, environ: Mapping[str, str] | None = None
+    names: Sequence[str] = SCHEMAS, environ: Mapping[str, str] | None = None, *, beside: Sequence[Fault] = ()
 ) -> list[DatabaseSettings]:
-    """Loads the database settings of these services; raises FailedPrecondition that lists every fault once."""
+    """Loads the database settings of these services.
+
+    `beside` are the faults that the caller has found. Raises FailedPrecondition that lists every fault once.
+    """
     loaded: list[DatabaseSettings] = []
-    faults: list[Fault] = []
+    faults = [*beside]
     for name in names:
         try:
             loaded.append(_kind(name).load(environ))
@@ -26,15 +29,15 @@ def database_settings(
     return loaded
 
 
-def url(variable: str, environ: Mapping[str, str]) -> str:
-    """Gives the connection string in a variable, empty when it isn't set; raises FailedPrecondition when it is none."""
+def url_faults(variable: str, environ: Mapping[str, str]) -> list[Fault]:
+    """Lists what is wrong with the connection string in a variable; nothing where it isn't set."""
     given = environ.get(variable, "")
     if given:
         try:
             dsns.parse(given)
         except ValueError as fault:
-            raise refused([Fault(variable, str(fault))]) from fault
-    return given
+            return [Fault(variable, str(fault))]
+    return []
 
 
 def _kind(name: str) -> type[DatabaseSettings]:

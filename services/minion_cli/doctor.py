@@ -29,7 +29,7 @@ from minion_postgres.driver import connect
 from minion_settings import SettingsError
 
 from minion_cli.application import single
-from minion_cli.databases import database_settings, url
+from minion_cli.databases import database_settings, url_faults
 from minion_cli.development import ports
 from minion_cli.development.database import migrations
 from minion_cli.development.directory import DEFAULT, Directory
@@ -93,12 +93,12 @@ async def _database(directory: Directory, environ: Mapping[str, str]) -> list[Fi
     if not (environ.get("MINION_ADMIN_DATABASE_URL") or environ.get("MINION_DATABASE_URL")):
         return await _embedded(directory)
     try:
-        administrator = url("MINION_ADMIN_DATABASE_URL", environ)
-        settings = {each.service: each.owner_dsn for each in database_settings(environ=environ)}
+        faults = url_faults("MINION_ADMIN_DATABASE_URL", environ)
+        settings = {each.service: each.owner_dsn for each in database_settings(environ=environ, beside=faults)}
     except MinionError as error:
         return [Finding("postgres", False, error.message, "Correct these settings; .env.example lists all.")]
     # An owner's access will do: bootstrap's is only for an administrator.
-    named = administrator or settings["registry"]
+    named = environ.get("MINION_ADMIN_DATABASE_URL") or settings["registry"]
     return [await _server(named), await _schemas(lambda service: settings[service])]
 
 
@@ -140,21 +140,24 @@ async def _server(dsn: str) -> Finding:
 
 
 async def _schemas(dsn_of: Callable[[str], str]) -> Finding:
-    versions, pending = [], []
+    versions, faults = [], []
     for service in SCHEMAS:
         try:
-            steps = await migrations(service).status(dsn_of(service))
+            state = await migrations(service).state(dsn_of(service))
         except Unavailable as error:
             return Finding(
                 "schemas", False, f"{service}: {error}", "Check that it runs, and the URL, user and password."
             )
         except (MinionError, MigrationError) as error:
             return Finding("schemas", False, f"{service}: {error}", "Run `minion migrate --bootstrap` once.")
-        applied = [step.name for step in steps if step.apply_time is not None]
-        versions.append(f"{service} {applied[-1] if applied else 'none'}")
-        pending += [f"{service}/{step.name}" for step in steps if step.apply_time is None]
-    if pending:
-        return Finding("schemas", False, f"not applied: {', '.join(pending)}", "Run `minion migrate up`.")
+        versions.append(f"{service} {state.latest or 'none'}")
+        if state.foreign:
+            remedy = "Restore it, or take another database: no migration of this release follows it."
+            return Finding("schemas", False, f"{service}: {state}", remedy)
+        if not state.fits:
+            faults.append(f"{service}: {state}")
+    if faults:
+        return Finding("schemas", False, "; ".join(faults), "Run `minion migrate up`.")
     return Finding("schemas", True, ", ".join(versions))
 
 

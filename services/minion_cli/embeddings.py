@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 from minion.memory.v1 import embedding_model_pb2
@@ -16,7 +16,6 @@ from uuid_utils.compat import uuid7
 from minion_cli import output
 from minion_cli.application import group
 from minion_cli.connection import Services, call
-from minion_cli.databases import database_settings
 from minion_cli.loading import load
 from minion_cli.output import Column, Format, FormatOption, LimitOption
 from minion_cli.paging import take
@@ -123,13 +122,19 @@ def install() -> None:
 
     For deployments whose memory service has no MINION_MEMORY_OWNER_DATABASE_URL; with one it does so by itself.
     """
-    [settings] = database_settings(["memory"])
+    settings = load(_OwnerSettings)
     installed = asyncio.run(_install(settings))
     print(f"installed: {', '.join(installed)}" if installed else "nothing to install")
 
 
-async def _install(settings: DatabaseSettings) -> Sequence[str]:
-    telemetry = Telemetry.start("cli", load(TelemetrySettings))
+class _OwnerSettings(DatabaseSettings, TelemetrySettings):
+    """The memory service's database, and what is told of the work there."""
+
+    service: ClassVar[str] = "memory"
+
+
+async def _install(settings: _OwnerSettings) -> Sequence[str]:
+    telemetry = Telemetry.start("cli", settings)
     try:
         async with await Database.connect(
             settings.owner_dsn,

@@ -4,16 +4,19 @@ import asyncio
 import enum
 import os
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from minion_errors import FailedPrecondition
 from minion_postgres import SCHEMAS, BootstrapError, DatabaseSettings, MigrationError, ServiceAccess, bootstrap
 from minion_postgres import dsn as dsns
+from minion_settings import Fault
 
 from minion_cli.application import single
-from minion_cli.databases import database_settings, url
+from minion_cli.databases import database_settings, url_faults
 from minion_cli.development.database import migrations
+
+_ADMINISTRATOR: Final = "MINION_ADMIN_DATABASE_URL"
 
 app = single("Move the services' database schemas up or down.")
 
@@ -45,22 +48,23 @@ def migrate(
         raise typer.BadParameter(f"{service!r} is none of {', '.join(SCHEMAS)}.", param_hint="--service")
     if bootstrap_ and direction is not Direction.UP:
         raise typer.BadParameter("goes with `up` alone.", param_hint="--bootstrap")
-    settings = database_settings([service] if service else SCHEMAS)
+    faults = _administrator_faults() if bootstrap_ else []
+    settings = database_settings([service] if service else SCHEMAS, beside=faults)
     try:
         if bootstrap_:
-            asyncio.run(_bootstrap(settings))
+            asyncio.run(_bootstrap(os.environ[_ADMINISTRATOR], settings))
         asyncio.run(_MOVES[direction](settings, steps))
     except (BootstrapError, MigrationError) as fault:
         raise FailedPrecondition(f"{fault}.", reason="MIGRATION_REFUSED") from fault
 
 
-async def _bootstrap(settings: Sequence[DatabaseSettings]) -> None:
-    administrator = url("MINION_ADMIN_DATABASE_URL", os.environ)
-    if not administrator:
-        raise FailedPrecondition(
-            "--bootstrap needs an administrator's connection string in MINION_ADMIN_DATABASE_URL.",
-            reason="SETTINGS_INVALID",
-        )
+def _administrator_faults() -> list[Fault]:
+    if not os.environ.get(_ADMINISTRATOR):
+        return [Fault(_ADMINISTRATOR, "is required for --bootstrap: an administrator's connection string")]
+    return url_faults(_ADMINISTRATOR, os.environ)
+
+
+async def _bootstrap(administrator: str, settings: Sequence[DatabaseSettings]) -> None:
     password = os.environ.get("MINION_ADMIN_DATABASE_PASSWORD")
     if password:
         administrator = dsns.with_credentials(administrator, "postgres", password)

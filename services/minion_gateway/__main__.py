@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from importlib import resources
 from uuid import UUID
 
 import grpc
@@ -14,7 +15,7 @@ from minion_audit import ActivityPeer, OutboxStore, Relay
 from minion_auth import ServiceTokens
 from minion_grpc import Server, connect, run
 from minion_grpc.verification import authenticating
-from minion_postgres import Database
+from minion_postgres import Database, Migrations
 from minion_telemetry import Telemetry
 from uuid_utils.compat import uuid7
 
@@ -92,7 +93,13 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
         memories = MemoryPeer(await channel(settings.memory_address, MEMORY_RETRYABLE))
         activity = ActivityPeer(await channel(settings.activity_address, AUDIT_RETRYABLE))
         database = await held.enter_async_context(
-            await Database.connect(settings.app_dsn, schema="gateway", settings=settings, telemetry=telemetry)
+            await Database.connect(
+                settings.app_dsn,
+                schema="gateway",
+                settings=settings,
+                telemetry=telemetry,
+                migrations=Migrations("gateway", resources.files("minion_gateway") / "migrations"),
+            )
         )
         inference = composition.build(settings, telemetry)
         held.push_async_callback(inference.close)

@@ -5,6 +5,7 @@ from typing import ClassVar
 from minion_audit.settings import AuditSettings
 from minion_grpc.settings import ServerSettings
 from minion_postgres import DatabaseSettings
+from minion_settings import Address
 from pydantic import Field
 
 from minion_gateway.inference.settings import InferenceSettings
@@ -19,8 +20,8 @@ class GatewaySettings(ServerSettings, DatabaseSettings, AuditSettings, Inference
     operations_port: int = Field(
         default=9050, ge=0, le=65_535, description="Port of /metrics, /healthz and /readyz; 0 picks a free one."
     )
-    session_address: str = Field(default="localhost:50052", description="Where the session service answers.")
-    memory_address: str = Field(default="localhost:50053", description="Where the memory service answers.")
+    session_address: Address = Field(default="localhost:50052", description="Where the session service answers.")
+    memory_address: Address = Field(default="localhost:50053", description="Where the memory service answers.")
     streaming_enabled: bool = Field(
         default=True,
         description="Whether answers are streamed; off, StreamRun and StreamComplete are UNIMPLEMENTED, saying so.",

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from importlib import resources
 
 from minion.memory.v1 import embedding_model_service_pb2, memory_service_pb2
 from minion.memory.v1.embedding_model_service_pb2_grpc import add_EmbeddingModelServiceServicer_to_server
@@ -10,7 +11,7 @@ from minion.memory.v1.memory_service_pb2_grpc import add_MemoryServiceServicer_t
 from minion_auth import ServiceTokens
 from minion_grpc import Server, connect, run
 from minion_grpc.verification import authenticating
-from minion_postgres import Database
+from minion_postgres import Database, Migrations
 from minion_telemetry import Telemetry
 
 from minion_memory.consolidation.service import Consolidation
@@ -61,7 +62,12 @@ async def compose(settings: MemorySettings, telemetry: Telemetry) -> AsyncIterat
             retryable=RETRYABLE,
         ) as gateway,
         await Database.connect(
-            settings.app_dsn, schema="memory", settings=settings, telemetry=telemetry, on_connect=prepare
+            settings.app_dsn,
+            schema="memory",
+            settings=settings,
+            telemetry=telemetry,
+            migrations=Migrations("memory", resources.files("minion_memory") / "migrations"),
+            on_connect=prepare,
         ) as database,
         AsyncExitStack() as held,
     ):

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from minion_grpc.settings import ServerSettings
 from minion_postgres import DatabaseSettings
+from minion_settings import Address
 from pydantic import Field
 
 from minion_memory.extraction.settings import ExtractionSettings
@@ -21,22 +22,24 @@ class MemorySettings(ServerSettings, DatabaseSettings, ExtractionSettings):
     operations_port: int = Field(
         default=9053, ge=0, le=65_535, description="Port of /metrics, /healthz and /readyz; 0 picks a free one."
     )
-    gateway_address: str = Field(
-        default="localhost:50050", min_length=1, description="Where the gateway answers, which embeds texts."
+    gateway_address: Address = Field(
+        default="localhost:50050", description="Where the gateway answers, which embeds texts."
     )
     default_embedding_model: str = Field(
         default="local/all-minilm-l6-v2",
-        min_length=1,
+        pattern=r"^[^/\s]+/\S+$",
         description="The embedding model used when none is named, as provider/model.",
     )
     embed_seconds: float = Field(
         default=10.0,
         gt=0,
+        le=600,
         description="Seconds that embedding may take; then texts are stored without, to be embedded later.",
     )
     exact_search_limit: int = Field(
         default=20_000,
         ge=0,
+        le=2_147_483_647,
         description="Memories of one agent and user (of the types asked for) up to which a search compares all; above, "
         "it may walk the HNSW index.",
     )
@@ -49,6 +52,7 @@ class MemorySettings(ServerSettings, DatabaseSettings, ExtractionSettings):
     walk_limit: int = Field(
         default=20_000,
         ge=1_000,
+        le=2_147_483_647,
         description="Vectors that an index walk visits at most (hnsw.max_scan_tuples).",
     )
     access_write_seconds: float = Field(
@@ -75,16 +79,26 @@ class MemorySettings(ServerSettings, DatabaseSettings, ExtractionSettings):
         le=3_600,
         description="Seconds after which another replica goes on with the re-embedding of one that died.",
     )
-    fact_kept: float | None = Field(default=None, gt=0, description="Days that a FACT is kept after its last change.")
+    fact_kept: float | None = Field(
+        default=None, gt=0, le=36_500, description="Days that a FACT is kept after its last change."
+    )
     preference_kept: float | None = Field(
-        default=None, gt=0, description="Days that a PREFERENCE is kept after its last change."
+        default=None, gt=0, le=36_500, description="Days that a PREFERENCE is kept after its last change."
     )
     context_kept: float | None = Field(
-        default=None, gt=0, description="Days that a CONTEXT is kept after its last change; unset means for ever."
+        default=None,
+        gt=0,
+        le=36_500,
+        description="Days that a CONTEXT is kept after its last change; unset means for ever.",
     )
-    skill_kept: float | None = Field(default=None, gt=0, description="Days that a SKILL is kept after its last change.")
+    skill_kept: float | None = Field(
+        default=None, gt=0, le=36_500, description="Days that a SKILL is kept after its last change."
+    )
     prune_seconds: float = Field(
-        default=3_600.0, gt=0, description="Seconds between two looks for memories that were kept for long enough."
+        default=3_600.0,
+        gt=0,
+        le=86_400,
+        description="Seconds between two looks for memories that were kept for long enough.",
     )
 
     @property

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from importlib import resources
 
 from minion.registry.v1 import (
     agent_service_pb2,
@@ -20,7 +21,7 @@ from minion_audit import RETRYABLE as AUDIT_RETRYABLE
 from minion_audit import ActivityPeer, OutboxStore, Relay
 from minion_auth import Authenticator, ServiceTokens
 from minion_grpc import Server, connect, run
-from minion_postgres import ChangeFeed, Database
+from minion_postgres import ChangeFeed, Database, Migrations
 from minion_telemetry import Telemetry
 
 from minion_registry.agents.service import AgentChanges, Agents
@@ -65,7 +66,13 @@ async def compose(settings: RegistrySettings, telemetry: Telemetry) -> AsyncIter
             )
         )
         database = await held.enter_async_context(
-            await Database.connect(settings.app_dsn, schema="registry", settings=settings, telemetry=telemetry)
+            await Database.connect(
+                settings.app_dsn,
+                schema="registry",
+                settings=settings,
+                telemetry=telemetry,
+                migrations=Migrations("registry", resources.files("minion_registry") / "migrations"),
+            )
         )
         agents, tools, api_keys = AgentStore(), ToolStore(), ApiKeyStore(database)
         bindings, audit, checkers = BindingStore(database), AuditStore(), Checkers()

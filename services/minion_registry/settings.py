@@ -8,7 +8,7 @@ from typing import ClassVar
 from minion_audit.settings import AuditSettings
 from minion_grpc.settings import ServerSettings
 from minion_postgres import DatabaseSettings
-from minion_settings import Fault
+from minion_settings import Fault, relation
 from pydantic import Field
 
 _A2A_URL = re.compile(r"https?://[^\s{}/@]+(/[^\s{}]*)?/[^\s{}/]*\{agent_id\}[^\s{}]*")
@@ -46,9 +46,9 @@ class RegistrySettings(ServerSettings, DatabaseSettings, AuditSettings):
         "Empty: cards name no interface.",
     )
 
-    def relations(self) -> Iterator[Fault]:
-        """Yields what doesn't go together, and an address of agents that is none."""
-        yield from super().relations()
+    @relation
+    def _agents_have_an_address(self) -> Iterator[Fault]:
+        """Yields an address of agents that is none."""
         if self.a2a_url and not _A2A_URL.fullmatch(self.a2a_url):
             yield Fault(self.variable("a2a_url"), "must be an http or https URL that holds {agent_id} once")
 

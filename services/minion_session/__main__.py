@@ -3,13 +3,14 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib import resources
 
 from minion.session.v1 import blob_service_pb2, session_service_pb2
 from minion.session.v1.blob_service_pb2_grpc import add_BlobServiceServicer_to_server
 from minion.session.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from minion_grpc import Server, run
 from minion_grpc.verification import authenticating
-from minion_postgres import ChangeFeed, Database
+from minion_postgres import ChangeFeed, Database, Migrations
 from minion_telemetry import Telemetry
 
 from minion_session.blobs.service import Blobs
@@ -50,7 +51,13 @@ async def compose(settings: SessionSettings, telemetry: Telemetry) -> AsyncItera
     """Builds the service, ready to start; what it holds is let go at the end of the block."""
     async with (
         authenticating(settings, telemetry) as authenticator,
-        await Database.connect(settings.app_dsn, schema="session", settings=settings, telemetry=telemetry) as database,
+        await Database.connect(
+            settings.app_dsn,
+            schema="session",
+            settings=settings,
+            telemetry=telemetry,
+            migrations=Migrations("session", resources.files("minion_session") / "migrations"),
+        ) as database,
     ):
         sessions, messages, blobs = SessionStore(database), MessageStore(database), BlobStore(database)
         feed = ChangeFeed(database, schema="session", interval=settings.feed_poll_seconds, kept=settings.changes_kept)

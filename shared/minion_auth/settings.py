@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from minion_settings import Fault, Settings
+from minion_settings import Address, Fault, Settings, relation
 from pydantic import AfterValidator, Field, SecretStr
 
 from minion_auth import api_keys, scopes
@@ -36,7 +36,7 @@ class AuthSettings(Settings):
     operator_key: Annotated[SecretStr | None, AfterValidator(_long_enough)] = Field(
         default=None, description="Credential of operators, 32 bytes or more. Unset: there are no operators."
     )
-    registry_address: str = Field(
+    registry_address: Address = Field(
         default="localhost:50051", description="Where the registry answers, which knows API keys and tenants."
     )
     credential_cache_seconds: float = Field(
@@ -93,33 +93,63 @@ class AuthSettings(Settings):
         description="Scopes of a token that has no such claim. None by default: it may call nothing.",
     )
 
-    def relations(self) -> Iterator[Fault]:
-        """Yields what is missing of JWTs where anything of them is set, and what can't be meant."""
-        yield from super().relations()
-        if self.operator_key is not None and (fault := self._operator_key_fault(self.operator_key.get_secret_value())):
-            yield Fault(self.variable("operator_key"), fault)
+    @relation
+    def _operator_key_is_known_by_its_looks(self) -> Iterator[Fault]:
+        """Yields why no operator could ever call: by its looks the key would be taken for another credential."""
+        key = "" if self.operator_key is None else self.operator_key.get_secret_value()
+        variable = self.variable("operator_key")
+        if key.startswith(api_keys.PREFIX):
+            yield Fault(variable, f"must not begin with {api_keys.PREFIX!r}, as API keys do")
+        if key.count(".") == 2 and (self.service_key is not None or self.jwt_issuer is not None):
+            yield Fault(variable, "must not have two dots, as JWTs and the services' own tokens have")
+
+    @relation
+    def _keys_differ(self) -> Iterator[Fault]:
+        """Yields an operator's key by which everybody who holds it could sign as a service."""
+        if self.operator_key is not None and self.operator_key == self.service_key:
+            yield Fault(self.variable("operator_key"), f"must not be {self.variable('service_key')} too")
+
+    @relation
+    def _no_door_is_open_in_production(self) -> Iterator[Fault]:
+        """Yields authentication that is off where real users are."""
+        if self.is_production and self.auth_mode == "disabled":
+            yield Fault(
+                self.variable("auth_mode"), f"may not be disabled where {self.variable('environment')} is production"
+            )
+
+    @relation
+    def _jwt_is_whole(self) -> Iterator[Fault]:
+        """Yields what is missing of JWTs where anything of them is set."""
         needed = ("jwt_issuer", "jwt_audience", "jwt_jwks")
         given = [name for name in needed if getattr(self, name) is not None]
         for name in needed:
             if given and name not in given:
                 yield Fault(self.variable(name), f"is required where {self.variable(given[0])} is set")
+
+    @relation
+    def _jwt_issuer_is_another(self) -> Iterator[Fault]:
+        """Yields an issuer that the services themselves are."""
         if self.jwt_issuer == ISSUER:
             yield Fault(self.variable("jwt_issuer"), f"must not be {ISSUER!r}, which issues the services' own tokens")
+
+    @relation
+    def _jwt_keys_can_be_had(self) -> Iterator[Fault]:
+        """Yields a place where no keys are, or from where they must not come."""
         if self.jwt_jwks is not None and (fault := _jwks_fault(self.jwt_jwks)):
             yield Fault(self.variable("jwt_jwks"), fault)
+
+    @relation
+    def _jwt_claims_differ(self) -> Iterator[Fault]:
+        """Yields one claim that would be both tenant and scopes."""
         if self.jwt_tenant_claim == self.jwt_scope_claim:
             yield Fault(self.variable("jwt_scope_claim"), f"must not be {self.variable('jwt_tenant_claim')} too")
+
+    @relation
+    def _jwt_scopes_are_known(self) -> Iterator[Fault]:
+        """Yields default scopes that there are not."""
         unknown = sorted(set(self.jwt_default_scopes) - scopes.vocabulary())
         if unknown:
             yield Fault(self.variable("jwt_default_scopes"), f"names what is no scope: {', '.join(unknown)}")
-
-    def _operator_key_fault(self, key: str) -> str | None:
-        """Says why no operator could ever call with a key: by its looks it would be taken for another credential."""
-        if key.startswith(api_keys.PREFIX):
-            return f"must not begin with {api_keys.PREFIX!r}, as API keys do"
-        if key.count(".") == 2 and (self.service_key is not None or self.jwt_issuer is not None):
-            return "must not have two dots, as JWTs and the services' own tokens have"
-        return None
 
 
 def _jwks_fault(address: str) -> str | None:

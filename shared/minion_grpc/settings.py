@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from minion_auth.settings import AuthSettings, is_loopback
-from minion_settings import Fault
+from minion_settings import Fault, relation
 from minion_telemetry.settings import TelemetrySettings
 from pydantic import Field
 
@@ -42,7 +42,10 @@ class ServerSettings(AuthSettings, TelemetrySettings, TlsSettings):
         default=4 * 1024 * 1024, ge=65_536, le=64 * 1024 * 1024, description="Largest request message, in bytes."
     )
     maximum_concurrent_rpcs: int = Field(
-        default=1_000, ge=1, description="Calls served at once; further ones are refused with RESOURCE_EXHAUSTED."
+        default=1_000,
+        ge=1,
+        le=1_000_000,
+        description="Calls served at once; further ones are refused with RESOURCE_EXHAUSTED.",
     )
     reflection: bool = Field(
         default=True, description="Whether clients such as grpcurl can list the services by reflection."
@@ -68,19 +71,31 @@ class ServerSettings(AuthSettings, TelemetrySettings, TlsSettings):
         """Whether credentials may cross a network in plain text, unless something before the service sees to TLS."""
         return self.tls_certificate is None and not is_loopback(self.host)
 
-    def relations(self) -> Iterator[Fault]:
-        """Yields what doesn't go together: open doors off the loopback, `required` with nothing to check by."""
-        yield from super().relations()
+    @relation
+    def _no_door_is_open_off_the_loopback(self) -> Iterator[Fault]:
+        """Yields authentication that is off where others than this machine can call."""
         if self.auth_mode == "disabled" and not is_loopback(self.host):
             yield Fault(
                 self.variable("auth_mode"), f"may be disabled on a loopback host only (the host is {self.host!r})"
             )
+
+    @relation
+    def _credentials_can_be_checked(self) -> Iterator[Fault]:
+        """Yields `required` with nothing to check by."""
         if self.auth_mode == "required" and self.service_key is None:
             yield Fault(self.variable("service_key"), "is required where the auth mode is required")
-        if self.mtls_certificate is not None:
-            yield from self._port_faults()
 
-    def _port_faults(self) -> Iterator[Fault]:
+    @relation
+    def _ports_differ(self) -> Iterator[Fault]:
+        """Yields one port for calls and operations."""
+        if self.port and self.port == self.operations_port:
+            yield Fault(self.variable("operations_port"), f"is {self.port}, and so is {self.variable('port')}")
+
+    @relation
+    def _mtls_port_is_free(self) -> Iterator[Fault]:
+        """Yields a port of mutual TLS that is another one too, or none."""
+        if self.mtls_certificate is None:
+            return
         port, variable = self.effective_mtls_port, self.variable("mtls_port")
         if port > _LAST_PORT:
             yield Fault(variable, f"is required: {self.variable('port')} + {_MTLS_DISTANCE} is no port")

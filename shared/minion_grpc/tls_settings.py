@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from minion_settings import Fault, Settings
+from minion_settings import Fault, Settings, relation
 from pydantic import Field
 
 from minion_grpc.certificates import CertificatesInvalid, TlsFiles, read
@@ -73,17 +73,37 @@ class TlsSettings(Settings):
             return TlsFiles(ca=self.peer_ca)
         return TlsFiles(self.mtls_certificate, self.mtls_key, self.peer_ca)
 
-    def relations(self) -> Iterator[Fault]:
-        """Yields what is missing beside what is set, and what is wrong with the files."""
-        yield from super().relations()
+    @relation
+    def _tls_is_whole(self) -> Iterator[Fault]:
+        """Yields what is missing for TLS, and what is wrong with its files."""
         yield from self._together(_TLS)
+
+    @relation
+    def _mtls_is_whole(self) -> Iterator[Fault]:
+        """Yields what is missing for mutual TLS, and what is wrong with its files."""
         yield from self._together(_MTLS)
+
+    @relation
+    def _mtls_port_is_of_mtls(self) -> Iterator[Fault]:
+        """Yields a port for what there is not."""
         if self.mtls_port is not None and self.mtls_certificate is None:
             yield Fault(self.variable("mtls_port"), f"needs {self.variable('mtls_certificate')}")
+
+    @relation
+    def _peers_can_be_shown_a_certificate(self) -> Iterator[Fault]:
+        """Yields calls over mutual TLS with nothing to show."""
         if self.peer_tls == "mtls" and self.mtls_certificate is None:
             yield Fault(self.variable("peer_tls"), f"is mtls, and needs {self.variable('mtls_certificate')} to show")
+
+    @relation
+    def _peer_ca_is_of_tls(self) -> Iterator[Fault]:
+        """Yields CAs for calls in plain text."""
         if self.peer_ca is not None and self.peer_tls == "off":
             yield Fault(self.variable("peer_ca"), f"is set, and {self.variable('peer_tls')} is off")
+
+    @relation
+    def _peer_ca_can_be_read(self) -> Iterator[Fault]:
+        """Yields what is wrong with the file of the CAs."""
         yield from faults_of(TlsFiles(ca=self.peer_ca), {"ca": self.variable("peer_ca")})
 
     def _together(self, fields: Mapping[str, str]) -> Iterator[Fault]:

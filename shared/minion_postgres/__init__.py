@@ -49,7 +49,7 @@ from minion_postgres.driver import Connection, Record
 from minion_postgres.embedded import EmbeddedPostgres, EmbeddedPostgresInUseError
 from minion_postgres.feed import Change, ChangeFeed, Synced
 from minion_postgres.idempotency import Idempotent, Key
-from minion_postgres.migrations import MigrationError, Migrations, MigrationStatus
+from minion_postgres.migrations import MigrationError, Migrations, MigrationStatus, SchemaState
 from minion_postgres.queries import Queries, Query
 from minion_postgres.roles import SCHEMAS, Roles, roles
 from minion_postgres.settings import DatabaseSettings
@@ -74,6 +74,7 @@ __all__ = [
     "Query",
     "Record",
     "Roles",
+    "SchemaState",
     "ServiceAccess",
     "Synced",
     "Transaction",

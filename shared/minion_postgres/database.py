@@ -18,6 +18,7 @@ from minion_postgres import dsn as dsns
 from minion_postgres import faults
 from minion_postgres.driver import Connection, Pool, PooledConnection, Record
 from minion_postgres.lending import Lender, is_closed
+from minion_postgres.migrations import Migrations, applied_query
 from minion_postgres.queries import Query
 from minion_postgres.settings import DatabaseSettings
 
@@ -29,7 +30,7 @@ _JSONB_VERSION = b"\x01"
 class Transaction:
     """An open transaction in one tenant; made by `Database.transaction`.
 
-    Await nothing else while it is open: the server ends a transaction that idles for a second.
+    Await nothing else while it is open: the server ends a transaction that idles (`transaction_idle_seconds`).
     """
 
     __slots__ = ("_connection", "_database", "tenant_id")
@@ -87,13 +88,21 @@ class Database:
         schema: str,
         settings: DatabaseSettings,
         telemetry: Telemetry,
+        migrations: Migrations | None = None,
         on_connect: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> Self:
         """Opens the pool and its minimum of connections.
 
-        `on_connect` prepares each new connection (type codecs). Raises Unavailable when the database is down, refuses
-        the role, or does not exist, and FailedPrecondition (SCHEMA_NOT_MIGRATED) when its schema was never migrated;
-        the message says where, never the password.
+        Args:
+            migrations: the schema's, as this release has them. None asks only whether there are any.
+            on_connect: prepares each new connection (type codecs).
+
+        Raises:
+            Unavailable: the database is down, refuses the role, or does not exist.
+            FailedPrecondition: the schema was never migrated (SCHEMA_NOT_MIGRATED), lacks something of this release
+                (SCHEMA_OUTDATED), or was migrated with other texts (SCHEMA_FOREIGN). A later release's schema is taken.
+
+        The message says where, never the password.
         """
 
         async def prepare(connection: Connection) -> None:
@@ -114,7 +123,7 @@ class Database:
             server_settings={
                 "application_name": f"minion-{schema}",
                 "statement_timeout": str(math.ceil(settings.statement_seconds * 1000)),
-                "idle_in_transaction_session_timeout": "1s",
+                "idle_in_transaction_session_timeout": str(math.ceil(settings.transaction_idle_seconds * 1000)),
                 # Short statements: compiling them costs more than it gives.
                 "jit": "off",
             },
@@ -129,7 +138,7 @@ class Database:
         with database._connecting():
             await pool
         try:
-            await database._check_migrated()
+            await database._check_migrated(migrations)
         except BaseException:
             await database.close()
             raise
@@ -196,18 +205,32 @@ class Database:
         except TimeoutError:
             self._pool.terminate()
 
-    async def _check_migrated(self) -> None:
-        # Asked at the start: each call would fail as an internal error otherwise.
-        migrations = f"{self._schema}.schema_migrations"
+    async def _check_migrated(self, migrations: Migrations | None) -> None:
+        # Asked at the start: calls would fail one by one as internal errors otherwise.
+        where = f"The schema {self._schema} of the database at {self._place}"
         try:
-            found = await self.fetch_value("SELECT to_regclass($1) IS NOT NULL", migrations)
-        except asyncpg.InsufficientPrivilegeError:
-            found = False
-        if not found:
+            rows = await self.fetch(applied_query(self._schema))
+        except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError) as absent:
             raise FailedPrecondition(
-                f"The schema {self._schema} of the database at {self._place} was never migrated: run `minion migrate`.",
+                f"{where} was never migrated: run `minion migrate`.",
                 reason="SCHEMA_NOT_MIGRATED",
                 metadata={"schema": self._schema},
+            ) from absent
+        if migrations is None:
+            return
+        state = migrations.compare({row["name"]: row["checksum"] for row in rows})
+        if state.foreign:
+            raise FailedPrecondition(
+                f"{where} is of no release that this one follows ({state}): restore it, or take another database; "
+                "`minion migrate` refuses it too.",
+                reason="SCHEMA_FOREIGN",
+                metadata={"schema": self._schema, "migrations": ",".join(state.foreign)},
+            )
+        if not state.fits:
+            raise FailedPrecondition(
+                f"{where} is older than this release ({state}): run `minion migrate`.",
+                reason="SCHEMA_OUTDATED",
+                metadata={"schema": self._schema, "migrations": ",".join([*state.missing, *state.outdated])},
             )
 
     @contextmanager

@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,6 +61,36 @@ class MigrationStatus:
 
     name: str
     apply_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaState:
+    """How a schema stands to a release: what of the release's it lacks, and what it has in another form.
+
+    A schema of a later release lacks nothing. Names are `0001_initial` and `functions.sql`.
+    """
+
+    latest: str | None
+    missing: Sequence[str]
+    outdated: Sequence[str]  # functions that were never applied as this release has them
+    foreign: Sequence[str]  # migrations that were applied with another text
+
+    @property
+    def fits(self) -> bool:
+        """Whether this release can run against the schema."""
+        return not (self.missing or self.outdated or self.foreign)
+
+    def __str__(self) -> str:
+        parts = [
+            f"{word}: {', '.join(names)}"
+            for word, names in (
+                ("not applied", self.missing),
+                ("applied as an earlier release has it", self.outdated),
+                ("applied with another text", self.foreign),
+            )
+            if names
+        ]
+        return "; ".join(parts) or "up to date"
 
 
 class Migrations:
@@ -124,13 +154,39 @@ class Migrations:
         async with self._connected(dsn) as connection:
             times: dict[str, datetime] = {}
             if await connection.fetchval("SELECT to_regclass($1)", f"{self.schema}.schema_migrations") is not None:
-                rows = await connection.fetch(_in(self.schema, _QUERIES.list_applied))
+                rows = await connection.fetch(applied_query(self.schema))
                 times = {row["name"]: row["apply_time"] for row in rows if _FILE.match(f"{row['name']}.up.sql")}
             names = sorted({step.name for step in self.steps} | set(times))
             return [MigrationStatus(name, times.get(name)) for name in names]
 
+    async def state(self, dsn: str) -> SchemaState:
+        """Says how the schema of a database stands to this release; any role that may read it can ask."""
+        async with self._connected(dsn) as connection:
+            try:
+                return self.compare(await self._applied(connection))
+            except asyncpg.UndefinedTableError:
+                return self.compare({})
+
+    def compare(self, applied: Mapping[str, bytes]) -> SchemaState:
+        """Says how what was applied, by name with its checksum, stands to this release."""
+        numbered = sorted(name for name in applied if _FILE.match(f"{name}.up.sql"))
+        known = {step.name for step in self.steps}
+        is_later = any(name not in known for name in numbered)
+        checksums = {name: _checksum(text) for name, text in self._functions.items()}
+        missing = [step.name for step in self.steps if step.name not in applied]
+        return SchemaState(
+            latest=numbered[-1] if numbered else None,
+            missing=[*missing, *(name for name in checksums if name not in applied and not is_later)],
+            outdated=[
+                name
+                for name, checksum in checksums.items()
+                if applied.get(name, checksum) != checksum and not (is_later or _replaced(name, checksum) in applied)
+            ],
+            foreign=[step.name for step in self.steps if applied.get(step.name, step.checksum) != step.checksum],
+        )
+
     async def _applied(self, connection: Connection) -> dict[str, bytes]:
-        rows = await connection.fetch(_in(self.schema, _QUERIES.list_applied))
+        rows = await connection.fetch(applied_query(self.schema))
         return {row["name"]: row["checksum"] for row in rows}
 
     async def _apply(self, connection: Connection, name: str, text: str, checksum: bytes | None) -> None:
@@ -164,7 +220,8 @@ class Migrations:
         if checksum is None:
             await connection.execute(_in(self.schema, _QUERIES.note_taken_back), name)
         else:
-            await connection.execute(_in(self.schema, _QUERIES.note_applied), name, checksum)
+            noting = _QUERIES.note_functions if name in self._functions else _QUERIES.note_applied
+            await connection.execute(_in(self.schema, noting), name, checksum)
 
     @asynccontextmanager
     async def _turn(self, dsn: str, patience: float) -> AsyncIterator[Connection]:
@@ -189,6 +246,11 @@ class Migrations:
             await connection.close(timeout=5)
 
 
+def applied_query(schema: str) -> str:
+    """The query for what was applied to a schema: rows of name, checksum and apply_time."""
+    return _in(schema, _QUERIES.list_applied)
+
+
 def _steps(directory: Traversable) -> Sequence[Migration]:
     texts: dict[int, dict[str, str]] = {}
     names: dict[int, str] = {}
@@ -210,6 +272,11 @@ def _steps(directory: Traversable) -> Sequence[Migration]:
         if set(directions) != {"up", "down"}:
             raise MigrationError(f"{names[number]} needs a way up and a way down")
     return [Migration(number, names[number], texts[number]["up"], texts[number]["down"]) for number in sorted(texts)]
+
+
+def _replaced(name: str, checksum: bytes) -> str:
+    """Under which name a text of functions stands that was replaced by a later one."""
+    return f"{name}@{checksum.hex()}"
 
 
 def _in(schema: str, sql: str) -> str:

@@ -1,6 +1,8 @@
 """Where a service's database is and how many connections it may hold."""
 
-from minion_settings import Settings
+from collections.abc import Iterator
+
+from minion_settings import Fault, Settings, relation
 from pydantic import Field, SecretStr, field_validator
 
 from minion_postgres import dsn
@@ -28,13 +30,29 @@ class DatabaseSettings(Settings):
     pool_max_size: int = Field(default=25, ge=1, le=1000, description="Connections that the service holds at most.")
     pool_min_size: int = Field(default=5, ge=0, le=1000, description="Connections that it keeps open when idle.")
     pool_idle_seconds: float = Field(
-        default=300.0, ge=1, description="Seconds after which an idle connection above the minimum is closed."
+        default=300.0,
+        ge=1,
+        le=86_400,
+        description="Seconds after which an idle connection above the minimum is closed.",
     )
     pool_acquire_seconds: float = Field(
-        default=5.0, gt=0, description="Seconds that a call waits for a connection before it fails as UNAVAILABLE."
+        default=5.0,
+        gt=0,
+        le=3_600,
+        description="Seconds that a call waits for a connection before it fails as UNAVAILABLE.",
     )
     statement_seconds: float = Field(
-        default=10.0, gt=0, description="Seconds that one statement may run before it fails as DEADLINE_EXCEEDED."
+        default=10.0,
+        gt=0,
+        le=86_400,
+        description="Seconds that one statement may run before it fails as DEADLINE_EXCEEDED.",
+    )
+    transaction_idle_seconds: float = Field(
+        default=1.0,
+        ge=0.1,
+        le=60,
+        description="Seconds that a transaction may wait for this service before the server ends it, because of the "
+        "locks that it holds. More is for machines that stop a process for longer, as tight CPU limits do.",
     )
     feed_poll_seconds: float = Field(
         default=0.25, ge=0.01, le=60, description="Seconds between two looks of a watch at its change feed."
@@ -46,6 +64,15 @@ class DatabaseSettings(Settings):
         if value is not None:
             dsn.parse(value.get_secret_value())
         return value
+
+    @relation
+    def _pool_has_room(self) -> Iterator[Fault]:
+        """Yields a minimum above the maximum; where only the maximum is set, the minimum goes with it."""
+        if "pool_min_size" in self.model_fields_set and self.pool_min_size > self.pool_max_size:
+            yield Fault(
+                self.variable("pool_min_size"),
+                f"is {self.pool_min_size}, and {self.variable('pool_max_size')} is {self.pool_max_size}",
+            )
 
     @property
     def app_dsn(self) -> str:

@@ -17,12 +17,24 @@ settings = SessionSettings.load()
 `session_days` is read from `MINION_SESSION_SESSION_DAYS`, else from `MINION_SESSION_DAYS`. A field with a
 `validation_alias` is read from that name as it is, because the world knows it so (`OPENAI_API_KEY`). An empty variable
 counts as unset. Lists are separated by commas, mappings are JSON. The constructor reads no environment: tests and the
-development stack pass values.
+development stack pass values. What several fields must be together is a method marked with `relation`.
 """
 
+from minion_settings.addresses import Address, HttpAddress
 from minion_settings.example import env_example
 from minion_settings.faults import Fault, SettingsError
+from minion_settings.relations import relation
 from minion_settings.settings import Settings
 from minion_settings.unknown import Unknown, unknown
 
-__all__ = ["Fault", "Settings", "SettingsError", "Unknown", "env_example", "unknown"]
+__all__ = [
+    "Address",
+    "Fault",
+    "HttpAddress",
+    "Settings",
+    "SettingsError",
+    "Unknown",
+    "env_example",
+    "relation",
+    "unknown",
+]

@@ -1,6 +1,6 @@
 """What is wrong with the settings, said all at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -15,7 +15,7 @@ class Fault:
 class SettingsError(Exception):
     """The settings can't be used; the message lists every fault, a line each."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
+    def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(faults)
         lines = [f"  {fault.variable}: {fault.description}" for fault in self.faults]
         count = "1 fault" if len(lines) == 1 else f"{len(lines)} faults"

@@ -1,18 +1,21 @@
 """The class that every settings class derives from."""
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, create_model, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from minion_settings.faults import Fault, SettingsError
-from minion_settings.variables import holds_secret, parse, variables
+from minion_settings.relations import relations
+from minion_settings.variables import holds_secret, parse, shown, variables
 
 _RELATION_FAULTS = "relation_faults"
+# Stands where a field has no value that can be used.
+_FAULTY: Final = object()
 
 
 class Settings(BaseSettings):
@@ -22,8 +25,14 @@ class Settings(BaseSettings):
     service: ClassVar[str] = ""
 
     # hide_input_in_errors: a value may be a secret, and a ValidationError ends up in a terminal or a log.
+    # allow_inf_nan: no time, share or count is endless, and what takes them later fails on it.
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", populate_by_name=True, validate_default=True, hide_input_in_errors=True
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        validate_default=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
     name: str = Field("minion", min_length=1, max_length=63, description="The deployment's name, in logs and traces.")
@@ -40,7 +49,8 @@ class Settings(BaseSettings):
     def load(cls, environ: Mapping[str, str] | None = None, /, **overrides: object) -> Self:
         """Reads the environment (the process's, if none is given).
 
-        `overrides` are field values that win over the environment. Raises SettingsError, which lists all faults.
+        `overrides` are field values that win over the environment. Raises SettingsError, which lists all faults: those
+        of single fields, and those between the fields that are right by themselves.
         """
         source = os.environ if environ is None else environ
         values: dict[str, Any] = dict(overrides)
@@ -61,16 +71,13 @@ class Settings(BaseSettings):
             loaded = cls(**values)
         except ValidationError as error:
             known = {fault.variable for fault in faults}
-            found = (fault for detail in error.errors() for fault in cls._faults(detail, source))
-            raise SettingsError([*faults, *(fault for fault in found if fault.variable not in known)]) from None
+            found = [fault for detail in error.errors() for fault in cls._faults(detail, source)]
+            faults += (fault for fault in found if fault.variable not in known)
+            if any(detail["loc"] for detail in error.errors()):
+                faulty = {place for detail in error.errors() if (place := cls._field_at(detail)) is not None}
+                faults += cls._faults_beside(faulty, values)
+            raise SettingsError(dict.fromkeys(faults)) from None
         return loaded
-
-    def relations(self) -> Iterator[Fault]:
-        """Yields the faults that concern several settings together; mixins override it and yield from super() too.
-
-        Asked only once every field by itself is right.
-        """
-        yield from ()
 
     @classmethod
     def variable(cls, field: str) -> str:
@@ -100,11 +107,38 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_relations(self) -> Self:
-        faults = list(self.relations())
+        faulty = {name for name, value in self.__dict__.items() if value is _FAULTY}
+        for name in faulty:
+            del self.__dict__[name]
+        faults = list(dict.fromkeys(relations(self, without=faulty)))
         if faults:
             listed = "; ".join(f"{fault.variable} {fault.description}" for fault in faults)
             raise PydanticCustomError(_RELATION_FAULTS, "{listed}", {"listed": listed, "faults": faults})
         return self
+
+    @classmethod
+    def _faults_beside(cls, faulty: Collection[str], values: Mapping[str, Any]) -> Sequence[Fault]:
+        """Lists the faults between the fields that are right by themselves, as if the others could not be read."""
+        open_fields: dict[str, Any] = {
+            name: (
+                Any,
+                Field(
+                    _FAULTY,
+                    validate_default=False,
+                    validation_alias=cls.model_fields[name].validation_alias,
+                    description=cls.model_fields[name].description,
+                ),
+            )
+            for name in faulty
+        }
+        # A class of its own, because a field that is required has no value to stand in for a faulty one.
+        partial = create_model(cls.__name__, __base__=cls, **open_fields)
+        given = {name: value for name, value in values.items() if name in cls.model_fields and name not in faulty}
+        try:
+            partial(**given)
+        except ValidationError as error:
+            return [fault for detail in error.errors() for fault in cls._faults(detail, {})]
+        return []
 
     @classmethod
     def _faults(cls, detail: ErrorDetails, source: Mapping[str, str]) -> Iterator[Fault]:
@@ -114,7 +148,7 @@ class Settings(BaseSettings):
         if not detail["loc"]:
             yield Fault(cls.__name__, detail["msg"])
             return
-        name = cls._field_of(str(detail["loc"][0]))
+        name = cls._field_at(detail)
         if name is None:
             yield Fault(str(detail["loc"][0]), "is no setting")
             return
@@ -128,11 +162,13 @@ class Settings(BaseSettings):
         variable = next((candidate for candidate in names if source.get(candidate)), names[-1])
         where = "".join(f"[{part}]" for part in detail["loc"][1:])
         message = detail["msg"].removeprefix("Value error, ")
-        given = "" if holds_secret(field) or not source.get(variable) else f" (is {source[variable]!r})"
-        return Fault(variable + where, message + given)
+        # Of a mapping or a list only the place: the rest of it is right, long, and nobody's business.
+        hidden = bool(where) or holds_secret(field) or not source.get(variable)
+        return Fault(variable + where, message if hidden else f"{message} (is {shown(source[variable])})")
 
     @classmethod
-    def _field_of(cls, location: str) -> str | None:
+    def _field_at(cls, detail: ErrorDetails) -> str | None:
+        location = str(detail["loc"][0]) if detail["loc"] else ""
         if location in cls.model_fields:
             return location
         return next((name for name, field in cls.model_fields.items() if field.validation_alias == location), None)

@@ -1,6 +1,7 @@
 """How a setting is named and written in the environment."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
@@ -8,6 +9,9 @@ from pydantic import SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
 
 _SEQUENCES = (list, tuple, set, frozenset)
+# The user and password of an address.
+_CREDENTIALS = re.compile(r"(?<=//)[^/\s@]*@")
+_SHOWN_CHARACTERS = 100
 
 
 def variables(settings: Any, field: str) -> tuple[str, ...]:
@@ -46,6 +50,12 @@ def render(value: object) -> str:
     if isinstance(value, _SEQUENCES):
         return ",".join(str(part) for part in value)
     return str(value)
+
+
+def shown(text: str) -> str:
+    """Quotes what a variable holds, for a message: cut where it is long, with no credentials of an address."""
+    text = _CREDENTIALS.sub("***@", text)
+    return repr(text) if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]!r}…"
 
 
 def holds_secret(field: FieldInfo) -> bool:

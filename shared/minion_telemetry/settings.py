@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from minion_settings import Settings
+from minion_settings import HttpAddress, Settings
 from pydantic import BeforeValidator, Field
 
 
@@ -19,7 +19,7 @@ class TelemetrySettings(Settings):
     log_format: Annotated[Literal["json", "console"], BeforeValidator(_lower)] = Field(
         default="json", description="Form of a log line: json for machines, console for people."
     )
-    otlp_endpoint: str | None = Field(
+    otlp_endpoint: HttpAddress | None = Field(
         default=None,
         validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
         description="OpenTelemetry collector that takes traces by OTLP over gRPC, as in http://localhost:4317. "

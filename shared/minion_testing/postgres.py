@@ -28,16 +28,23 @@ from minion_postgres import (
 )
 from minion_telemetry import Telemetry
 from minion_telemetry.settings import TelemetrySettings
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 _PASSWORD: Final = "for tests alone"  # the cluster listens on the loopback interface and dies with the tests
 _QUICK: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+
+# A busy machine stops a test's process for more than a second now and then, which is no finding.
+TRANSACTION_IDLE_SECONDS: Final = 30.0
 
 Role = Literal["app", "owner"]
 
 
 class ServiceDatabaseSettings(DatabaseSettings, TelemetrySettings):
     """Settings of a service's database in tests."""
+
+    transaction_idle_seconds: float = Field(
+        default=TRANSACTION_IDLE_SECONDS, description="Seconds that a transaction may wait for the test."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ class Ledger:
         asked.outcome, asked.status, asked.ended_at = outcome, status, time.monotonic()
         self._write("ended", asked)
 
-    async def until(self, count: int, *, ended: bool = False, seconds: float = 5.0) -> list[Asked]:
+    async def until(self, count: int, *, ended: bool = False, seconds: float = 60.0) -> list[Asked]:
         """Waits for `count` requests to have come (or to have ended) and returns all."""
         async with asyncio.timeout(seconds):
             while sum(1 for asked in self.asked if not ended or asked.outcome != "open") < count:

@@ -16,7 +16,7 @@ from minion_telemetry import Telemetry
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from minion_testing.postgres import ClonedDatabase
+from minion_testing.postgres import TRANSACTION_IDLE_SECONDS, ClonedDatabase
 
 SERVICE_KEY: Final = "the service key of tests, long enough to be one"
 OPERATOR_KEY: Final = "the operator key of tests, long enough to be one"
@@ -169,6 +169,13 @@ def _settings(
         **environ,
     }
     # Quick to start and to stop, and few connections: many services run in one test session.
-    values = {"port": 0, "operations_port": 0, "pool_min_size": 1, "pool_max_size": 8, "drain_seconds": 5}
+    values = {
+        "port": 0,
+        "operations_port": 0,
+        "pool_min_size": 1,
+        "pool_max_size": 8,
+        "transaction_idle_seconds": TRANSACTION_IDLE_SECONDS,
+        "drain_seconds": 5,
+    }
     loaded: ServerSettings = kind.load(variables, **{**values, **overrides})
     return loaded

@@ -28,7 +28,14 @@ _KEYED_OTHERWISE = {
 _NOT_SERVED = {"minion.activity.v1.EvaluationService": "the activity service, with evaluations"}
 
 # What no client sees: a fault of starting up, and why an attempt of a dead replica has no answer.
-_LOCAL_REASONS = {"PORT_UNAVAILABLE", "REPLICA_LOST", "SCHEMA_NOT_MIGRATED", "TLS_FILES_INVALID"}
+_LOCAL_REASONS = {
+    "PORT_UNAVAILABLE",
+    "REPLICA_LOST",
+    "SCHEMA_FOREIGN",
+    "SCHEMA_NOT_MIGRATED",
+    "SCHEMA_OUTDATED",
+    "TLS_FILES_INVALID",
+}
 
 
 def _tests_text() -> str:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+from minion_testing.postgres import TRANSACTION_IDLE_SECONDS
 
 ROOT = Path(__file__).parents[2]
-_READY_SECONDS = 60.0
-_STOP_SECONDS = 40.0
+_READY_SECONDS = 180.0
+_STOP_SECONDS = 120.0
 
 
 @dataclass(slots=True)
@@ -59,7 +60,12 @@ def environ(**more: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("MINION_", "OPENAI_", "OTEL_", "COV_", "PYTEST_"))
     }
-    return {**kept, "PYTHONPATH": os.pathsep.join(str(ROOT / source) for source in ("services", "shared")), **more}
+    return {
+        **kept,
+        "PYTHONPATH": os.pathsep.join(str(ROOT / source) for source in ("services", "shared")),
+        "MINION_TRANSACTION_IDLE_SECONDS": str(TRANSACTION_IDLE_SECONDS),
+        **more,
+    }
 
 
 async def start_dev(directory: Path, *options: str, env: Mapping[str, str], own_ports: bool = True) -> RunningStack:
@@ -149,7 +155,7 @@ async def minion(
     return Done(process.returncode, out.decode(), err.decode())
 
 
-async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = 15.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = 60.0) -> None:
     """Waits until a condition holds; fails when it does not in time."""
     deadline = time.monotonic() + seconds
     while not await condition():

@@ -457,7 +457,7 @@ def _audit(shown: Show, session_id: str, runs: int) -> list[dict[str, Any]]:
     """The audit follows the answers within a second or two."""
 
     async def poll() -> list[dict[str, Any]]:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while True:
                 rows: list[dict[str, Any]] = await asyncio.to_thread(
                     shown, "activities", "list", "--session", session_id

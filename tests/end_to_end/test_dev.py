@@ -132,7 +132,7 @@ async def test_what_was_said_outlives_kills_restarts_and_modes(place: Path, plai
     finally:
         first.process.kill()
         await first.process.wait()
-    await until(lambda: _none_runs(children), seconds=20)
+    await until(lambda: _none_runs(children), seconds=60)
 
     async with dev(directory, "--processes", env=plain_environ) as second:
         children = psutil.Process(second.process.pid).children(recursive=True)
@@ -140,7 +140,7 @@ async def test_what_was_said_outlives_kills_restarts_and_modes(place: Path, plai
         assert await asyncio.wait_for(second.process.wait(), 30) == 1
     last_line = second.log.read_text().splitlines()[-1]
     assert last_line.startswith("error: SERVICE_FAILED: The service session has ended; see ")
-    await until(lambda: _none_runs(children), seconds=20)
+    await until(lambda: _none_runs(children), seconds=60)
 
     async with dev(directory, env=plain_environ) as third:
         assert third.credentials == credentials

@@ -12,7 +12,7 @@ from minion_cli.__main__ import run
 from tests.end_to_end.stacks import RunningStack
 
 Show = Callable[..., Any]
-_JUDGED_SECONDS = 30.0
+_JUDGED_SECONDS = 120.0
 
 
 @pytest.fixture

@@ -145,7 +145,7 @@ async def test_the_command_line_speaks_mutual_tls(
         assert (code, output) == (1, "")
         assert "error: SERVICE_UNREACHABLE: No service answers there; does it want TLS (--tls), or a cert" in errors
         code, output, errors = await run("--cert", cert, "agents", "list")
-        assert (code, output) == (1, "")
+        assert (code, output) == (2, "")
         assert errors.startswith("error: SETTINGS_INVALID: ")
         assert "MINION_CLIENT_KEY is required beside MINION_CLIENT_CERTIFICATE" in errors
 

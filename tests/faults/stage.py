@@ -30,7 +30,7 @@ from minion_testing.serving import OPERATOR_KEY, SERVICE_KEY, Served, free_ports
 from minion_testing.tenants import Tenant, new_tenant
 
 ROOT = Path(__file__).parents[2]
-_START_SECONDS = 30.0
+_START_SECONDS = 120.0
 _AROUND = ("registry", "session", "activity", "memory")
 _STREAM = "/minion.gateway.v1.RunService/StreamRun"
 
@@ -106,7 +106,7 @@ class GatewayProcess:
                 return "paused"
             return "missed" if ended and clock() > ended[0] + 1.0 else ""
 
-        return bool(await until(known, seconds=25) == "paused")
+        return bool(await until(known, seconds=60) == "paused")
 
     def resume(self) -> None:
         """Lets a paused one go on."""
@@ -199,7 +199,7 @@ class Battlefield:
             found = list((await stub.ListActivities(request)).activities)
             return found if len(found) >= count else []
 
-        found: list[activity_pb2.Activity] = await until(arrived, seconds=15)
+        found: list[activity_pb2.Activity] = await until(arrived, seconds=60)
         return found
 
     async def stream(self, gateway: GatewayProcess, session_id: str, text: str, request_id: str) -> Seen:

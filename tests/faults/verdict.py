@@ -41,7 +41,7 @@ async def summarized(owner: Database, session_id: str) -> None:
         count = "SELECT count(*) FROM gateway.summary_jobs WHERE session_id = $1"
         return bool(await owner.fetch_value(count, session_id) == 0)
 
-    await until(done, seconds=15)
+    await until(done, seconds=60)
 
 
 async def judge(

@@ -143,7 +143,7 @@ async def pages(stub: Stub, **filters: Any) -> list[list[activity_pb2.Activity]]
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    """Waits until a condition of the database's holds, ten seconds at most."""
-    async with asyncio.timeout(10):
+    """Waits until a condition of the database's holds, a minute at most."""
+    async with asyncio.timeout(60):
         while not await holds():  # noqa: ASYNC110 - the database tells nobody
             await asyncio.sleep(0.01)

@@ -150,7 +150,7 @@ async def test_one_call_waits_for_a_registry_that_hangs_and_the_others_live_on_w
     asking = asyncio.create_task(desk.ask(secret))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         for _ in range(5):
             assert await desk.ask(secret) == principal
     assert desk.registry.asked == 3

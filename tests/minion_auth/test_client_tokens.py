@@ -152,9 +152,9 @@ async def test_a_call_waits_once_for_keys_that_hang_and_the_next_not_at_all(
     with structlog.testing.capture_logs() as lines:
         assert await desk.ask(remembered) == "user:ada"
     assert [line["failures"] for line in lines] == [1]
-    monkeypatch.setattr("minion_auth.key_sources._FETCH_SECONDS", 5.0)
+    monkeypatch.setattr("minion_auth.key_sources._FETCH_SECONDS", 600.0)
     desk.clock.now += 10
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         for _ in range(5):
             desk.clock.now += 1
             assert await desk.ask(remembered) == "user:ada"
@@ -180,7 +180,7 @@ async def test_a_remembered_token_is_not_verified_again_while_the_keys_cannot_be
     desk.issuer.keys = []
     desk.issuer.publish(desk.jwks)
     desk.clock.now += 60
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while clients.remembered(token) is not None:  # noqa: ASYNC110 - what is waited for tells nobody
             await asyncio.sleep(0.005)
     with pytest.raises(Unauthenticated):

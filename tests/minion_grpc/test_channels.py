@@ -1,5 +1,6 @@
 """What a channel does by itself: retries, and traces that go on."""
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -7,6 +8,7 @@ import pytest
 from minion_errors import Unavailable
 from minion_grpc import connect, propagation
 from minion_testing.errors import refused
+from minion_testing.fault_proxy import FaultProxy, Mode
 from opentelemetry import trace
 from opentelemetry.trace import INVALID_SPAN_CONTEXT
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -44,7 +46,7 @@ async def test_a_named_method_is_tried_again_when_the_peer_is_unavailable() -> N
             retryable=[f"/{SERVICE}/Echo"],
         ) as channel,
     ):
-        assert (await stub(channel).Echo(EchoRequest(), timeout=5)).text == "now"
+        assert (await stub(channel).Echo(EchoRequest(), timeout=60)).text == "now"
     assert failing.calls == 3
 
 
@@ -61,7 +63,7 @@ async def test_tries_come_to_an_end() -> None:
         ) as channel,
         refused(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"),
     ):
-        await stub(channel).Echo(EchoRequest(), timeout=5)
+        await stub(channel).Echo(EchoRequest(), timeout=60)
     assert failing.calls == 4
 
 
@@ -72,7 +74,7 @@ async def test_any_other_method_is_tried_once() -> None:
         connect(served.server.address, telemetry=served.telemetry, tls=None, tokens=served.tokens) as channel,
         refused(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"),
     ):
-        await stub(channel).Echo(EchoRequest(), timeout=5)
+        await stub(channel).Echo(EchoRequest(), timeout=60)
     assert failing.calls == 1
 
 
@@ -126,3 +128,15 @@ def test_a_traceparent_is_read_as_it_was_written() -> None:
 def test_a_bad_traceparent_begins_a_new_trace(value: str | bytes) -> None:
     context = propagation.extract([("traceparent", value)])
     assert trace.get_current_span(context).get_span_context() == INVALID_SPAN_CONTEXT
+
+
+async def test_a_connection_that_takes_its_time_is_waited_for() -> None:
+    async with serving() as served, FaultProxy("127.0.0.1", served.server.port) as proxy:
+        proxy.set_mode(Mode.STALL)
+        async with connect(
+            f"127.0.0.1:{proxy.port}", telemetry=served.telemetry, tls=None, tokens=served.tokens
+        ) as channel:
+            call = stub(channel).Echo(EchoRequest(text="x"), timeout=60)
+            await asyncio.sleep(0.4)  # the wait is the subject: a handshake over a distance, or of a busy peer
+            proxy.set_mode(Mode.PASS)
+            assert (await call).text == "x"

@@ -112,7 +112,7 @@ async def test_a_handlers_own_abort_goes_out_as_it_is() -> None:
             await stub(channel).Echo(EchoRequest())
         assert (refusal.value.code(), refusal.value.details()) == (grpc.StatusCode.DATA_LOSS, "as I say")
         # An abort of the handler's own is on the wire before the call is counted.
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while 'grpc_code="DataLoss"' not in served.metrics():  # noqa: ASYNC110 - a counter tells nobody
                 await asyncio.sleep(0.01)
 

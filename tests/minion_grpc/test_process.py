@@ -40,7 +40,7 @@ class Process:
     async def until(self, event: str) -> dict[str, Any]:
         """Reads the log until an event."""
         assert self.process.stderr is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while line := await self.process.stderr.readline():
                 self.lines.append(orjson.loads(line))
                 if self.lines[-1]["event"] == event:
@@ -49,7 +49,7 @@ class Process:
 
     async def ended(self) -> int:
         """Waits for its end and gives the exit code."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await self.process.wait()
 
 
@@ -85,13 +85,15 @@ async def started(environ: dict[str, str] | None = None, *, pass_fds: tuple[int,
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("event_loop", ["uvloop", "asyncio"])
 async def test_a_signal_drains_calls_in_hand_and_ends_with_0(number: signal.Signals, event_loop: str) -> None:
-    async with started({"MINION_PAUSE_SECONDS": "0.5", "MINION_EVENT_LOOP": event_loop}) as service:
+    async with started({"MINION_PAUSE_SECONDS": "2", "MINION_EVENT_LOOP": event_loop}) as service:
         await service.until("serving")
         # Minted here: a token lives for a minute, and a module can wait longer for its turn.
         metadata = (("authorization", f"Bearer {TOKENS.mint()}"),)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
             call = asyncio.ensure_future(_text(stub(channel).Echo(EchoRequest(text="x"), metadata=metadata)))
-            await asyncio.sleep(0.2)
+            # In hand is a call when its handler has begun, which the service itself tells.
+            while not await asyncio.to_thread(_has_begun, service.operations_port):
+                assert not call.done()
             service.process.send_signal(number)
             assert await call == f"x from {service.process.pid}"
         assert await service.ended() == 0
@@ -109,7 +111,7 @@ async def test_wrong_settings_end_it_with_2_and_all_faults() -> None:
     async with started(
         {"MINION_AUTH_MODE": "", "MINION_ECHO_PORT": "many", "MINION_LOG_LEVEL": "loud", "MINION_SERVICE_KEY": "short"}
     ) as service:
-        _, errors = await asyncio.wait_for(service.process.communicate(), 20)
+        _, errors = await asyncio.wait_for(service.process.communicate(), 60)
         assert service.process.returncode == 2
         for name in ("MINION_AUTH_MODE", "MINION_ECHO_PORT", "MINION_LOG_LEVEL", "MINION_SERVICE_KEY"):
             assert name in errors.decode()
@@ -128,7 +130,7 @@ async def test_incomplete_tls_ends_it_with_2_and_all_faults(tmp_path: Path) -> N
         "MINION_PEER_CA": str(tmp_path / "gone.crt"),
     }
     async with started(environ) as service:
-        _, errors = await asyncio.wait_for(service.process.communicate(), 20)
+        _, errors = await asyncio.wait_for(service.process.communicate(), 60)
         assert service.process.returncode == 2
         lines = errors.decode().splitlines()
     assert lines[0] == "The settings have 5 faults:"
@@ -150,7 +152,7 @@ async def test_both_addresses_are_told_and_a_failed_handshake_leaves_no_line(tmp
         line = await service.until("serving")
         assert line["address"] == f"127.0.0.1:{service.port}"
         url = f"http://127.0.0.1:{service.operations_port}/readyz"
-        told = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read().decode())
+        told = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=60).read().decode())
         assert told == f"ready\ntls {line['address']}\nmtls {line['mtls_address']}\n"
         metadata = (("authorization", f"Bearer {TOKENS.mint()}"),)
         for _ in range(2):
@@ -159,14 +161,14 @@ async def test_both_addresses_are_told_and_a_failed_handshake_leaves_no_line(tmp
             )
             for address in (line["address"], line["mtls_address"]):
                 async with grpc.aio.secure_channel(address, credentials) as channel:
-                    assert await _text(stub(channel).Echo(EchoRequest(text="x"), metadata=metadata, timeout=5))
+                    assert await _text(stub(channel).Echo(EchoRequest(text="x"), metadata=metadata, timeout=60))
             # The second round is made with what the process has taken up by itself.
             folder.hold(authority.issue())
             for _ in range(2):
                 await service.until("certificates renewed")
         async with grpc.aio.insecure_channel(line["address"]) as channel:
             with pytest.raises(grpc.aio.AioRpcError):
-                await stub(channel).Echo(EchoRequest(), timeout=5)
+                await stub(channel).Echo(EchoRequest(), timeout=60)
         service.process.send_signal(signal.SIGTERM)
         # Each line until the end is JSON.
         await service.until("stopped")
@@ -184,7 +186,7 @@ async def test_both_addresses_are_told_and_a_failed_handshake_leaves_no_line(tmp
 )
 async def test_settings_that_open_the_door_are_refused(environ: dict[str, str], fault: str) -> None:
     async with started(environ) as service:
-        _, errors = await asyncio.wait_for(service.process.communicate(), 20)
+        _, errors = await asyncio.wait_for(service.process.communicate(), 60)
         assert service.process.returncode == 2
         assert fault in errors.decode()
 
@@ -216,9 +218,15 @@ async def _text(call: Any) -> str:
     return str((await call).text)
 
 
+def _has_begun(operations_port: int) -> bool:
+    with urllib.request.urlopen(f"http://127.0.0.1:{operations_port}/metrics", timeout=60) as answer:
+        lines = answer.read().decode().splitlines()
+    return any(line.startswith("grpc_server_started_total{") and 'grpc_method="Echo"' in line for line in lines)
+
+
 def _get(url: str) -> int:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own port
+        with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 - our own port
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code

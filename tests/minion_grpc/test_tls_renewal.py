@@ -23,7 +23,7 @@ from tests.minion_grpc.echo import EchoRequest, EchoServicer
 from tests.minion_grpc.stage import Served, serving, stub
 from tests.minion_grpc.test_tls import channel, outcome, shown
 
-_PATIENCE = 15.0
+_PATIENCE = 60.0
 
 
 @dataclass

@@ -102,9 +102,9 @@ def test_the_paths_of_a_hostile_struct_cost_no_memory() -> None:
     for _ in range(20_000):
         values.add().number_value = 1
     values[-1].number_value = float("nan")
-    started = time.perf_counter()
+    started = time.thread_time()
     wire.from_struct(struct, "metadata", violations)
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
     assert [len(field) < 500 for field, _ in faults(violations)] == [True]
 
 

@@ -129,7 +129,7 @@ class Tenant:
         return [job for job in await self.jobs(session_id) if job.state == DONE]
 
 
-async def until(so: Callable[[], Awaitable[bool]], seconds: float = 15) -> None:
+async def until(so: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
     """Waits for a condition that a service brings about."""
     async with asyncio.timeout(seconds):
         while not await so():  # noqa: ASYNC110 - it comes true in another process's tables

@@ -99,7 +99,7 @@ async def ended(stub: ModelStub, reembedding_id: str, *, seconds: float = 30) ->
     return found
 
 
-async def until(check: Callable[[], Awaitable[object]], *, seconds: float = 20) -> object:
+async def until(check: Callable[[], Awaitable[object]], *, seconds: float = 60) -> object:
     """Waits until the check gives something true, and gives that."""
     async with asyncio.timeout(seconds):
         while not (found := await check()):  # noqa: ASYNC110 - what is waited for happens in the database

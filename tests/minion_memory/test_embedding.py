@@ -188,7 +188,7 @@ async def test_stalling_provider_holds_a_store_up_for_so_long_and_no_longer(
         ) as served,
         calling(served, uuid4()) as stub,
     ):
-        for timeout in (None, 1.0):
+        for timeout in (None, 5.0):
             fake.push(*[Fault(FaultKind.STALL, seconds=20)] * 4)
             try:
                 stored = await stub.StoreMemories(request, timeout=timeout)

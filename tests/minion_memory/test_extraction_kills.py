@@ -73,7 +73,7 @@ async def test_a_killed_worker_s_job_is_done_once_by_another(
                 pb.ExtractMemoriesRequest(session_id=session_id, extractor="facts-1"),
                 metadata=grpc.aio.Metadata(token),
             )
-            await stage.provider.ledger.until(1, seconds=20)
+            await stage.provider.ledger.until(1)
             process.kill()
             await process.wait()
             with pytest.raises(grpc.aio.AioRpcError):

@@ -21,7 +21,7 @@ MESSAGES = extraction_pb2.EXTRACTION_TRIGGER_MESSAGES
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def stage(postgres: ClonedDatabase, model_cache: Path) -> AsyncIterator[House]:
-    async with house(postgres, model_cache, idle_seconds=3.0) as running:
+    async with house(postgres, model_cache, idle_seconds=5.0) as running:
         await until(lambda: _following(running))
         yield running
 
@@ -144,7 +144,7 @@ async def test_a_place_that_is_no_longer_kept_is_listed_anew(
     database_factory: Callable[..., Awaitable[ClonedDatabase]], model_cache: Path
 ) -> None:
     database = await database_factory()
-    async with house(database, model_cache, idle_seconds=3.0) as running, running.tenant() as ours:
+    async with house(database, model_cache, idle_seconds=5.0) as running, running.tenant() as ours:
         agent_id = await ours.agent(extract=True)
         session_id = await ours.session("My name is Ada.", agent_id=agent_id)
         await ours.close(session_id)

@@ -178,10 +178,10 @@ def test_the_prompt_is_versioned_data() -> None:
 
 def test_a_hostile_quote_takes_no_time() -> None:
     text = "a " * 32_000
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(50):
         assert checked(proposal(quote="a " * 900 + "b"), said(1, text)) is None
-    assert time.perf_counter() - began < 10
+    assert time.thread_time() - began < 10
 
 
 @given(st.text(), st.text(min_size=1))

@@ -98,8 +98,8 @@ async def test_a_model_that_comes_later_is_stored_and_walked(
             async with owner.transaction(None) as installing:
                 assert await installing.fetch_value("SELECT memory.install_embedding_models()") == 3
                 # Nobody else waits for it.
-                await stub.StoreMemories(batch(placed(towards(0), agent_id=agent_id, key="meanwhile")), timeout=5)
-                found = await stub.SearchMemories(search(agent_id, towards(0)), timeout=5)
+                await stub.StoreMemories(batch(placed(towards(0), agent_id=agent_id, key="meanwhile")), timeout=60)
+                found = await stub.SearchMemories(search(agent_id, towards(0)), timeout=60)
                 assert [hit.memory.key for hit in found.hits] == ["meanwhile"]
             assert await owner.fetch("SELECT memory.install_embedding_models()") == []
             made = await owner.fetch_value("SELECT pg_get_indexdef('memory.memory_vectors_3_hnsw'::regclass)")
@@ -141,7 +141,7 @@ async def test_old_request_ids_are_forgotten(memories: Stub, postgres: ClonedDat
         count = "SELECT count(*) FROM memory.idempotency_keys WHERE request_id = $1"
         worker = asyncio.create_task(purge_requests(app))
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while True:
                     if await owner.fetch_value(count, old) == 0:
                         break
@@ -189,7 +189,7 @@ async def test_the_service_runs_by_itself_until_it_is_told_to_stop(postgres: Clo
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             async for line in process.stdout:
                 logged = orjson.loads(line)
                 if logged.get("event") == "serving":
@@ -200,7 +200,7 @@ async def test_the_service_runs_by_itself_until_it_is_told_to_stop(postgres: Clo
             listed = await stub.ListMemories(pb.ListMemoriesRequest(), metadata=grpc.aio.Metadata(token))
             assert len(listed.memories) == 0
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await process.stdout.read()
             assert await process.wait() == 0
     finally:

@@ -162,25 +162,28 @@ async def test_a_swallowed_failure_is_not_taken_for_a_commit(session_app: Databa
     assert await count(session_app, tenant_id) == 0
 
 
-async def test_a_transaction_that_idles_is_ended_by_the_server(session_app: Database) -> None:
-    async def idle() -> None:
-        async with session_app.transaction(uuid4()) as transaction:
+async def test_a_transaction_that_idles_is_ended_by_the_server(notes: ClonedDatabase) -> None:
+    async def idle(database: Database) -> None:
+        async with database.transaction(uuid4()) as transaction:
             await asyncio.sleep(1.3)  # the wait is the subject: idle_in_transaction_session_timeout
             await transaction.fetch("SELECT 1")
 
-    with pytest.raises(Unavailable) as caught:
-        await idle()
-    assert caught.value.reason == "DATABASE_UNAVAILABLE"
-    assert caught.value.metadata["outcome"] == "none"
-    await session_app.ping()
+    async with await notes.connect("session", transaction_idle_seconds=1.0) as database:
+        with pytest.raises(Unavailable) as caught:
+            await idle(database)
+        assert caught.value.reason == "DATABASE_UNAVAILABLE"
+        assert caught.value.metadata["outcome"] == "none"
+        await database.ping()
+    async with await notes.connect("session", transaction_idle_seconds=30.0) as database:
+        await idle(database)
 
 
 async def test_every_session_has_its_limits_and_its_name(notes: ClonedDatabase) -> None:
     # As the owner, whose role alone would allow more.
-    async with await notes.connect("session", "owner", statement_seconds=2.5) as database:
+    async with await notes.connect("session", "owner", statement_seconds=2.5, transaction_idle_seconds=1.5) as database:
         names = ("idle_in_transaction_session_timeout", "statement_timeout", "application_name")
         assert [await database.fetch_value("SELECT current_setting($1)", name) for name in names] == [
-            "1s",
+            "1500ms",
             "2500ms",
             "minion-session",
         ]
@@ -347,6 +350,6 @@ async def is_running(database: ClonedDatabase, sql: str) -> bool:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await condition():  # noqa: ASYNC110 - the condition is the server's, which rings no bell
             await asyncio.sleep(0.01)

@@ -32,7 +32,7 @@ async def write(database: Database, tenant_id: UUID, *kinds: str) -> None:
 
 async def take(feed: ChangeFeed, tenant_id: UUID, cursor: str, count: int) -> list[Change]:
     taken: list[Change] = []
-    async with asyncio.timeout(10), aclosing(feed.follow(tenant_id, cursor)) as changes:
+    async with asyncio.timeout(60), aclosing(feed.follow(tenant_id, cursor)) as changes:
         async for change in changes:
             assert isinstance(change, Change)
             taken.append(change)
@@ -168,7 +168,7 @@ async def test_services_follow_all_tenants_without_seeing_their_rows(session_app
     for tenant_id in tenants:
         await write(session_app, tenant_id, "any")
     seen: list[UUID] = []
-    async with asyncio.timeout(10), aclosing(feed.follow(None, head)) as changes:
+    async with asyncio.timeout(60), aclosing(feed.follow(None, head)) as changes:
         async for change in changes:
             assert isinstance(change, Change)
             seen.append(change.tenant_id)
@@ -180,7 +180,7 @@ async def test_services_follow_all_tenants_without_seeing_their_rows(session_app
 async def test_silence_is_broken_by_a_cursor_to_go_on_from(session_app: Database, feed: ChangeFeed) -> None:
     tenant_id = uuid4()
     await write(session_app, tenant_id, "one")
-    async with asyncio.timeout(10), aclosing(feed.follow(tenant_id, "", silence=0.02)) as changes:
+    async with asyncio.timeout(60), aclosing(feed.follow(tenant_id, "", silence=0.02)) as changes:
         assert isinstance(await anext(changes), Change)
         synced = await anext(changes)
     assert isinstance(synced, Synced)

@@ -25,7 +25,7 @@ async def pool(notes: ClonedDatabase) -> AsyncIterator[Pool]:
 
 
 async def until(come: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not come():  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0.02)
 

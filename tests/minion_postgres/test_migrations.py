@@ -6,8 +6,11 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from minion_postgres import MigrationError, Migrations
-from minion_testing.postgres import ClonedDatabase
+from minion_errors import FailedPrecondition
+from minion_postgres import Database, MigrationError, Migrations
+from minion_telemetry import Telemetry
+from minion_testing.postgres import ClonedDatabase, ServiceDatabaseSettings
+from pydantic import SecretStr
 
 from tests.minion_postgres.conftest import write_migrations
 
@@ -129,6 +132,106 @@ async def test_a_database_of_a_newer_release_is_left_alone(database: ClonedDatab
     assert [status.name for status in await older.status(dsn)] == ["0001_notes", "0002_newer"]
     with pytest.raises(MigrationError, match="0002_newer is of a newer release"):
         await older.down(dsn)
+
+
+async def test_a_release_knows_what_a_schema_lacks(database: ClonedDatabase, directory: Path) -> None:
+    dsn = database.dsn("session", "owner")
+    app = database.dsn("session")
+    release = Migrations("session", directory)
+    assert (await release.state(dsn)).missing == ["0001_notes", "functions.sql"]
+    await release.up(dsn)
+    assert (await release.state(app)).fits
+    assert str(await release.state(app)) == "up to date"
+    add(directory, "0002_more", "CREATE TABLE session.more ();", "DROP TABLE session.more;")
+    (directory / "functions.sql").write_text((directory / "functions.sql").read_text() + "-- changed")
+    (directory / "functions_more.sql").write_text(function("more", 1))
+    later = Migrations("session", directory)
+    state = await later.state(app)
+    assert (state.latest, state.missing) == ("0001_notes", ["0002_more", "functions_more.sql"])
+    assert (state.outdated, state.foreign) == (["functions.sql"], [])
+    assert str(state) == (
+        "not applied: 0002_more, functions_more.sql; applied as an earlier release has it: functions.sql"
+    )
+    await later.up(dsn)
+    assert (await later.state(app)).fits
+    # The release before goes on: what is later is no fault.
+    assert (await release.state(app)).fits
+    await later.down(dsn)
+    assert (await release.state(app)).missing == ["functions.sql"]
+    assert (await later.state(app)).missing == ["0002_more", "functions.sql", "functions_more.sql"]
+
+
+async def test_functions_alone_tell_an_earlier_release_from_a_later_one(
+    database: ClonedDatabase, directory: Path
+) -> None:
+    dsn = database.dsn("session", "owner")
+    releases = []
+    for number in range(3):
+        (directory / "functions_one.sql").write_text(function("one", number))
+        releases.append(Migrations("session", directory))
+
+    async def fitting() -> list[bool]:
+        return [(await release.state(dsn)).fits for release in releases]
+
+    await releases[0].up(dsn)
+    assert await fitting() == [True, False, False]
+    await releases[1].up(dsn)
+    assert await fitting() == [True, True, False]
+    await releases[2].up(dsn)
+    assert await fitting() == [True, True, True]
+    # Going back to a release forgets those that came after it.
+    assert await releases[1].up(dsn) == ["functions_one.sql"]
+    assert await fitting() == [True, True, False]
+    assert await releases[0].up(dsn) == ["functions_one.sql"]
+    assert await fitting() == [True, False, False]
+    await releases[2].up(dsn)
+    assert await fitting() == [True, False, True]
+
+
+async def test_a_service_starts_on_a_schema_of_its_release_or_a_later_one_alone(
+    database: ClonedDatabase, directory: Path
+) -> None:
+    dsn = database.dsn("session", "owner")
+    release = Migrations("session", directory)
+    told = "was never migrated: run `minion migrate`."
+    assert await refusal(database, release) == ("SCHEMA_NOT_MIGRATED", told)
+    await release.up(dsn)
+    assert await refusal(database, release) is None
+    add(directory, "0002_more", "CREATE TABLE session.more ();", "DROP TABLE session.more;")
+    later = Migrations("session", directory)
+    told = "is older than this release (not applied: 0002_more): run `minion migrate`."
+    assert await refusal(database, later) == ("SCHEMA_OUTDATED", told)
+    await later.up(dsn)
+    assert await refusal(database, later) is None
+    assert await refusal(database, release) is None
+    path = directory / "0001_notes.up.sql"
+    path.write_text(path.read_text() + "-- changed")
+    refused = await refusal(database, Migrations("session", directory))
+    assert refused is not None
+    assert refused[0] == "SCHEMA_FOREIGN"
+    assert refused[1].startswith(
+        "is of no release that this one follows (applied with another text: 0001_notes): restore it, or"
+    )
+
+
+async def refusal(database: ClonedDatabase, migrations: Migrations) -> tuple[str, str] | None:
+    """Why a service with these migrations would not start: the reason, and the words after the schema's place."""
+    settings = ServiceDatabaseSettings.load({}, database_url=SecretStr(database.dsn("session")), pool_min_size=1)
+    telemetry = Telemetry.start("session", settings)
+    try:
+        async with await Database.connect(
+            database.dsn("session"), schema="session", settings=settings, telemetry=telemetry, migrations=migrations
+        ):
+            return None
+    except FailedPrecondition as fault:
+        return fault.reason, fault.message.partition(f"{database.name} ")[2]
+    finally:
+        telemetry.shutdown()
+
+
+def function(name: str, number: int) -> str:
+    """A function that a release has in its own form."""
+    return f"CREATE OR REPLACE FUNCTION session.{name}() RETURNS int LANGUAGE sql AS 'SELECT {number}';"
 
 
 async def test_runners_at_once_take_turns(database: ClonedDatabase, directory: Path) -> None:

@@ -127,7 +127,7 @@ async def ran(
 
 
 async def until(
-    caller: Caller, rollout_id: str, holds: Callable[[rollout_pb2.Rollout], bool], *, seconds: float = 10
+    caller: Caller, rollout_id: str, holds: Callable[[rollout_pb2.Rollout], bool], *, seconds: float = 60
 ) -> rollout_pb2.Rollout:
     """Reads a rollout again and again until something holds of it."""
     async with asyncio.timeout(seconds):

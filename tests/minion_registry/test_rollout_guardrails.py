@@ -267,7 +267,7 @@ async def test_no_more_is_claimed_than_is_being_checked(database_factory: Any) -
             await owner.execute("UPDATE registry.rollouts SET check_due_time = now()")
             async with serve("registry", database, activity_address=f"127.0.0.1:{port}", rollout_check_seconds=0.1):
                 held = "SELECT count(*) FROM registry.rollouts WHERE check_due_time > now()"
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     while (count := await owner.fetch_value(held)) < 4:  # noqa: ASYNC110 - the database tells nobody
                         await asyncio.sleep(0.01)
                 # The others are left to replicas that have hands free.

@@ -113,7 +113,7 @@ async def test_old_changes_and_request_ids_go_by_themselves(postgres: ClonedData
         await database.execute(AGED.format("changes"), old, timedelta(days=8))
         await database.execute(AGED.format("idempotency_keys"), old, timedelta(hours=25))
         for table in ("changes", "idempotency_keys"):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while await database.fetch_value(LEFT.format(table), old):  # noqa: ASYNC110 - the database tells nobody
                     await asyncio.sleep(0.02)
             assert await database.fetch_value(LEFT.format(table), young) == 1

@@ -103,13 +103,13 @@ async def test_a_recursive_schema_is_fine_where_it_goes_into_the_value(tenant: C
 async def test_a_pattern_that_others_choke_on_is_matched_soon(tenant: Caller, pattern: str) -> None:
     made = await tenant.register(input_schema=struct({**OBJECT, "properties": {"a": {"pattern": pattern}}}))
     for text in ("a" * 10_000 + "!", "ax" * 10_000):
-        began = time.perf_counter()
+        began = time.process_time()
         request = pb.ValidateToolArgumentsRequest(tool_id=made.tool_id, arguments=struct({"a": text}))
         try:
             await tenant.tools.ValidateToolArguments(request)
         except grpc.aio.AioRpcError as error:
             assert error.code() == grpc.StatusCode.INVALID_ARGUMENT  # noqa: PT017 - one of the two
-        assert time.perf_counter() - began < 2
+        assert time.process_time() - began < 2
 
 
 async def test_examples_keep_to_both_schemas(tenant: Caller) -> None:

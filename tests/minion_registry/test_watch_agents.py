@@ -39,7 +39,7 @@ class Watch:
 
     async def next(self) -> pb.WatchAgentsResponse:
         """Waits for what is told next."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             told = await self._call.read()
         assert isinstance(told, pb.WatchAgentsResponse)
         self.cursor = told.cursor

@@ -23,7 +23,7 @@ class Watch:
 
     async def next(self) -> pb.WatchMessagesResponse:
         """Waits for what is sent next."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             sent = await self._call.read()
         assert isinstance(sent, pb.WatchMessagesResponse)
         return sent

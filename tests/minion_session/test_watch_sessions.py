@@ -45,7 +45,7 @@ class Watch:
 
     async def next(self) -> pb.WatchSessionsResponse:
         """Waits for what is told next."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             told = await self._call.read()
         assert isinstance(told, pb.WatchSessionsResponse)
         self.cursor = told.cursor

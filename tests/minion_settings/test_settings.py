@@ -4,7 +4,17 @@ from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import pytest
-from minion_settings import Fault, Settings, SettingsError, Unknown, env_example, unknown
+from minion_settings import (
+    Address,
+    Fault,
+    HttpAddress,
+    Settings,
+    SettingsError,
+    Unknown,
+    env_example,
+    relation,
+    unknown,
+)
 from pydantic import Field, SecretStr, ValidationError
 
 
@@ -19,8 +29,8 @@ class StoreSettings(Settings):
     store_debug: bool = Field(False, description="Whether it talks.")
     provider_key: SecretStr | None = Field(None, validation_alias="PROVIDER_KEY", description="The provider's key.")
 
-    def relations(self) -> Iterator[Fault]:
-        yield from super().relations()
+    @relation
+    def _fast_is_small(self) -> Iterator[Fault]:
         if self.store_mode == "fast" and self.store_size > 100:
             yield Fault(self.variable("store_size"), "must be at most 100 in mode fast")
 
@@ -90,6 +100,127 @@ def test_all_faults_are_told_at_once_each_with_its_variable() -> None:
 def test_faults_between_settings_are_told() -> None:
     with pytest.raises(SettingsError, match="MINION_STORE_SIZE: must be at most 100"):
         StoreSettings.load({"MINION_STORE_URL": "a", "MINION_STORE_MODE": "fast", "MINION_STORE_SIZE": "101"})
+
+
+class WindowSettings(StoreSettings):
+    """The shop's window, with relations of its own under a name that its base has too."""
+
+    window_width: int = Field(10, ge=1, description="How wide it is.")
+    window_name: str = Field(description="What is written on it.")
+
+    @property
+    def letters(self) -> int:
+        return len(self.window_name)
+
+    @relation
+    def _fast_is_small(self) -> Iterator[Fault]:
+        if self.letters > self.window_width:
+            yield Fault(self.variable("window_name"), "does not fit")
+
+    @relation
+    def _width_goes_with_the_store(self) -> Iterator[Fault]:
+        if self.window_width > self.store_size:
+            yield Fault(self.variable("window_width"), "is wider than the store")
+
+
+def test_faults_between_settings_are_told_beside_those_of_single_ones() -> None:
+    with pytest.raises(SettingsError) as caught:
+        WindowSettings.load(
+            {
+                "MINION_STORE_LIMITS": "{",
+                "MINION_STORE_MODE": "fast",
+                "MINION_STORE_SIZE": "101",
+                "MINION_WINDOW_WIDTH": "3",
+                "MINION_WINDOW_NAME": "Shop",
+            },
+            sise=1,
+        )
+    assert {fault.variable: fault.description for fault in caught.value.faults} == {
+        "MINION_STORE_URL": "is required: Where the store is.",
+        "MINION_STORE_LIMITS": "is not valid JSON",
+        "MINION_STORE_SIZE": "must be at most 100 in mode fast",
+        "MINION_WINDOW_NAME": "does not fit",
+        "sise": "is no setting",
+    }
+    assert len(caught.value.faults) == 5
+
+
+@pytest.mark.parametrize("width", ["wide", "200"])
+def test_a_relation_that_reads_a_faulty_setting_is_silent_and_hides_no_other(width: str) -> None:
+    environ = {"MINION_STORE_MODE": "fast", "MINION_STORE_SIZE": "101", "MINION_STORE_URL": "a"}
+    with pytest.raises(SettingsError) as caught:
+        # The name is missing, and is read by way of a property.
+        WindowSettings.load({**environ, "MINION_WINDOW_WIDTH": width})
+    told = [fault.variable for fault in caught.value.faults]
+    assert sorted(told) == ["MINION_STORE_SIZE", "MINION_WINDOW_NAME", "MINION_WINDOW_WIDTH"]
+
+
+def test_a_mistake_in_a_relation_is_not_taken_for_a_faulty_setting() -> None:
+    class Mistaken(StoreSettings):
+        """Mistaken."""
+
+        @relation
+        def _mistaken(self) -> Iterator[Fault]:
+            yield Fault(self.nowhere, "is never told")  # type: ignore[attr-defined]
+
+    with pytest.raises(AttributeError, match="nowhere"):
+        Mistaken.load({"MINION_STORE_SIZE": "0"})
+
+
+def test_no_time_and_no_share_is_endless() -> None:
+    class Timed(Settings):
+        """Timed."""
+
+        seconds: float = Field(1.0, gt=0, description="How long it takes.")
+
+    for text in ("inf", "nan", "-inf"):
+        with pytest.raises(SettingsError, match=f"MINION_SECONDS: Input should be a finite number .is '{text}'"):
+            Timed.load({"MINION_SECONDS": text})
+
+
+def test_what_is_shown_of_a_value_is_short_and_holds_no_password() -> None:
+    class Placed(Settings):
+        """Placed."""
+
+        place: HttpAddress = Field("http://localhost:1", description="Where it is.")
+        limits: dict[str, int] = Field({}, description="Limits by name, as JSON.")
+
+    limits = "{" + ", ".join(f'"{number}": "many"' for number in range(90)) + "}"
+    with pytest.raises(SettingsError) as caught:
+        Placed.load({"MINION_PLACE": "ftp://user:hunter2@host/", "MINION_LIMITS": limits})
+    assert "hunter2" not in str(caught.value)
+    assert "(is 'ftp://***@host/')" in str(caught.value)
+    assert all(len(fault.description) < 250 for fault in caught.value.faults)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["localhost:1", "registry.example:50051", "[::1]:65535", "dns:///registry:50051", "unix:/run/minion.sock"],
+)
+def test_an_address_is_a_host_with_a_port_or_a_target_of_grpc(address: str) -> None:
+    assert Called.load({"MINION_PEER": address}).peer == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["registry", "http://registry:50051", "registry:0", "registry:65536", "registry:http", ":50051", "a b:1", "a:1/x"],
+)
+def test_what_can_be_no_address_is_refused(address: str) -> None:
+    with pytest.raises(SettingsError, match="MINION_PEER: must be host:port"):
+        Called.load({"MINION_PEER": address})
+
+
+@pytest.mark.parametrize("address", ["http://", "localhost:4317", "ftp://a", "http://a:x", "http://a:99999", "a"])
+def test_what_can_be_no_address_of_http_is_refused(address: str) -> None:
+    with pytest.raises(SettingsError, match="MINION_SITE: must be an address such as http"):
+        Called.load({"MINION_SITE": address})
+
+
+class Called(Settings):
+    """Called."""
+
+    peer: Address = Field("localhost:1", description="Who is called.")
+    site: HttpAddress = Field("http://localhost:1", description="What is called.")
 
 
 def test_an_unknown_override_is_refused() -> None:

@@ -66,9 +66,9 @@ def test_ids_are_never_taken_for_numbers_of_people() -> None:
     ["a" * 100_000, "1 " * 50_000, "@" * 50_000, "a." * 50_000 + "@", "AA00" * 20_000, "+1" * 40_000, "eyJ" * 30_000],
 )
 def test_hostile_text_is_masked_in_bounded_time(hostile: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     mask(hostile)
-    assert time.perf_counter() - started < 0.5
+    assert time.thread_time() - started < 0.5
 
 
 def test_text_without_end_is_cut() -> None:

@@ -35,7 +35,7 @@ def operations(readiness: Readiness) -> Iterator[OperationsServer]:
 
 
 def get(operations: OperationsServer, path: str, method: str = "GET") -> tuple[int, str]:
-    connection = HTTPConnection("127.0.0.1", operations.port, timeout=5)
+    connection = HTTPConnection("127.0.0.1", operations.port, timeout=60)
     try:
         connection.request(method, path)
         answer = connection.getresponse()

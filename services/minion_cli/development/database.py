@@ -21,19 +21,17 @@ from minion_postgres import (
 )
 from minion_postgres import dsn as dsns
 
-from minion_cli.databases import url
-
 
 @asynccontextmanager
 async def prepared(environ: Mapping[str, str], directory: Path, password: str) -> AsyncIterator[dict[str, str]]:
     """Gives the environment by which the services find their database: running, bootstrapped, migrated.
 
-    Raises FailedPrecondition when the database isn't fit, or another stack runs in the directory; Unavailable when it
-    can't be reached.
+    `environ` is one whose settings were found right. Raises FailedPrecondition when the database isn't fit, or another
+    stack runs in the directory; Unavailable when it can't be reached.
     """
-    given = url("MINION_DATABASE_URL", environ)
+    given = environ.get("MINION_DATABASE_URL", "")
     if given:
-        administrator = url("MINION_ADMIN_DATABASE_URL", environ) or given
+        administrator = environ.get("MINION_ADMIN_DATABASE_URL") or given
         accesses = [_access(service, given, password) for service in SCHEMAS]
         await _bring_up(administrator, accesses)
         yield _variables(accesses)

@@ -46,8 +46,10 @@ async def launched(
     Raises MinionError with what is wrong: a port in use, a database that isn't fit, wrong settings.
     """
     directory.prepare()
-    _check_ports(directory, ports)
     credentials = directory.credentials()
+    validation_module = importlib.import_module("minion_cli.development.validation")
+    validation_module.check(environ, directory=directory, credentials=credentials, ports=ports)
+    _check_ports(directory, ports)
     async with AsyncExitStack() as running:
         found = await running.enter_async_context(
             database.prepared(environ, directory.postgres, credentials.database_password)

@@ -5,8 +5,12 @@ import socket
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Final
 
 from minion_errors import Unavailable
+from minion_settings import Fault
+
+_LAST_PORT: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,23 @@ def _is_free(port: int) -> bool:
     return True
 
 
+def faults(environ: Mapping[str, str], ports: Mapping[str, Ports]) -> list[Fault]:
+    """Lists what is no port among those that the environment names, and what would be opened twice."""
+    found: list[Fault] = []
+    owners: dict[int, str] = {}
+    for service, pair in ports.items():
+        name = service.upper()
+        for variable, port in ((f"MINION_{name}_PORT", pair.rpc), (f"MINION_{name}_OPERATIONS_PORT", pair.operations)):
+            text = environ.get(variable, "")
+            if text and not (text.isdecimal() and int(text) <= _LAST_PORT):
+                found.append(Fault(variable, f"must be a number up to {_LAST_PORT} (is {text!r})"))
+            owner = owners.setdefault(port, variable)
+            if owner != variable:
+                found.append(Fault(variable, f"is {port}, and so is {owner}"))
+    return found
+
+
 def _number(environ: Mapping[str, str], variable: str, documented: int) -> int:
     text = environ.get(variable, "")
-    # What is no number is the settings' to refuse, with all other faults.
-    return int(text) if text.isdecimal() and 0 < int(text) < 65_536 else documented
+    # What is no number is refused with all other faults.
+    return int(text) if text.isdecimal() and 0 < int(text) <= _LAST_PORT else documented

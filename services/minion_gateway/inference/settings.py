@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
-from minion_settings import Settings
-from minion_settings.faults import Fault
+from minion_settings import Fault, HttpAddress, Settings, relation
 from pydantic import Field, SecretStr
 
 from minion_gateway.inference.prices import ModelPrice
 
 LOCAL_CHAT_MODEL = "local/stand-in"
 LOCAL_EMBEDDING_MODEL = "local/all-minilm-l6-v2"
+_PROVIDERS = ("openai", "local")
 
 
 class InferenceSettings(Settings):
@@ -21,17 +22,16 @@ class InferenceSettings(Settings):
         validation_alias="OPENAI_API_KEY",
         description="The key of OpenAI, or of whatever answers at its base URL.",
     )
-    openai_base_url: str | None = Field(
+    openai_base_url: HttpAddress | None = Field(
         None,
         validation_alias="OPENAI_BASE_URL",
-        pattern=r"^https?://",
         description="Any server that speaks OpenAI's protocol; unset means OpenAI itself.",
     )
     openai_chat_models: list[str] = Field(
         ["gpt-4o-mini", "gpt-4o"],
         description="Chat models that ListModels shows for OpenAI; any other name may be asked for all the same.",
     )
-    openai_embedding_models: dict[str, int] = Field(
+    openai_embedding_models: dict[str, Annotated[int, Field(ge=1)]] = Field(
         {"text-embedding-3-small": 1536},
         description="Embedding models of OpenAI that may be asked, each with the length of its vectors.",
     )
@@ -79,12 +79,31 @@ class InferenceSettings(Settings):
             return f"openai/{self.openai_chat_models[0]}"
         return LOCAL_CHAT_MODEL
 
-    def relations(self) -> Iterator[Fault]:
-        """Yields a default that names a provider which is not configured."""
-        yield from super().relations()
-        for field in ("default_chat_model", "default_embedding_model"):
-            if str(getattr(self, field)).startswith("openai/") and not self.openai_configured:
-                yield Fault(
-                    self.variable(field),
-                    "names a model of OpenAI, but neither OPENAI_API_KEY nor OPENAI_BASE_URL is set",
-                )
+    @relation
+    def _chat_model_can_be_asked(self) -> Iterator[Fault]:
+        """Yields a default that no provider has."""
+        if self.default_chat_model:
+            yield from self._model_faults("default_chat_model", self.default_chat_model, LOCAL_CHAT_MODEL)
+
+    @relation
+    def _embedding_model_can_be_asked(self) -> Iterator[Fault]:
+        """Yields a default that no provider has."""
+        yield from self._model_faults("default_embedding_model", self.default_embedding_model, LOCAL_EMBEDDING_MODEL)
+
+    @relation
+    def _embedding_model_is_listed(self) -> Iterator[Fault]:
+        """Yields a default whose vectors have no known length."""
+        provider, _, name = self.default_embedding_model.partition("/")
+        if provider == "openai" and name not in self.openai_embedding_models:
+            yield Fault(
+                self.variable("default_embedding_model"), f"is not among {self.variable('openai_embedding_models')}"
+            )
+
+    def _model_faults(self, field: str, model: str, local: str) -> Iterator[Fault]:
+        variable, (provider, _, name) = self.variable(field), model.partition("/")
+        if provider not in _PROVIDERS or not name:
+            yield Fault(variable, f"must be provider/model, of {' or '.join(_PROVIDERS)} (is {model!r})")
+        elif provider == "local" and model != local:
+            yield Fault(variable, f"names no local model; there is {local} (is {model!r})")
+        elif provider == "openai" and not self.openai_configured:
+            yield Fault(variable, "names a model of OpenAI, but neither OPENAI_API_KEY nor OPENAI_BASE_URL is set")

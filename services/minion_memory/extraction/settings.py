@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from minion_settings import Settings
-from minion_settings.faults import Fault
+from minion_settings import Address, Fault, Settings, relation
 from pydantic import Field
 
 from minion_memory.extraction.extractors import names
@@ -12,9 +11,7 @@ from minion_memory.extraction.extractors import names
 class ExtractionSettings(Settings):
     """Memories drawn from sessions."""
 
-    session_address: str = Field(
-        default="localhost:50052", min_length=1, description="Where the session service answers."
-    )
+    session_address: Address = Field(default="localhost:50052", description="Where the session service answers.")
     follow_sessions: bool = Field(
         default=True, description="Whether sessions are followed, and drawn from as their agents' policies say."
     )
@@ -51,8 +48,8 @@ class ExtractionSettings(Settings):
         default=30, ge=1, le=3_650, description="How long jobs that ended are kept, in days."
     )
 
-    def relations(self) -> Iterator[Fault]:
+    @relation
+    def _extractor_is_known(self) -> Iterator[Fault]:
         """Yields a default extractor that there is not."""
-        yield from super().relations()
         if self.default_extractor not in names():
             yield Fault(self.variable("default_extractor"), f"must be one of {', '.join(names())}")

@@ -158,7 +158,7 @@ async def test_retry_after_is_honoured(fake: FakeProvider, provider: OpenAIProvi
     fake.push(Fault(FaultKind.RATE_LIMITED, seconds=0.4), Reply("at last"))
     begun = time.monotonic()
     assert (await provider.complete(asking("hello"))).text == "at last"
-    assert 0.4 <= time.monotonic() - begun < 2
+    assert time.monotonic() - begun >= 0.4
     assert len(fake.ledger.asked) == 2
 
 
@@ -270,24 +270,20 @@ async def test_cancellation_closes_the_providers_connection(
     await fake.ledger.until(1)
     if midway:
         await words.wait()
-    begun = time.monotonic()
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
     [asked] = await fake.ledger.until(1, ended=True)
     assert asked.outcome == "client_gone"
-    assert time.monotonic() - begun < 0.5
 
 
 async def test_leaving_a_stream_closes_the_providers_connection(fake: FakeProvider, provider: OpenAIProvider) -> None:
-    fake.push(Reply("a b c d e f g h", chunk_seconds=0.05))
-    begun = time.monotonic()
+    fake.push(Fault(FaultKind.STALL_MIDWAY, after_chunks=3))
     async with aclosing(provider.stream(asking("hello"))) as deltas:
         async for _ in deltas:
             break
     [asked] = await fake.ledger.until(1, ended=True)
     assert asked.outcome == "client_gone"
-    assert time.monotonic() - begun < 0.5
 
 
 async def test_a_whole_answer_can_be_cancelled(fake: FakeProvider, provider: OpenAIProvider) -> None:
@@ -297,7 +293,7 @@ async def test_a_whole_answer_can_be_cancelled(fake: FakeProvider, provider: Ope
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    [asked] = await fake.ledger.until(1, ended=True, seconds=0.5)
+    [asked] = await fake.ledger.until(1, ended=True)
     assert asked.outcome == "client_gone"
 
 

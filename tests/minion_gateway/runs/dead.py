@@ -170,10 +170,21 @@ def submission(
 
 
 @asynccontextmanager
-async def dying(database: ClonedDatabase, *, lease_seconds: float = 0.2) -> AsyncIterator[RunStore]:
-    """A replica whose leases are short."""
+async def dying(database: ClonedDatabase, *, lease_seconds: float | None = None) -> AsyncIterator[RunStore]:
+    """A replica that dies at the end of the block, when its leases run out; with `lease_seconds` it only goes away."""
+    replica = UUID(int=uuid4().int)
     async with await database.connect("gateway") as pool:
-        yield RunStore(pool, replica=UUID(int=uuid4().int), lease=timedelta(seconds=lease_seconds))
+        yield RunStore(pool, replica=replica, lease=timedelta(seconds=lease_seconds or 600))
+    if lease_seconds is None:
+        await died(database, replica)
+
+
+async def died(database: ClonedDatabase, one: UUID) -> None:
+    """Ends the leases of a replica, or that of a run, as time does: while the replica writes, it must not."""
+    async with await database.connect("gateway", "owner") as owner:
+        await owner.execute(
+            "UPDATE gateway.runs SET lease_until = now() - interval '1 ms' WHERE $1 IN (owner, run_id)", one
+        )
 
 
 async def accepted(store: RunStore, wanted: Submission) -> tuple[Acceptance, DeadRun]:

@@ -29,7 +29,8 @@ from minion_testing.tenants import Tenant, new_tenant
 
 NOBODY = "127.0.0.1:1"
 MODEL = "openai/gpt-4o-mini"
-LEASE_SECONDS = 0.3
+# Long enough for a replica on a busy machine to keep its runs.
+LEASE_SECONDS = 3.0
 # What a service is told beside where the others are.
 _SETTINGS: Mapping[str, Mapping[str, object]] = {"registry": {"rollout_check_seconds": 0.1}}
 
@@ -106,7 +107,7 @@ class Stage:
             yield served
 
 
-async def until(condition: Callable[[], Any], *, seconds: float = 10.0) -> Any:
+async def until(condition: Callable[[], Any], *, seconds: float = 60.0) -> Any:
     """Waits until an async condition gives something true, and returns that."""
     async with asyncio.timeout(seconds):
         while True:

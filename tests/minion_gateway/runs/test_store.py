@@ -15,7 +15,7 @@ from minion_postgres import Database
 from minion_testing.postgres import ClonedDatabase
 from uuid_utils.compat import uuid4
 
-from tests.minion_gateway.runs.dead import DeadRun, accepted, agent, asks_for, dying, submission
+from tests.minion_gateway.runs.dead import DeadRun, accepted, agent, asks_for, died, dying, submission
 from tests.minion_gateway.runs.stage import rows, until
 
 WHO = agent()
@@ -194,6 +194,7 @@ async def test_a_batch_holds_several_tenants_and_leaves_ghosts_out(store: RunSto
 async def test_a_lease_that_ran_out_is_taken_once_and_counts_a_recovery(postgres: ClonedDatabase) -> None:
     async with dying(postgres) as gone, dying(postgres, lease_seconds=60) as one, dying(postgres) as other:
         _, run = await accepted(gone, submission(new_id(), str(new_id()), WHO))
+        await died(postgres, run.run_id)
         taken = await until(lambda: one.lease(100))
         assert (run.tenant_id, run.run_id) in taken
         assert (run.tenant_id, run.run_id) not in await other.lease(100)
@@ -221,6 +222,7 @@ async def test_what_is_loaded_is_what_was_written(store: RunStore, postgres: Clo
     async with dying(postgres) as gone:
         _, run = await accepted(gone, submission(new_id(), str(new_id()), WHO, text="hi"))
         await run.show(TextAdded(2, 1, "Let me "), TextAdded(2, 1, "see"))
+        await died(postgres, run.run_id)
         await until(lambda: store.lease(100))
         loaded = await store.load(run.tenant_id, run.run_id)
         assert loaded is not None

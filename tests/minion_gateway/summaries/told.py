@@ -26,7 +26,7 @@ async def settled(owner: Database, session_id: str) -> None:
     async def done() -> bool:
         return not await rows(owner, "SELECT 1 FROM gateway.summary_jobs WHERE session_id = $1", session_id)
 
-    await until(done, seconds=20)
+    await until(done, seconds=60)
 
 
 async def summaries(client: Client, session_id: str) -> list[session_pb2.Summary]:

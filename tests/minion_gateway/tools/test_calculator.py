@@ -82,10 +82,10 @@ def test_anything_else_is_refused(expression: str) -> None:
     ],
 )
 def test_nothing_takes_long(expression: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(ToolFailedError):
         compute(expression)
-    assert time.perf_counter() - started < 0.2
+    assert time.thread_time() - started < 0.2
 
 
 @given(st.text(alphabet="0123456789+-*/%().e ", max_size=60))
