@@ -1,6 +1,7 @@
 """What one service measures and traces with; nothing of it is global, so that five services share a process."""
 
 from collections.abc import Sequence
+from importlib import metadata
 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -8,7 +9,7 @@ from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, TraceIdRatioBased
 from opentelemetry.trace import Tracer
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, GCCollector, Info, PlatformCollector, ProcessCollector
 
 from minion_telemetry.settings import TelemetrySettings
 
@@ -79,4 +80,13 @@ def _registry() -> CollectorRegistry:
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
+    Info("minion_build", "What runs here.", registry=registry).info({"version": _version()})
     return registry
+
+
+def _version() -> str:
+    try:
+        return metadata.version("minion-agents")
+    except metadata.PackageNotFoundError:
+        # The source tree alone, on Python's path.
+        return "unknown"

@@ -13,8 +13,10 @@ import pytest
 from minion_errors import Unavailable
 from minion_gateway.agents.domain import BoundTool, ToolEffect
 from minion_gateway.tools.builtins.clock import Clock
-from minion_gateway.tools.domain import Invocation, ToolFailedError
+from minion_gateway.tools.domain import Builtin, Invocation, ToolFailedError
+from minion_gateway.tools.metrics import ToolMetrics
 from minion_gateway.tools.service import MAXIMUM_OUTPUT, Toolbox
+from prometheus_client import CollectorRegistry
 
 NOON = datetime(2026, 7, 1, 12, 0, 0, 5, tzinfo=UTC)
 
@@ -27,14 +29,21 @@ def invocation(**arguments: Any) -> Invocation:
     return Invocation(arguments, UUID(int=1), UUID(int=2), UUID(int=3), "ann", "hello", 1, {})
 
 
-def toolbox(result: Any = None, *, error: Exception | None = None, seconds: float = 0) -> Toolbox:
+def toolbox(
+    result: Any = None,
+    *,
+    error: Exception | None = None,
+    seconds: float = 0,
+    registry: CollectorRegistry | None = None,
+) -> Toolbox:
     async def it(_: Invocation) -> Any:
         await asyncio.sleep(seconds)
         if error is not None:
             raise error
         return result
 
-    return Toolbox({"it": it, "clock": Clock(lambda: NOON)})
+    builtins: dict[str, Builtin] = {"it": it, "clock": Clock(lambda: NOON)}
+    return Toolbox(builtins, ToolMetrics(registry or CollectorRegistry(), builtins))
 
 
 async def test_a_result_comes_back() -> None:
