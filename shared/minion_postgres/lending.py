@@ -28,6 +28,7 @@ class Lender:
         self._kept: list[PooledConnection] = []
         # Each connection that is lent, and the age in which it was: one of an earlier age isn't kept.
         self._lent: dict[PooledConnection, int] = {}
+        self._metrics.lent = self._lent
         self._age = 0
         self._timer: asyncio.TimerHandle | None = None
         self._returning: set[asyncio.Task[None]] = set()
@@ -38,7 +39,7 @@ class Lender:
         while self._kept:
             connection = self._kept.pop()
             if not is_closed(connection):
-                self._note(connection, self._age)
+                self._lent[connection] = self._age
                 self._metrics.waits.observe_none()
                 return connection
             await self.give_back(connection)
@@ -52,7 +53,7 @@ class Lender:
         finally:
             self._metrics.pending -= 1
         self._metrics.waits.observe(perf_counter() - asked)
-        self._note(connection, age)
+        self._lent[connection] = age
         return connection
 
     async def take_back(self, connection: PooledConnection) -> None:
@@ -61,14 +62,14 @@ class Lender:
         if is_old or self._metrics.pending or self._closing or is_closed(connection) or connection.is_in_transaction():
             await self.give_back(connection)
             return
-        self._forget(connection)
+        del self._lent[connection]
         self._kept.append(connection)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_KEPT_SECONDS, self._time_is_up)
 
     async def give_back(self, connection: PooledConnection) -> None:
         """Gives a connection back to the pool, in whatever state."""
-        self._forget(connection)
+        self._lent.pop(connection, None)
         # One that can't be given back in order is cut by asyncpg; the outcome of its statement stands.
         with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await self._pool.release(connection)
@@ -84,14 +85,6 @@ class Lender:
         if self._timer is not None:
             self._timer.cancel()
         await self._give_kept_back()
-
-    def _note(self, connection: PooledConnection, age: int) -> None:
-        self._lent[connection] = age
-        self._metrics.used = len(self._lent)
-
-    def _forget(self, connection: PooledConnection) -> None:
-        self._lent.pop(connection, None)
-        self._metrics.used = len(self._lent)
 
     def _time_is_up(self) -> None:
         # All of them, those in use a moment ago as well: the pool looks at how much each has been used.

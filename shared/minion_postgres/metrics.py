@@ -4,7 +4,7 @@ The numbers are plain ones, written on the event loop alone and read at a scrape
 nothing is asked of asyncpg's pool there, whose connections may go while one looks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 
 from minion_telemetry.durations import Durations
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -21,7 +21,8 @@ class PoolMetrics(Collector):
     def __init__(self, max_size: int) -> None:
         self._max_size = max_size
         self._open = 0
-        self.used = 0
+        # Those that are lent now; the lender's own.
+        self.lent: Sized = ()
         self.pending = 0
         self.timeouts = 0
         self.waits = Durations(_SECONDS)
@@ -33,7 +34,7 @@ class PoolMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Gives the metrics as they are now."""
-        used = self.used
+        used = len(self.lent)
         count = GaugeMetricFamily(
             "db_client_connection_count", "Connections to Postgres, in use and open beside.", labels=("state",)
         )
