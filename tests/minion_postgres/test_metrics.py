@@ -30,7 +30,7 @@ def telemetry() -> Telemetry:
 async def database(notes: ClonedDatabase, telemetry: Telemetry) -> AsyncIterator[Database]:
     """A pool of two connections, one of which is opened at once."""
     async with await notes.connect(
-        "session", telemetry=telemetry, pool_min_size=1, pool_max_size=2, pool_acquire_seconds=0.3
+        "session", telemetry=telemetry, pool_min_size=1, pool_max_size=2, pool_acquire_seconds=3
     ) as opened:
         yield opened
 

@@ -129,7 +129,7 @@ async def narrow(postgres_cluster: PostgresCluster, model_cache: Path) -> AsyncI
     """Services whose gateway drives one run at a time, and their database as its owner."""
     database = await postgres_cluster.clone()
     async with (
-        staging(database, model_cache, maximum_runs=1, lease_seconds=2) as running,
+        staging(database, model_cache, maximum_runs=1, lease_seconds=6) as running,
         await database.connect("gateway", "owner") as owner,
     ):
         yield running, owner
@@ -150,7 +150,7 @@ async def test_runs_that_wait_for_a_replica_are_told_and_so_is_who_takes_them_ov
         stalled = asyncio.create_task(client.create(await client.conversation(), "wait here"))
         await until(lambda: _now(gauge("run_leases_held") == 1), seconds=20)
         _, run = await accepted(dead, submission(client.tenant_id, await client.conversation(), agent()))
-        await until(lambda: _now(gauge("runs_waiting") == 1), seconds=20)
+        await until(lambda: _now(gauge("runs_waiting") == 1), seconds=15)
         assert gauge("runs_waiting_oldest_seconds") > 0
         stage.provider.release()
         await stalled
