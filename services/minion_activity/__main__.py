@@ -37,7 +37,7 @@ async def compose(settings: ActivitySettings, telemetry: Telemetry) -> AsyncIter
         server = Server("activity", settings, telemetry, authenticator)
         server.add(
             add_ActivityServiceServicer_to_server,
-            ActivityServicer(Activities(ActivityStore(database))),
+            ActivityServicer(Activities(ActivityStore(database), telemetry.registry)),
             activity_service_pb2.DESCRIPTOR.services_by_name["ActivityService"],
         )
         if settings.owner_database_url is None:
@@ -58,7 +58,7 @@ async def _as_owner(settings: ActivitySettings, telemetry: Telemetry) -> AsyncIt
         update={"pool_min_size": 0, "pool_max_size": 1, "statement_seconds": _MAINTENANCE_SECONDS}
     )
     async with await Database.connect(
-        settings.owner_dsn, schema="activity", settings=maintenance, telemetry=telemetry
+        settings.owner_dsn, schema="activity", settings=maintenance, telemetry=telemetry, measured=False
     ) as database:
         yield PartitionStore(database)
 

@@ -55,6 +55,7 @@ from minion_gateway.tools.builtins.clock import Clock
 from minion_gateway.tools.builtins.memories import Recall, Remember
 from minion_gateway.tools.builtins.workspace import Workspace
 from minion_gateway.tools.domain import Builtin
+from minion_gateway.tools.metrics import ToolMetrics
 from minion_gateway.tools.service import Toolbox
 
 # A turn may take an hour; how long its caller waits is the caller's business.
@@ -122,22 +123,25 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
         )
         feeds = Feeds()
         writer = EventWriter(store)
+        metrics = RunMetrics(telemetry.registry)
         driver = Driver(
             store,
             feeds,
             writer,
             telemetry,
-            RunMetrics(telemetry.registry),
+            metrics,
             lease_seconds=settings.lease_seconds,
             maximum_runs=settings.maximum_runs,
         )
+        tools = builtins(sessions, blobs, memories, inference)
+        tool_metrics = ToolMetrics(telemetry.registry, tools)
         driver.use(
             Engine(
                 store,
                 sessions,
                 Beginning(sessions, memories, inference),
                 Asking(inference),
-                Calling(Toolbox(builtins(sessions, blobs, memories, inference)), Keeping(blobs), telemetry),
+                Calling(Toolbox(tools, tool_metrics), Keeping(blobs), telemetry, tool_metrics),
                 maximum_recoveries=settings.maximum_recoveries,
                 takes_next=lambda: driver.takes_more,
                 summary_asked=summaries.wake,
@@ -145,7 +149,7 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
         )
         held.push_async_callback(driver.drain)
         held.push_async_callback(summaries.drain)
-        leases = LeaseKeeper(store, driver, lease_seconds=settings.lease_seconds)
+        leases = LeaseKeeper(store, driver, metrics, lease_seconds=settings.lease_seconds)
         runs = Runs(
             store,
             driver,
@@ -174,6 +178,7 @@ async def compose(settings: GatewaySettings, telemetry: Telemetry) -> AsyncItera
         server.background(writer.run, name="events")
         server.background(leases.pick, name="picker")
         server.background(leases.renew, name="leases")
+        server.background(leases.measure, name="waiting runs")
         server.background(summaries.run, name="summaries")
         server.background(summaries.renew, name="summary leases")
         server.background(relay.run, name="outbox")

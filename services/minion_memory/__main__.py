@@ -31,6 +31,7 @@ from minion_memory.reembedding.service import Reembeddings
 from minion_memory.reembedding.store import ReembeddingStore, UnembeddedStore
 from minion_memory.reembedding.worker import Embedding, LateEmbedder, Reembedder
 from minion_memory.retrieval.domain import AccessLog
+from minion_memory.retrieval.metrics import RetrievalMetrics
 from minion_memory.retrieval.service import Retrieval
 from minion_memory.retrieval.store import RetrievalStore, SearchLimits
 from minion_memory.retrieval.worker import ACCESS_LIMIT, AccessWriter
@@ -95,7 +96,7 @@ async def compose(settings: MemorySettings, telemetry: Telemetry) -> AsyncIterat
             add_MemoryServiceServicer_to_server,
             MemoryServicer(
                 memories=memories,
-                retrieval=Retrieval(searches, models, embedder, accesses),
+                retrieval=Retrieval(searches, models, embedder, accesses, RetrievalMetrics(telemetry.registry)),
                 revisions=revisions,
                 portability=portability,
                 subjects=Subjects(subject_store),
@@ -154,7 +155,7 @@ async def _as_owner(settings: MemorySettings, telemetry: Telemetry) -> AsyncIter
         update={"pool_min_size": 0, "pool_max_size": 1, "statement_seconds": _MAINTENANCE_SECONDS}
     )
     async with await Database.connect(
-        settings.owner_dsn, schema="memory", settings=maintenance, telemetry=telemetry
+        settings.owner_dsn, schema="memory", settings=maintenance, telemetry=telemetry, measured=False
     ) as database:
         yield InstallStore(database)
 

@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import Message
 
 from minion_grpc.call import Method, Surroundings
-from minion_grpc.metrics import RpcMetrics
+from minion_grpc.metrics import RpcMetrics, kind_of
 
 # Probes and reflection need no credential and are neither traced nor logged nor counted.
 EXEMPT_PREFIXES = ("/grpc.health.v1.", "/grpc.reflection.")
@@ -57,12 +57,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap(self, name: str, handler: _Handler) -> _Handler:
         service, _, method_name = name[1:].partition("/")
-        kind = {
-            (False, False): "unary",
-            (False, True): "server_stream",
-            (True, False): "client_stream",
-            (True, True): "bidi_stream",
-        }[handler.request_streaming, handler.response_streaming]
+        kind = kind_of(request_streaming=handler.request_streaming, response_streaming=handler.response_streaming)
         default = None if handler.response_streaming else self._default_deadline
         method = Method(
             name,

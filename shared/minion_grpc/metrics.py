@@ -4,10 +4,10 @@ The numbers are plain integers, written on the event loop alone and read at a sc
 take a lock and a dozen calls for each of the three updates that an RPC makes.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterator
 
 import grpc
+from minion_telemetry.durations import Durations
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -19,15 +19,14 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 class MethodMetrics:
     """The metrics of one method."""
 
-    __slots__ = ("buckets", "by_code", "labels", "seconds", "starts")
+    __slots__ = ("by_code", "durations", "labels", "starts")
 
     def __init__(self, labels: tuple[str, str, str]) -> None:
         self.labels = labels
         self.starts = 0
         # The success series exists from the start, so that rates are 0 and not absent.
         self.by_code: dict[str, int] = {grpc.StatusCode.OK.name: 0}
-        self.buckets = [0] * (len(_SECONDS) + 1)
-        self.seconds = 0.0
+        self.durations = Durations(_SECONDS)
 
     def started(self) -> None:
         """Counts a call that begins."""
@@ -36,21 +35,21 @@ class MethodMetrics:
     def handled(self, code: str, seconds: float) -> None:
         """Counts a call that ended with a status code (its name), and its duration."""
         self.by_code[code] = self.by_code.get(code, 0) + 1
-        self.buckets[bisect_left(_SECONDS, seconds)] += 1
-        self.seconds += seconds
+        self.durations.observe(seconds)
 
 
 class RpcMetrics(Collector):
     """The metrics of one server; methods that it doesn't serve never become labels."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._methods: list[MethodMetrics] = []
+        self._methods: dict[tuple[str, str], MethodMetrics] = {}
         registry.register(self)
 
     def method(self, kind: str, service: str, name: str) -> MethodMetrics:
-        """Gives the metrics of one method."""
-        made = MethodMetrics((kind, service, name))
-        self._methods.append(made)
+        """Gives the metrics of one method, which are there from now on."""
+        made = self._methods.get((service, name))
+        if made is None:
+            made = self._methods[service, name] = MethodMetrics((kind, service, name))
         return made
 
     def collect(self) -> Iterator[Metric]:
@@ -65,20 +64,24 @@ class RpcMetrics(Collector):
             "grpc_server_handling_seconds", "Time from the start of an RPC to its end.", labels=_METHOD_LABELS
         )
         # Copied first: the event loop goes on counting while a scrape reads.
-        for method in list(self._methods):
+        for method in self._methods.copy().values():
             started.add_metric(method.labels, method.starts)
-            for code, count in list(method.by_code.items()):
+            for code, count in method.by_code.copy().items():
                 handled.add_metric((*method.labels, _spelled(code)), count)
-            seconds.add_metric(method.labels, _cumulative(list(method.buckets)), method.seconds)
+            # A histogram has seventeen series: only what is called gets one.
+            if method.starts:
+                seconds.add_metric(method.labels, method.durations.buckets(), method.durations.seconds)
         yield from (started, handled, seconds)
 
 
-def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
-    found, total = [], 0
-    for bound, count in zip((*_SECONDS, float("inf")), buckets, strict=True):
-        total += count
-        found.append(("+Inf" if bound == float("inf") else str(bound), float(total)))
-    return found
+def kind_of(*, request_streaming: bool, response_streaming: bool) -> str:
+    """Names a method's kind, as go-grpc-prometheus does."""
+    return {
+        (False, False): "unary",
+        (False, True): "server_stream",
+        (True, False): "client_stream",
+        (True, True): "bidi_stream",
+    }[request_streaming, response_streaming]
 
 
 def _spelled(code: str) -> str:

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 from minion_grpc.call import Surroundings
 from minion_grpc.interceptor import CallInterceptor
 from minion_grpc.listener import ExpiryGauge, TlsListener
-from minion_grpc.metrics import RpcMetrics
+from minion_grpc.metrics import RpcMetrics, kind_of
 from minion_grpc.settings import ServerSettings
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -56,9 +56,8 @@ class Server:
         # Metrics that are off are counted where nobody looks.
         registry = telemetry.registry if telemetry.metrics_enabled else CollectorRegistry()
         self._expiry = ExpiryGauge(registry)
-        interceptor = CallInterceptor(
-            self._around, RpcMetrics(registry), settings.default_deadline_seconds, deadlines or {}
-        )
+        self._metrics = RpcMetrics(registry)
+        interceptor = CallInterceptor(self._around, self._metrics, settings.default_deadline_seconds, deadlines or {})
         self._server = grpc.aio.server(
             interceptors=[interceptor],
             options=_options(settings),
@@ -108,9 +107,15 @@ class Server:
     def add(
         self, register: Callable[[Any, grpc.aio.Server], None], servicer: object, service: ServiceDescriptor
     ) -> None:
-        """Adds a servicer by its generated `add_XServicer_to_server`, and its service to health and reflection."""
+        """Adds a servicer by its generated `add_XServicer_to_server`, and its service to health and reflection.
+
+        Its methods are counted from 0 on, called or not, so that the rate of a first call is seen.
+        """
         self._register(register, servicer)
         self._services.append(service.full_name)
+        for method in service.methods:
+            kind = kind_of(request_streaming=method.client_streaming, response_streaming=method.server_streaming)
+            self._metrics.method(kind, service.full_name, method.name)
 
     def switch_off(self, methods: Iterable[str], setting: str) -> None:
         """Answers these methods (full names) with UNIMPLEMENTED / FEATURE_DISABLED, naming the setting that says so."""

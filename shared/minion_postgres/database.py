@@ -13,11 +13,13 @@ import orjson
 from minion_errors import FailedPrecondition, MinionError
 from minion_telemetry import Telemetry
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, get_current_span
+from prometheus_client import CollectorRegistry
 
 from minion_postgres import dsn as dsns
 from minion_postgres import faults
 from minion_postgres.driver import Connection, Pool, PooledConnection, Record
 from minion_postgres.lending import Lender, is_closed
+from minion_postgres.metrics import PoolMetrics
 from minion_postgres.migrations import Migrations, applied_query
 from minion_postgres.queries import Query
 from minion_postgres.settings import DatabaseSettings
@@ -72,11 +74,15 @@ class Database:
     deadlock, and the domain errors that SQL raises (see `faults`). Constraint violations pass as asyncpg's own.
     """
 
-    def __init__(self, pool: Pool, *, schema: str, place: str, acquire_seconds: float, tracer: Tracer) -> None:
+    def __init__(
+        self, pool: Pool, *, schema: str, place: str, acquire_seconds: float, tracer: Tracer, metrics: PoolMetrics
+    ) -> None:
         self._pool = pool
         self._schema = schema
         self._place = place
-        self._lender = Lender(pool, acquire_seconds=acquire_seconds)
+        self._metrics = metrics
+        self._measured_in: CollectorRegistry | None = None
+        self._lender = Lender(pool, acquire_seconds=acquire_seconds, metrics=metrics)
         self._tracer = tracer
         self._is_replica = False
 
@@ -90,12 +96,15 @@ class Database:
         telemetry: Telemetry,
         migrations: Migrations | None = None,
         on_connect: Callable[[Connection], Awaitable[None]] | None = None,
+        measured: bool = True,
     ) -> Self:
         """Opens the pool and its minimum of connections.
 
         Args:
             migrations: the schema's, as this release has them. None asks only whether there are any.
             on_connect: prepares each new connection (type codecs).
+            measured: whether the pool's metrics are the telemetry's. One pool of a telemetry is: that which calls run
+                on, not one opened beside it for maintenance.
 
         Raises:
             Unavailable: the database is down, refuses the role, or does not exist.
@@ -105,7 +114,11 @@ class Database:
         The message says where, never the password.
         """
 
+        max_size = settings.pool_max_size
+        metrics = PoolMetrics(max_size)
+
         async def prepare(connection: Connection) -> None:
+            metrics.opened(connection)
             await _speak_json(connection)
             if on_connect is not None:
                 await on_connect(connection)
@@ -113,8 +126,8 @@ class Database:
         place = dsns.parse(dsn).place
         pool = asyncpg.create_pool(
             dsn,
-            min_size=min(settings.pool_min_size, settings.pool_max_size),
-            max_size=settings.pool_max_size,
+            min_size=min(settings.pool_min_size, max_size),
+            max_size=max_size,
             max_inactive_connection_lifetime=settings.pool_idle_seconds,
             command_timeout=settings.statement_seconds + _SERVER_FIRST,
             timeout=settings.pool_acquire_seconds,
@@ -134,6 +147,7 @@ class Database:
             place=place,
             acquire_seconds=settings.pool_acquire_seconds,
             tracer=telemetry.tracer,
+            metrics=metrics,
         )
         with database._connecting():
             await pool
@@ -142,6 +156,9 @@ class Database:
         except BaseException:
             await database.close()
             raise
+        if measured:
+            telemetry.registry.register(metrics)
+            database._measured_in = telemetry.registry
         return database
 
     async def __aenter__(self) -> Self:
@@ -198,6 +215,9 @@ class Database:
 
     async def close(self) -> None:
         """Waits for the connections in use, then closes all; after ten seconds it cuts them."""
+        if self._measured_in is not None:
+            self._measured_in.unregister(self._metrics)
+            self._measured_in = None
         try:
             async with asyncio.timeout(10):
                 await self._lender.close()

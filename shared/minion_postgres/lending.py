@@ -2,10 +2,12 @@
 
 import asyncio
 from contextlib import suppress
+from time import perf_counter
 
 import asyncpg
 
 from minion_postgres.driver import Pool, PooledConnection
+from minion_postgres.metrics import PoolMetrics
 
 # How long a connection that nobody asks for is kept, before the pool has it back and counts its idle time.
 _KEPT_SECONDS = 1.0
@@ -19,14 +21,15 @@ class Lender:
     pool, nothing is kept back: there is never a connection here that somebody there could have.
     """
 
-    def __init__(self, pool: Pool, *, acquire_seconds: float) -> None:
+    def __init__(self, pool: Pool, *, acquire_seconds: float, metrics: PoolMetrics | None = None) -> None:
         self._pool = pool
         self._acquire_seconds = acquire_seconds
+        self._metrics = metrics or PoolMetrics(pool.get_max_size())
         self._kept: list[PooledConnection] = []
         # Each connection that is lent, and the age in which it was: one of an earlier age isn't kept.
         self._lent: dict[PooledConnection, int] = {}
+        self._metrics.lent = self._lent
         self._age = 0
-        self._asking = 0
         self._timer: asyncio.TimerHandle | None = None
         self._returning: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -37,21 +40,26 @@ class Lender:
             connection = self._kept.pop()
             if not is_closed(connection):
                 self._lent[connection] = self._age
+                self._metrics.waits.observe_none()
                 return connection
             await self.give_back(connection)
-        age = self._age
-        self._asking += 1
+        age, asked = self._age, perf_counter()
+        self._metrics.pending += 1
         try:
             connection = await self._pool.acquire(timeout=self._acquire_seconds)
+        except TimeoutError:
+            self._metrics.timeouts += 1
+            raise
         finally:
-            self._asking -= 1
+            self._metrics.pending -= 1
+        self._metrics.waits.observe(perf_counter() - asked)
         self._lent[connection] = age
         return connection
 
     async def take_back(self, connection: PooledConnection) -> None:
         """Takes a connection whose last statement went well: nobody may hold on to it."""
         is_old = self._lent.get(connection) != self._age
-        if is_old or self._asking or self._closing or is_closed(connection) or connection.is_in_transaction():
+        if is_old or self._metrics.pending or self._closing or is_closed(connection) or connection.is_in_transaction():
             await self.give_back(connection)
             return
         del self._lent[connection]

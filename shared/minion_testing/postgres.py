@@ -71,6 +71,7 @@ class ClonedDatabase:
         *,
         telemetry: Telemetry | None = None,
         dsn: str | None = None,
+        measured: bool = True,
         **overrides: object,
     ) -> Database:
         """Opens a pool as a service's role; `overrides` are fields of DatabaseSettings. Close it."""
@@ -78,7 +79,11 @@ class ClonedDatabase:
         values: dict[str, object] = {"database_url": SecretStr(dsn), "pool_min_size": 1, "pool_max_size": 10}
         settings = ServiceDatabaseSettings.load({}, **{**values, **overrides})
         return await Database.connect(
-            dsn, schema=service, settings=settings, telemetry=telemetry or Telemetry.start(service, settings)
+            dsn,
+            schema=service,
+            settings=settings,
+            telemetry=telemetry or Telemetry.start(service, settings),
+            measured=measured,
         )
 
 

@@ -67,15 +67,19 @@ async def test_without_a_credential_nothing_is_served(stack: RunningStack) -> No
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_a_port_in_use_is_named_at_once(stack: RunningStack, place: Path, plain_environ: dict[str, str]) -> None:
-    port = stack.addresses["memory"].rpartition(":")[2]
-    done = await minion(
-        "dev", "--directory", str(place / ".minion"), cwd=place, env={**plain_environ, "MINION_MEMORY_PORT": port}
-    )
+@pytest.mark.parametrize(
+    ("variable", "owner"), [("MINION_MEMORY_PORT", "memory"), ("MINION_MEMORY_OPERATIONS_PORT", "memory's operations")]
+)
+async def test_a_port_in_use_is_named_at_once(
+    stack: RunningStack, place: Path, plain_environ: dict[str, str], variable: str, owner: str
+) -> None:
+    taken = stack.addresses if variable == "MINION_MEMORY_PORT" else stack.operations
+    port = taken["memory"].rpartition(":")[2]
+    done = await minion("dev", "--directory", str(place / ".minion"), cwd=place, env={**plain_environ, variable: port})
     assert done.code == 1
     assert done.out == ""
     assert done.err.startswith("error: PORT_UNAVAILABLE: ")
-    assert f"{port} (memory)" in done.err
+    assert f"{port} ({owner})" in done.err
     assert len(done.err.splitlines()) == 1
     assert "postgres" not in os.listdir(place / ".minion")
 

@@ -201,6 +201,10 @@ async def test_a_taken_port_ends_it_with_1_and_one_line(variable: str) -> None:
             assert line["reason"] == "PORT_UNAVAILABLE"
             assert str(taken) in line["error"]
             assert await second.ended() == 1
+            assert second.process.stderr is not None
+            assert await second.process.stderr.read() == b""
+            told = [each for each in second.lines if each["level"] in {"warning", "error"}]
+            assert told == [line]
 
 
 async def test_it_ends_with_its_parent() -> None:

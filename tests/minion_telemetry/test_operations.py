@@ -1,10 +1,15 @@
+import asyncio
+import threading
 from collections.abc import Iterator
 from http.client import HTTPConnection
 
 import pytest
 from minion_errors import Unavailable
 from minion_telemetry import OperationsServer
+from minion_testing.scraping import scraped_meanwhile
 from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 
 class Readiness:
@@ -77,6 +82,42 @@ def test_a_taken_port_is_an_error_that_names_it(operations: OperationsServer, re
     with pytest.raises(Unavailable, match=f"{operations.port} is in use") as fault:
         OperationsServer("127.0.0.1", operations.port, CollectorRegistry(), readiness).start()
     assert fault.value.reason == "PORT_UNAVAILABLE"
+
+
+async def test_a_scrape_that_takes_long_holds_nobody_up(readiness: Readiness) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    class Slow(Collector):
+        def collect(self) -> Iterator[Metric]:
+            asked.set()
+            # The event loop alone lets it go: one that stood still would be waited for in vain.
+            assert answer.wait(20)
+            yield GaugeMetricFamily("slow", "Slow.", value=1)
+
+        def describe(self) -> Iterator[Metric]:
+            yield GaugeMetricFamily("slow", "Slow.")
+
+    registry = CollectorRegistry()
+    registry.register(Slow())
+    server = OperationsServer("127.0.0.1", 0, registry, readiness)
+    server.start()
+    try:
+        scraping = asyncio.create_task(asyncio.to_thread(get, server, "/metrics"))
+        assert await asyncio.to_thread(asked.wait, 20)
+        assert await asyncio.to_thread(get, server, "/healthz") == (200, "ok\n")
+        answer.set()
+        status, text = await scraping
+    finally:
+        answer.set()
+        server.stop()
+    assert (status, "slow 1.0" in text) == (200, True)
+
+
+def test_a_scrape_stands_what_is_added_meanwhile() -> None:
+    registry = CollectorRegistry()
+    counter = Counter("things", "Things.", ("kind",), registry=registry)
+    texts = scraped_meanwhile(registry, lambda number: counter.labels(str(number)).inc(), rounds=3_000)
+    assert texts[-1].count("things_total{") == 3_000
 
 
 def test_metrics_that_are_off_are_not_found(readiness: Readiness) -> None:

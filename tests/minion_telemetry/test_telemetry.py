@@ -1,3 +1,5 @@
+from importlib import metadata
+
 from minion_telemetry import Telemetry, TelemetrySettings
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import Counter, generate_latest
@@ -41,6 +43,15 @@ def test_tracing_that_is_off_records_nothing() -> None:
 def test_the_process_is_measured() -> None:
     telemetry = Telemetry.start("session", TelemetrySettings())
     assert b"process_resident_memory_bytes" in generate_latest(telemetry.registry)
+    telemetry.shutdown()
+
+
+def test_what_runs_is_told_and_nothing_of_when_series_began() -> None:
+    telemetry = Telemetry.start("session", TelemetrySettings())
+    Counter("things", "Things.", registry=telemetry.registry).inc()
+    told = generate_latest(telemetry.registry).decode()
+    assert f'minion_build_info{{version="{metadata.version("minion-agents")}"}} 1.0' in told
+    assert "_created" not in told
     telemetry.shutdown()
 
 

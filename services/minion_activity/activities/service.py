@@ -11,6 +11,7 @@ from minion_auth.authenticator import DEVELOPMENT_IDENTITY
 from minion_errors import PermissionDenied
 from minion_postgres import pages
 from minion_telemetry import masking
+from prometheus_client import CollectorRegistry, Counter
 
 from minion_activity.activities.domain import (
     Activity,
@@ -29,8 +30,13 @@ from minion_activity.activities.store import ActivityStore, Place
 class Activities:
     """The audit of the caller's tenant."""
 
-    def __init__(self, store: ActivityStore) -> None:
+    def __init__(self, store: ActivityStore, registry: CollectorRegistry) -> None:
         self._store = store
+        self._recorded = Counter(
+            "activities_recorded",
+            "Activities that were stored; what was there already is not counted.",
+            registry=registry,
+        )
 
     async def record(self, activities: Sequence[Activity]) -> Recorded:
         """Records activities, all or none, as done by whoever the caller answers for; personal data is masked.
@@ -45,7 +51,9 @@ class Activities:
         tenant_id, principal = tenant(), caller().origin
         # In a thread: masking takes up to 0.8 µs a character, and other calls wait for the loop.
         masked = await asyncio.to_thread(_masked, activities)
-        return await self._store.record(tenant_id, principal, masked)
+        recorded = await self._store.record(tenant_id, principal, masked)
+        self._recorded.inc(recorded.recorded_count)
+        return recorded
 
     async def get(self, activity_id: UUID) -> RecordedActivity:
         """Gives an activity.

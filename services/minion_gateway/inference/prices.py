@@ -5,7 +5,7 @@ has no known price, which is None and never 0.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
@@ -52,6 +52,11 @@ class Prices:
         self._openai_base_url = openai_base_url
         self._flat: dict[str, _Remembered] = {}
 
+    @property
+    def overridden(self) -> Sequence[str]:
+        """The models that the operator gave a price."""
+        return tuple(self._overrides)
+
     def load(self, model: str) -> None:
         """Loads the list, which takes a quarter of a second, and remembers a model's price."""
         self.cost_nanos(model, Usage())
@@ -64,11 +69,21 @@ class Prices:
             return 0
         return self._listed(model, usage)
 
+    def listed_name(self, model: str) -> str | None:
+        """Returns a model's name in the list, as in `openai/gpt-4o` for `openai/gpt-4o-2024-11-20`; None for none."""
+        return None if model.startswith(_LOCAL) else self._known(model, Usage()).name
+
     def worst_case_nanos(self, model: str, *, input_tokens: int, output_tokens: int) -> int | None:
         """Returns the most that a call can cost, with nothing cached; None where the price is unknown."""
         return self.cost_nanos(model, Usage(input_tokens=input_tokens, output_tokens=output_tokens))
 
     def _listed(self, model: str, usage: Usage) -> int | None:
+        known = self._known(model, usage)
+        if known.flat is not None:
+            return known.flat.cost_nanos(usage)
+        return None if known.cost is None else self._calculated(model, usage)[0]
+
+    def _known(self, model: str, usage: Usage) -> "_Remembered":
         known = self._flat.get(model)
         if known is None or known.until < time.monotonic():
             if len(self._flat) >= _REMEMBERED_MODELS:
@@ -76,12 +91,10 @@ class Prices:
             known = self._flat[model] = _Remembered(
                 time.monotonic() + _REMEMBERED_SECONDS, *self._calculated(model, usage)
             )
-        if known.flat is not None:
-            return known.flat.cost_nanos(usage)
-        return None if known.cost is None else self._calculated(model, usage)[0]
+        return known
 
-    def _calculated(self, model: str, usage: Usage) -> tuple[int | None, ModelPrice | None]:
-        """Returns the cost by the list's own reckoning, and the model's prices where no tiers are among them."""
+    def _calculated(self, model: str, usage: Usage) -> tuple[int | None, ModelPrice | None, str | None]:
+        """Returns the cost by the list's own reckoning, prices where no tiers are among them, and the list's name."""
         # Imported late: the list takes 0.2 s and 20 MB.
         import genai_prices  # noqa: PLC0415
         from genai_prices.types import Usage as ListedUsage  # noqa: PLC0415
@@ -100,13 +113,14 @@ class Prices:
             with suppress(LookupError):
                 price = genai_prices.calc_price(listed, name, provider_id=provider)
         if price is None:
-            return None, None
+            return None, None, None
+        listed_name = f"{provider}/{price.model.id}"
         cost = int((price.total_price * NANOS_PER_USD).to_integral_value(ROUND_CEILING))
         prices = price.model_price
         into, out, cached = prices.input_mtok, prices.output_mtok or Decimal(0), prices.cache_read_mtok
         if not isinstance(into, Decimal) or not isinstance(out, Decimal) or not isinstance(cached, Decimal | None):
-            return cost, None
-        return cost, ModelPrice(into, out, cached)
+            return cost, None, listed_name
+        return cost, ModelPrice(into, out, cached), listed_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,3 +130,4 @@ class _Remembered:
     until: float
     cost: int | None
     flat: ModelPrice | None
+    name: str | None

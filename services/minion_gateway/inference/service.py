@@ -29,7 +29,7 @@ from minion_gateway.inference.domain import (
 )
 from minion_gateway.inference.estimator import TokenEstimator, bound_request
 from minion_gateway.inference.faults import answer_invalid
-from minion_gateway.inference.latency import ModelLatency
+from minion_gateway.inference.metrics import ModelMetrics, ModelNames
 from minion_gateway.inference.prices import Prices
 from minion_gateway.inference.schemas import matches
 
@@ -66,7 +66,8 @@ class Inference:
         self.unaudited = Counter(
             "inference_unaudited_total", "Calls whose audit row could not be written.", registry=telemetry.registry
         )
-        self._latency = ModelLatency(telemetry.registry, known=[model.name for model in self._models])
+        names = ModelNames([*(model.name for model in self._models), *prices.overridden], prices)
+        self._metrics = ModelMetrics(telemetry.registry, names, self._models)
 
     async def start(self) -> None:
         """Loads what the default models need, so that no first call stalls the event loop: call it before serving.
@@ -111,6 +112,7 @@ class Inference:
         with self._observed(Operation.EMBEDDINGS, full, full.partition("/")[0], None) as span:
             embeddings = await embedder.embed(texts)
             cost = self._prices.cost_nanos(full, embeddings.usage)
+            self._metrics.answered(full, full.partition("/")[0], embeddings.usage, cost)
             _describe_usage(span, embeddings.usage, cost)
             return embeddings.with_cost(cost)
 
@@ -167,6 +169,7 @@ class Inference:
 
     def _settled(self, request: CompletionRequest, full: str, completion: Completion, span: Span) -> Completion:
         cost = self._prices.cost_nanos(full, completion.usage)
+        self._metrics.answered(full, full.partition("/")[0], completion.usage, cost)
         self.estimator.observe(replace(request, model=full), completion.usage)
         span.set_attribute(attributes.GEN_AI_RESPONSE_MODEL, completion.provider_model)
         span.set_attribute(attributes.GEN_AI_RESPONSE_FINISH_REASONS, [completion.finish_reason.value])
@@ -194,7 +197,7 @@ class Inference:
                 span.set_attribute(attributes.GEN_AI_REQUEST_MAX_TOKENS, request.maximum_output_tokens)
             if request.attempt:
                 span.set_attribute(attributes.MINION_ATTEMPT, request.attempt)
-        timing = self._latency.start(operation, model, provider)
+        timing = self._metrics.start(operation, model, provider)
         try:
             yield span
         except BaseException as error:

@@ -285,6 +285,14 @@ RETURNS TABLE (tenant_id uuid, run_id uuid) LANGUAGE sql SECURITY DEFINER SET se
     RETURNING r.tenant_id, r.run_id;
 $$;
 
+-- How many runs wait for a replica, of all tenants, and for how many seconds the oldest has.
+CREATE OR REPLACE FUNCTION gateway.runs_waiting()
+RETURNS TABLE (waiting bigint, seconds double precision)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT count(*), coalesce(extract(epoch FROM now() - min(r.lease_until)), 0)::double precision
+      FROM gateway.runs r WHERE r.state = 'WORKING' AND r.lease_until < now();
+$$;
+
 -- Renews the leases that a replica holds; those not returned are lost.
 CREATE OR REPLACE FUNCTION gateway.renew_leases(
     replica uuid, ttl interval, tenants uuid[], runs uuid[], epochs bigint[]

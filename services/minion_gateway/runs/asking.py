@@ -13,6 +13,7 @@ from minion_gateway.runs.cleaning import clean, requested
 from minion_gateway.runs.domain import LlmResult, Step, StepState, TokenUsage
 from minion_gateway.runs.happenings import TextAdded
 from minion_gateway.runs.points import point
+from minion_gateway.runs.timing import Part
 from minion_gateway.runs.turn import Turn, now
 
 
@@ -69,6 +70,19 @@ class Asking:
         """Asks and returns the answer, told to the watchers as it comes. Raises ModelFailedError."""
         request = self._request(turn, step)
         turn.asked_at = now()
+        with turn.time.waiting_for(Part.PROVIDER):
+            completion = await self._answer(turn, step, request)
+        return LlmResult(
+            text=clean(completion.text),
+            calls=requested(step.sequence, completion.tool_calls),
+            finish_reason=completion.finish_reason.value,
+            model=completion.model,
+            usage=tokens(completion.usage),
+            cost_nanos=completion.cost_nanos,
+            estimated=completion.usage.estimated,
+        )
+
+    async def _answer(self, turn: Turn, step: Step, request: CompletionRequest) -> Completion:
         shown = False
         try:
             if not turn.run.streamed:
@@ -92,15 +106,7 @@ class Asking:
         except MinionError as error:
             was_cut = error.reason in {"PROVIDER_ANSWER_INVALID", "PROVIDER_UNAVAILABLE"} and shown
             raise ModelFailedError(error, was_cut=was_cut) from error
-        return LlmResult(
-            text=clean(completion.text),
-            calls=requested(step.sequence, completion.tool_calls),
-            finish_reason=completion.finish_reason.value,
-            model=completion.model,
-            usage=tokens(completion.usage),
-            cost_nanos=completion.cost_nanos,
-            estimated=completion.usage.estimated,
-        )
+        return completion
 
     def settle(self, turn: Turn, step: Step, result: LlmResult) -> None:
         """Stages the answer with its charge and its audit row."""

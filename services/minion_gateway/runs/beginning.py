@@ -16,6 +16,7 @@ from minion_gateway.runs.happenings import MemoriesRecalled, SummaryUsed
 from minion_gateway.runs.peer import MemoryPeer, OpenedTurn, SessionPeer
 from minion_gateway.runs.points import point
 from minion_gateway.runs.store import RunStore
+from minion_gateway.runs.timing import Part
 from minion_gateway.runs.turn import Turn
 
 BEGIN_STEP = 1
@@ -93,7 +94,7 @@ class Beginning:
         charge: Charge | None = None
         try:
             query = run.text[:_EMBEDDED_CHARACTERS]
-            embedded, charge = await self._embed(query)
+            embedded, charge = await self._embed(turn, query)
             found = await self._memories.search(
                 run.agent_id,
                 run.user_id,
@@ -108,13 +109,14 @@ class Beginning:
             return (), fault.reason, charge
         return found, "", charge
 
-    async def _embed(self, text: str) -> tuple[Embeddings, Charge | None]:
+    async def _embed(self, turn: Turn, text: str) -> tuple[Embeddings, Charge | None]:
         """Embeds a text; one that was said a short while ago has its vector still, and costs nothing."""
         known = self._embedded.get(text)
         if known is not None:
             self._embedded.move_to_end(text)
             return known, None
-        embedded = await self._inference.embed([text])
+        with turn.time.waiting_for(Part.PROVIDER):
+            embedded = await self._inference.embed([text])
         self._embedded[text] = embedded
         if len(self._embedded) > _REMEMBERED_TEXTS:
             self._embedded.popitem(last=False)

@@ -11,16 +11,19 @@ from minion_gateway.runs.changes import Charge
 from minion_gateway.runs.domain import Step, StepState, TokenUsage, ToolResult
 from minion_gateway.runs.happenings import ToolFinished
 from minion_gateway.runs.keeping import Keeping
+from minion_gateway.runs.timing import Part
 from minion_gateway.runs.turn import Turn, now
 from minion_gateway.tools.domain import Invocation, Outcome
+from minion_gateway.tools.metrics import ToolMetrics
 from minion_gateway.tools.service import Toolbox
 
 
 class Calling:
     """Calls tools for turns."""
 
-    def __init__(self, tools: Toolbox, keeping: Keeping, telemetry: Telemetry) -> None:
+    def __init__(self, tools: Toolbox, keeping: Keeping, telemetry: Telemetry, metrics: ToolMetrics) -> None:
         self._tools = tools
+        self._metrics = metrics
         self._keeping = keeping
         self._tracer = telemetry.tracer
 
@@ -62,7 +65,8 @@ class Calling:
                 attributes.MINION_RUN_STEP: step.sequence,
             },
         ) as span:
-            outcome = await self._tools.call(tool, invocation)
+            with turn.time.waiting_for(Part.TOOLS):
+                outcome = await self._tools.call(tool, invocation)
             if outcome.is_error:
                 span.set_status(Status(StatusCode.ERROR))
                 span.set_attribute(attributes.ERROR_TYPE, "uncertain" if outcome.uncertain else "tool")
@@ -74,6 +78,7 @@ class Calling:
         tool = turn.agent.tool(step.intent.name)
         cost = tool.cost_per_call_nanos if tool is not None and not outcome.is_error else 0
         turn.charge(Charge(step.sequence, "tool", step.intent.name, TokenUsage(), cost))
+        self._metrics.charged(cost)
         intent = step.intent
         turn.tell(
             ToolFinished(

@@ -3,7 +3,6 @@
 import asyncio
 import contextvars
 from dataclasses import dataclass
-from time import perf_counter
 from uuid import UUID
 
 import structlog
@@ -42,11 +41,13 @@ class Driven:
     turn: Turn
     feed: Feed
     task: "asyncio.Task[None] | None" = None
+    lost: bool = False
 
     def lose(self) -> None:
         """Stops driving: the run is another's."""
         # The last transaction's own answer is better than what others say meanwhile.
         if self.task is not None and not self.turn.ending:
+            self.lost = True
             self.task.cancel()
 
 
@@ -127,6 +128,8 @@ class Driver:
             await asyncio.wait([stale.task])
         loaded = await self._store.load(tenant_id, run_id)
         if loaded is not None:
+            if loaded.run.recovery_count:
+                self._metrics.recoveries.inc()
             self.drive(loaded, began_at=began_at)
 
     def overdue(self) -> "list[Driven]":
@@ -155,7 +158,6 @@ class Driver:
         assert self._engine is not None
         turn = driven.turn
         run = turn.run
-        started = perf_counter()
         structlog.contextvars.bind_contextvars(
             service="gateway", tenant_id=str(run.tenant_id), run_id=str(run.run_id), principal=run.principal
         )
@@ -174,16 +176,19 @@ class Driver:
                 if ended is not None:
                     result, next_run = ended
                     _describe(span, result)
-                    self._metrics.ended(turn.agent.behavior_type, result.state, perf_counter() - started)
+                    split = turn.time.split()
+                    self._metrics.ended(turn.agent.behavior_type, result.state, split)
                     _log.info(
                         "run ended",
                         state=result.state.value,
                         reason=result.error.reason if result.error else None,
                         steps=result.step_count,
-                        duration_ms=round((perf_counter() - started) * 1_000, 3),
+                        duration_ms=round(sum(split.values()) * 1_000, 3),
                     )
         except asyncio.CancelledError:
             _log.info("run let go", epoch=run.epoch)
+            if driven.lost:
+                self._metrics.lost.inc()
             raise
         finally:
             self._metrics.held.dec()
@@ -203,6 +208,7 @@ class Driver:
             result, ended = await engine.drive(turn)
         except FencedError:
             _log.warning("another replica drives the run", epoch=turn.run.epoch)
+            self._metrics.lost.inc()
             return None
         except AbandonedError:
             _log.error("run abandoned: the database can't be reached", epoch=turn.run.epoch)

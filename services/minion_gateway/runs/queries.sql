@@ -30,6 +30,10 @@ SELECT sequence, kind, payload, create_time FROM gateway.read_events($1, $2, $3,
 -- Leases runs whose lease ran out.
 SELECT tenant_id, run_id FROM gateway.lease_runs($1, $2, $3);
 
+-- name: runs_waiting
+-- How many runs wait for a replica, and for how long the oldest has.
+SELECT waiting, seconds FROM gateway.runs_waiting();
+
 -- name: renew_leases
 -- Renews leases; those not returned are lost.
 SELECT run_id FROM gateway.renew_leases($1, $2, $3, $4, $5);

@@ -81,6 +81,14 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingRuns:
+    """How many runs no replica drives, and for how many seconds the oldest has waited."""
+
+    count: int
+    oldest_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """A run as its new driver finds it."""
 
@@ -201,6 +209,12 @@ class RunStore:
         """Leases runs whose lease ran out to this replica; returns (tenant, run)."""
         rows = await self._database.fetch(_QUERIES.lease_runs, self._replica, self._lease, limit)
         return [(row["tenant_id"], row["run_id"]) for row in rows]
+
+    async def waiting(self) -> WaitingRuns:
+        """Tells of the runs that wait for a replica, of all tenants."""
+        row = await self._database.fetch_one(_QUERIES.runs_waiting)
+        assert row is not None
+        return WaitingRuns(row["waiting"], row["seconds"])
 
     async def renew(self, held: Sequence[LeasedRun]) -> set[UUID]:
         """Renews leases in one statement; returns the runs that are still ours."""

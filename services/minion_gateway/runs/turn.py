@@ -35,6 +35,7 @@ from minion_gateway.runs.domain import (
 )
 from minion_gateway.runs.events import RunLog
 from minion_gateway.runs.happenings import Numbered, Payload
+from minion_gateway.runs.timing import RunTime
 
 
 class Turn:
@@ -56,6 +57,7 @@ class Turn:
         self.history = history
         self.log = log
         self.behaviour: Behaviour = behaviour_of(agent.behavior_type)
+        self.time = RunTime()
         # Both by the event loop's clock. `fresh_until` is when the lease may have run out, unless it was renewed.
         self.deadline = deadline
         self.fresh_until = fresh_until

@@ -7,19 +7,22 @@ import structlog
 from minion_errors import MinionError
 
 from minion_gateway.runs.driver import Driver
+from minion_gateway.runs.metrics import RunMetrics
 from minion_gateway.runs.store import RunStore
 
 _RUNS_A_LOOK = 32
 _LONGEST_PAUSE = 0.5
+_MEASURE_SECONDS = 5.0
 _log = structlog.get_logger()
 
 
 class LeaseKeeper:
-    """The two loops of a replica. The database's clock alone says whose a run is; `lease_seconds` is how long."""
+    """The loops of a replica. The database's clock alone says whose a run is; `lease_seconds` is how long."""
 
-    def __init__(self, store: RunStore, driver: Driver, *, lease_seconds: float) -> None:
+    def __init__(self, store: RunStore, driver: Driver, metrics: RunMetrics, *, lease_seconds: float) -> None:
         self._store = store
         self._driver = driver
+        self._metrics = metrics
         self._lease_seconds = lease_seconds
 
     async def pick(self) -> None:
@@ -57,3 +60,15 @@ class LeaseKeeper:
                     driven.turn.fresh_until = began_at + self._lease_seconds
                 else:
                     driven.lose()
+
+    async def measure(self) -> None:
+        """Counts the runs that wait for a replica, for ever; every replica tells the same."""
+        pause = min(self._lease_seconds, _MEASURE_SECONDS)
+        while True:
+            try:
+                found = await self._store.waiting()
+                self._metrics.waiting.set(found.count)
+                self._metrics.waiting_oldest.set(found.oldest_seconds)
+            except MinionError as fault:
+                _log.warning("waiting runs can't be counted", reason=fault.reason, error=fault.message)
+            await asyncio.sleep(pause)

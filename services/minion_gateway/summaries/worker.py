@@ -15,7 +15,7 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, TraceFlags, u
 from prometheus_client import Counter
 
 from minion_gateway.summaries.domain import Job
-from minion_gateway.summaries.service import AWAY, LostError, Summarizer
+from minion_gateway.summaries.service import AWAY, LostError, Outcome, Summarizer
 from minion_gateway.summaries.store import SummaryStore
 
 _AT_ONCE = 4
@@ -49,6 +49,9 @@ class SummaryWorker:
         self._count = Counter(
             "session_summaries", "Summary jobs that ended.", ("outcome",), registry=telemetry.registry
         )
+        # All there are, so that rates are 0 and not absent.
+        for outcome in Outcome:
+            self._count.labels(outcome.value)
 
     def wake(self) -> None:
         """Looks at once: a run that ended here has asked for a summary."""
@@ -165,7 +168,7 @@ class SummaryWorker:
             now = await self._store.load(job.tenant_id, job.session_id)
             if now is not None and now.epoch == job.epoch:
                 await self._summarizer.abandon(now, reason, message)
-                self._count.labels("failed").inc()
+                self._count.labels(Outcome.FAILED.value).inc()
         except (MinionError, LostError):
             _log.info("a summary could not be ended", reason=reason)
 

@@ -1,5 +1,6 @@
 """What a tool is given and what it gives back."""
 
+import enum
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,16 @@ class Whole:
     data: bytes
     media_type: str
     sha256: str
+
+
+class Ended(enum.Enum):
+    """How a call went, as it is counted."""
+
+    OK = "ok"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    CANCELED = "canceled"  # its run was stopped, or out of time
+    REFUSED = "refused"  # never made: its arguments don't fit, it needs a person, or there is no such builtin
 
 
 @dataclass(frozen=True, slots=True)

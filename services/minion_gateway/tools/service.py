@@ -15,7 +15,8 @@ from minion_errors import MinionError
 
 from minion_gateway.agents.domain import BoundTool
 from minion_gateway.runs.cleaning import clean_json, weight
-from minion_gateway.tools.domain import Builtin, Invocation, Outcome, ToolFailedError, Whole
+from minion_gateway.tools.domain import Builtin, Ended, Invocation, Outcome, ToolFailedError, Whole
+from minion_gateway.tools.metrics import ToolMetrics
 
 MAXIMUM_OUTPUT = 96 * 1024
 _SHOWN_OF_OUTPUT = 32 * 1024
@@ -31,24 +32,27 @@ _log = structlog.get_logger()
 class Toolbox:
     """The tools that can be called, by the name of the builtin."""
 
-    def __init__(self, builtins: Mapping[str, Builtin]) -> None:
+    def __init__(self, builtins: Mapping[str, Builtin], metrics: ToolMetrics) -> None:
         self._builtins = dict(builtins)
+        self._metrics = metrics
         self._validators: OrderedDict[bytes, jsonschema_rs.Validator | str] = OrderedDict()
 
     async def call(self, tool: BoundTool, invocation: Invocation) -> Outcome:
         """Calls a tool. What goes wrong is told in the outcome, never raised, but for cancellation."""
         started = time.perf_counter_ns()
 
-        def outcome(output: Any, *, is_error: bool, uncertain: bool = False) -> Outcome:
-            return Outcome(output, is_error, time.perf_counter_ns() - started, uncertain)
+        def outcome(output: Any, ended: Ended, *, uncertain: bool = False) -> Outcome:
+            nanoseconds = time.perf_counter_ns() - started
+            self._metrics.called(tool.builtin, ended, nanoseconds / 1e9)
+            return Outcome(output, ended is not Ended.OK, nanoseconds, uncertain)
 
         if tool.needs_approval:
-            return outcome("The tool needs a person's approval, and nobody can be asked: not called.", is_error=True)
+            return outcome("The tool needs a person's approval, and nobody can be asked: not called.", Ended.REFUSED)
         builtin = self._builtins.get(tool.builtin)
         if builtin is None:
-            return outcome(f"This gateway has no builtin {tool.builtin!r}.", is_error=True)
+            return outcome(f"This gateway has no builtin {tool.builtin!r}.", Ended.REFUSED)
         if faults := self._faults(tool, invocation.arguments):
-            return outcome(f"The arguments don't fit the tool's schema: {faults}", is_error=True)
+            return outcome(f"The arguments don't fit the tool's schema: {faults}", Ended.REFUSED)
         limit = asyncio.timeout(tool.time_limit_seconds)
         try:
             async with limit:
@@ -57,20 +61,23 @@ class Toolbox:
                 shown, whole = _kept(answered)
             else:
                 shown, whole = await asyncio.to_thread(_kept, answered)
-            return replace(outcome(shown, is_error=False), whole=whole)
+            return replace(outcome(shown, Ended.OK), whole=whole)
+        except asyncio.CancelledError:
+            outcome(None, Ended.CANCELED)
+            raise
         except ToolFailedError as fault:
-            return outcome(str(fault), is_error=True)
+            return outcome(str(fault), Ended.ERROR)
         except MinionError as fault:
-            return outcome(f"{fault.reason}: {fault.message}", is_error=True)
+            return outcome(f"{fault.reason}: {fault.message}", Ended.ERROR)
         except TimeoutError:
             if not limit.expired():
                 raise
             seconds = f"{tool.time_limit_seconds:g}"
             message = f"The tool took longer than {seconds} s; it may have taken effect."
-            return outcome(message, is_error=True, uncertain=True)
+            return outcome(message, Ended.TIMEOUT, uncertain=True)
         except Exception:  # noqa: BLE001 - whatever a tool does, its run goes on
             _log.exception("a tool failed inside", tool=tool.name, builtin=tool.builtin)
-            return outcome("The tool failed inside; it may have taken effect.", is_error=True, uncertain=True)
+            return outcome("The tool failed inside; it may have taken effect.", Ended.ERROR, uncertain=True)
 
     def _faults(self, tool: BoundTool, arguments: Mapping[str, Any]) -> str:
         """Returns what is wrong with the arguments; nothing, when they are right."""

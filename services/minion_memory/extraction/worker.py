@@ -189,7 +189,7 @@ class Worker:
                     return
                 extractor = job.extractor
                 await self._draw(lease, job)
-                self._metrics.ended.labels(extractor, "done").inc()
+                self._metrics.ended(extractor, "done")
         except Lost:
             _log.info("an extraction job went to another, or was erased", job_id=str(lease.job_id))
         except (MinionError, AnswerUnreadable) as fault:
@@ -212,7 +212,7 @@ class Worker:
             )
             return
         drawn, refused = await self._ask(lease, job, messages)
-        self._metrics.refused.labels(job.extractor).inc(refused)
+        self._metrics.refused(job.extractor, refused)
         contents = [one.proposal.content for one in drawn]
         await self._embedding.write(
             lease.tenant_id, contents, lambda vectors: self._drawing.finish(lease, job, drawn, refused, vectors)
@@ -257,7 +257,7 @@ class Worker:
             _log.warning("an extraction job's failure could not be written", reason=lost.reason, error=lost.message)
             return
         if ours:
-            self._metrics.ended.labels(extractor, "failed" if final else "tried").inc()
+            self._metrics.ended(extractor, "failed" if final else "tried")
             level = _log.error if final or isinstance(fault, FailedPrecondition) else _log.warning
             level("an extraction job failed", job_id=str(lease.job_id), reason=error, attempt=tries, final=final)
 

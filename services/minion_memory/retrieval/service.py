@@ -11,14 +11,23 @@ from minion_memory.embedding_models.service import EmbeddingModels
 from minion_memory.memories.domain import vector_fault
 from minion_memory.memories.peer import Gateway
 from minion_memory.retrieval.domain import AccessLog, Found, Search, in_first_person
+from minion_memory.retrieval.metrics import RetrievalMetrics
 from minion_memory.retrieval.store import RetrievalStore
 
 
 class Retrieval:
     """Searches in the caller's tenant."""
 
-    def __init__(self, store: RetrievalStore, models: EmbeddingModels, gateway: Gateway, accesses: AccessLog) -> None:
+    def __init__(
+        self,
+        store: RetrievalStore,
+        models: EmbeddingModels,
+        gateway: Gateway,
+        accesses: AccessLog,
+        metrics: RetrievalMetrics,
+    ) -> None:
         self._store = store
+        self._metrics = metrics
         self._models = models
         self._gateway = gateway
         self._accesses = accesses
@@ -37,6 +46,7 @@ class Retrieval:
         """
         tenant_id = tenant()
         found = await self._models.settled(tenant_id, lambda chosen: self._found(tenant_id, search, chosen))
+        self._metrics.searched(found.plan)
         self._accesses.note(tenant_id, [hit.memory.memory_id for hit in found.hits])
         return found
 

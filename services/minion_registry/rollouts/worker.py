@@ -10,7 +10,7 @@ from minion_auth import CallerKind, Identity, acting_as
 from minion_errors import MinionError, NotFound
 from prometheus_client import CollectorRegistry, Counter
 
-from minion_registry.rollouts.domain import Checked
+from minion_registry.rollouts.domain import Checked, Mover
 from minion_registry.rollouts.service import Rollouts
 from minion_registry.rollouts.store import RolloutStore
 
@@ -38,6 +38,9 @@ class RolloutWatcher:
             ("outcome",),
             registry=metrics,
         )
+        # All there are, so that rates are 0 and not absent.
+        for outcome in ("kept", *(mover.value for mover in Mover if mover is not Mover.CALLER), "failed"):
+            self._checks.labels(outcome)
 
     async def run(self) -> None:
         """Checks, for ever."""

@@ -10,7 +10,7 @@ import pytest_asyncio
 from minion_gateway.runs.changes import Change, Ending
 from minion_gateway.runs.domain import RunError, RunState, Step, StepKind, StepState, TokenUsage
 from minion_gateway.runs.happenings import Ended, StateChanged, TextAdded
-from minion_gateway.runs.store import Batch, Outcome, RunFilter, RunStore
+from minion_gateway.runs.store import Batch, Outcome, RunFilter, RunStore, WaitingRuns
 from minion_postgres import Database
 from minion_testing.postgres import ClonedDatabase
 from uuid_utils.compat import uuid4
@@ -206,6 +206,27 @@ async def test_a_lease_that_ran_out_is_taken_once_and_counts_a_recovery(postgres
         assert not await run.show(TextAdded(2, 1, "too late"))
         assert await gone.renew([loaded.run]) == set()
         assert await one.renew([loaded.run]) == {run.run_id}
+
+
+async def test_runs_that_nobody_drives_are_counted_with_how_long_the_oldest_waits(postgres: ClonedDatabase) -> None:
+    async with dying(postgres) as gone, dying(postgres, lease_seconds=60) as alive:
+        before = await alive.waiting()
+        await accepted(alive, submission(new_id(), str(new_id()), WHO))
+        assert (await alive.waiting()).count == before.count
+        _, run = await accepted(gone, submission(new_id(), str(new_id()), WHO))
+
+        async def waits() -> bool:
+            return (await alive.waiting()).count == before.count + 1
+
+        await until(waits)
+        first = await alive.waiting()
+
+        async def longer() -> bool:
+            return (await alive.waiting()).oldest_seconds > first.oldest_seconds
+
+        await until(longer)
+        assert (run.tenant_id, run.run_id) in await alive.lease(100)
+        assert await alive.waiting() == WaitingRuns(0, 0.0)
 
 
 async def test_released_leases_are_taken_at_once_and_count_no_recovery(postgres: ClonedDatabase) -> None:

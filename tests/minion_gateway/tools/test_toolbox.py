@@ -13,8 +13,10 @@ import pytest
 from minion_errors import Unavailable
 from minion_gateway.agents.domain import BoundTool, ToolEffect
 from minion_gateway.tools.builtins.clock import Clock
-from minion_gateway.tools.domain import Invocation, ToolFailedError
+from minion_gateway.tools.domain import Builtin, Invocation, ToolFailedError
+from minion_gateway.tools.metrics import ToolMetrics
 from minion_gateway.tools.service import MAXIMUM_OUTPUT, Toolbox
+from prometheus_client import CollectorRegistry, generate_latest
 
 NOON = datetime(2026, 7, 1, 12, 0, 0, 5, tzinfo=UTC)
 
@@ -27,14 +29,21 @@ def invocation(**arguments: Any) -> Invocation:
     return Invocation(arguments, UUID(int=1), UUID(int=2), UUID(int=3), "ann", "hello", 1, {})
 
 
-def toolbox(result: Any = None, *, error: Exception | None = None, seconds: float = 0) -> Toolbox:
+def toolbox(
+    result: Any = None,
+    *,
+    error: Exception | None = None,
+    seconds: float = 0,
+    registry: CollectorRegistry | None = None,
+) -> Toolbox:
     async def it(_: Invocation) -> Any:
         await asyncio.sleep(seconds)
         if error is not None:
             raise error
         return result
 
-    return Toolbox({"it": it, "clock": Clock(lambda: NOON)})
+    builtins: dict[str, Builtin] = {"it": it, "clock": Clock(lambda: NOON)}
+    return Toolbox(builtins, ToolMetrics(registry or CollectorRegistry(), builtins))
 
 
 async def test_a_result_comes_back() -> None:
@@ -172,3 +181,45 @@ async def test_the_clock_knows_no_such_zone(name: str) -> None:
     outcome = await toolbox().call(bound(builtin="clock"), invocation(timezone=name))
     assert outcome.is_error
     assert "There is no time zone" in outcome.output
+
+
+async def test_calls_are_counted_by_builtin_and_by_how_they_went() -> None:
+    registry = CollectorRegistry()
+
+    def counted(tool: str, outcome: str) -> float | None:
+        return registry.get_sample_value("tool_duration_seconds_count", {"tool": tool, "outcome": outcome})
+
+    box = toolbox(1, registry=registry)
+    assert counted("it", "ok") == counted("clock", "error") == 0
+    named = replace(bound(), name="ada@example.org")
+    await box.call(named, invocation())
+    await box.call(replace(named, builtin="ada@example.org"), invocation())
+    await box.call(replace(named, needs_approval=True), invocation())
+    assert (counted("it", "ok"), counted("builtin", "refused"), counted("it", "refused")) == (1, 1, 1)
+    assert b"example.org" not in generate_latest(registry)
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds", "outcome"),
+    [
+        (ToolFailedError("no"), 0, "error"),
+        (Unavailable("away", reason="AWAY"), 0, "error"),
+        (ValueError("bug"), 0, "error"),
+        (None, 60, "timeout"),
+    ],
+)
+async def test_a_call_that_goes_wrong_is_counted_as_that(error: Exception | None, seconds: float, outcome: str) -> None:
+    registry = CollectorRegistry()
+    await toolbox(error=error, seconds=seconds, registry=registry).call(bound(seconds=0.05), invocation())
+    assert registry.get_sample_value("tool_duration_seconds_count", {"tool": "it", "outcome": outcome}) == 1
+    assert registry.get_sample_value("tool_duration_seconds_count", {"tool": "it", "outcome": "ok"}) == 0
+
+
+async def test_a_call_that_is_stopped_is_counted_as_that() -> None:
+    registry = CollectorRegistry()
+    call = asyncio.create_task(toolbox(seconds=60, registry=registry).call(bound(seconds=60), invocation()))
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert registry.get_sample_value("tool_duration_seconds_count", {"tool": "it", "outcome": "canceled"}) == 1
