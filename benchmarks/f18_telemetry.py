@@ -34,8 +34,8 @@ LOOP_FACTORY = uvloop.new_event_loop
 
 _EXPORT = "opentelemetry.proto.collector.trace.v1.TraceService"
 _YARDSTICK = "the same with all telemetry off"
-_OFF = {"tracing_enabled": "false", "metrics_enabled": "false", "log_level": "error"}
-_POOL = {"pool_min_size": "16", "pool_max_size": "16"}
+_OFF = {"MINION_TRACING_ENABLED": "false", "MINION_METRICS_ENABLED": "false", "MINION_LOG_LEVEL": "error"}
+_POOL = {"MINION_POOL_MIN_SIZE": "16", "MINION_POOL_MAX_SIZE": "16"}
 _SCRAPE_SECONDS = 3.0
 # What is left of a slice's spans has been sent by then: batches wait for a second at most.
 _PAUSE_SECONDS = 1.5
@@ -90,26 +90,25 @@ def _figures(name: str, unit: str, compared: Comparison, *, loss: float) -> list
 
 async def _get_session(options: Options, on: ClonedDatabase, off: ClonedDatabase, endpoint: str) -> Comparison:
     async with AsyncExitStack() as running:
-        loud = await running.enter_async_context(serving(on, "session", variables=_exporting(endpoint), **_POOL))
-        mute = await running.enter_async_context(serving(off, "session", **_POOL, **_OFF))
+        loud = await running.enter_async_context(serving(on, "session", variables={**_POOL, **_exporting(endpoint)}))
+        mute = await running.enter_async_context(serving(off, "session", variables={**_POOL, **_OFF}))
         await running.enter_async_context(_scraping(loud))
         operations = [await running.enter_async_context(_reading(each["session"].address)) for each in (loud, mute)]
         compared = await _interleave(
             operations, [_pids(loud), _pids(mute)], rounds=options.rounds, seconds=2.0, concurrency=16
         )
-        #BASE await _exported(loud)
+        await _exported(loud)
         return compared
 
 
 async def _turn(options: Options, on: ClonedDatabase, off: ClonedDatabase, endpoint: str) -> Comparison:
     async with AsyncExitStack() as running:
         _, base_url = await running.enter_async_context(providing())
-        provider = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "sk-bench"}
-        settings = {"operator_key": OPERATOR_KEY, "service_key": SERVICE_KEY}
+        variables = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "sk-bench", "MINION_OPERATOR_KEY": OPERATOR_KEY}
         loud = await running.enter_async_context(
-            serving(on, *SERVICES, variables={**provider, **_exporting(endpoint)}, **settings)
+            serving(on, *SERVICES, variables={**variables, **_exporting(endpoint)})
         )
-        mute = await running.enter_async_context(serving(off, *SERVICES, variables=provider, **settings, **_OFF))
+        mute = await running.enter_async_context(serving(off, *SERVICES, variables={**variables, **_OFF}))
         await running.enter_async_context(_scraping(loud))
         turns = [
             await running.enter_async_context(turning({name: each.address for name, each in stack.items()}))
@@ -122,7 +121,7 @@ async def _turn(options: Options, on: ClonedDatabase, off: ClonedDatabase, endpo
             seconds=3.0,
             concurrency=8,
         )
-        #BASE await _exported(loud)
+        await _exported(loud)
         return compared
 
 
