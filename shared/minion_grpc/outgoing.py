@@ -1,7 +1,7 @@
 """The interceptors of outgoing calls: trace, deadline and identity travel on, and cancellation reaches the peer.
 
 gRPC takes one class an arity, and all four share an `Outgoing`. It makes the span too, where it is not told that
-somebody else does: OpenTelemetry's interceptors cost three times as much, see docs/decisions/0028-client-spans.md.
+somebody else does: OpenTelemetry's interceptors cost more, see docs/decisions/0007-rpc-spans.md.
 """
 
 import asyncio

@@ -8,14 +8,16 @@ that an operator could watch.
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 from time import monotonic
+from typing import Protocol
 
 import structlog
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from prometheus_client import CollectorRegistry, Counter
 
 from minion_telemetry.otlp import NotTakenError
+from minion_telemetry.spans import RecordedSpan
 
 _log = structlog.get_logger()
 
@@ -48,12 +50,38 @@ class SpanCounts:
         )
 
 
-class SpanQueue(SpanProcessor):
+class Exporter(Protocol):
+    """Where spans go."""
+
+    def send(self, spans: Sequence[RecordedSpan]) -> None:
+        """Sends a batch. Raises NotTakenError; may block for seconds."""
+
+    def shutdown(self) -> None:
+        """Ends what is under way."""
+
+
+class Foreign:
+    """Hands spans to an exporter that knows the SDK's form alone."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+
+    def send(self, spans: Sequence[RecordedSpan]) -> None:
+        """Sends a batch. Raises NotTakenError."""
+        if self._exporter.export([span.readable() for span in spans]) is not SpanExportResult.SUCCESS:
+            raise NotTakenError("REFUSED", again=True)
+
+    def shutdown(self) -> None:
+        """Ends what is under way."""
+        self._exporter.shutdown()
+
+
+class SpanQueue:
     """Hands ended spans to an exporter, in batches, from a thread of its own."""
 
     def __init__(
         self,
-        exporter: SpanExporter,
+        exporter: Exporter,
         counts: SpanCounts,
         *,
         service: str,
@@ -65,9 +93,9 @@ class SpanQueue(SpanProcessor):
         self._log = _log.bind(service=service)
         self._capacity = capacity
         self._first_wait = first_wait_seconds
-        self._waiting: deque[ReadableSpan] = deque()
+        self._waiting: deque[RecordedSpan] = deque()
         # The batch that was not taken, and is tried again.
-        self._held: list[ReadableSpan] = []
+        self._held: list[RecordedSpan] = []
         self._attempts = 0
         self._wait = first_wait_seconds
         self._failing_since: float | None = None
@@ -79,10 +107,8 @@ class SpanQueue(SpanProcessor):
         self._thread = threading.Thread(target=self._run, name="minion-spans", daemon=True)
         self._thread.start()
 
-    def on_end(self, span: ReadableSpan) -> None:
+    def take(self, span: RecordedSpan) -> None:
         """Takes a span; never blocks."""
-        if not span.context.trace_flags.sampled:
-            return
         waiting = self._waiting
         if len(waiting) >= self._capacity or self._stopping.is_set():
             self._counts.dropped.inc()
@@ -92,9 +118,8 @@ class SpanQueue(SpanProcessor):
         if len(waiting) == _BATCH:
             self._wake.set()
 
-    def force_flush(self, timeout_millis: int | None = 5_000) -> bool:
+    def flush(self, seconds: float) -> bool:
         """Exports what has ended, in the caller's thread; False where the time or the exporter did not suffice."""
-        seconds = 5.0 if timeout_millis is None else timeout_millis / 1_000
         deadline = monotonic() + seconds
         if not self._exporting.acquire(timeout=seconds):
             return False
@@ -139,17 +164,14 @@ class SpanQueue(SpanProcessor):
                 self._held = [self._waiting.popleft() for _ in range(min(_BATCH, left))]
                 left -= len(self._held)
             try:
-                taken = self._exporter.export(self._held) is SpanExportResult.SUCCESS
-                cause, again = "refused", True
+                self._exporter.send(self._held)
             except NotTakenError as fault:
-                taken, cause, again = False, str(fault), fault.again
+                self._note_failure(str(fault), again=fault.again)
+                return False
             except Exception:  # noqa: BLE001 - the one handler of this thread: a span that can't be encoded stops no other
                 self._log.exception("spans can't be exported", count=len(self._held))
                 self._give_up()
                 continue
-            if not taken:
-                self._note_failure(cause, again=again)
-                return False
             self._counts.exported.inc(len(self._held))
             self._held = []
             self._note_success()

@@ -6,29 +6,35 @@ from contextlib import contextmanager
 from minion_errors import MinionError
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer, use_span
 from opentelemetry.util.types import AttributeValue
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from minion_telemetry import attributes
-from minion_telemetry.content import MAXIMUM_CHARACTERS, Content
+from minion_telemetry.content import Content
 from minion_telemetry.otlp import CollectorExporter
-from minion_telemetry.sampling import Following
 from minion_telemetry.settings import TelemetrySettings
-from minion_telemetry.span_queue import SpanCounts, SpanQueue
+from minion_telemetry.span_queue import Exporter, Foreign, SpanCounts, SpanQueue
+from minion_telemetry.spans import SpanMakers
 
 
 class Telemetry:
     """One service's tracer and metrics registry."""
 
     def __init__(
-        self, service: str, provider: TracerProvider, registry: CollectorRegistry, *, metrics: bool, content: bool
+        self,
+        service: str,
+        provider: SpanMakers,
+        queues: Sequence[SpanQueue],
+        registry: CollectorRegistry,
+        *,
+        metrics: bool,
+        content: bool,
     ) -> None:
         self.service = service
         self.tracer_provider = provider
+        self._queues = queues
         # The address states which version of the semantic conventions its spans' names are of.
         self.tracer: Tracer = provider.get_tracer("minion", schema_url=attributes.SCHEMA_URL)
         self.content = Content(recorded=content)
@@ -44,35 +50,28 @@ class Telemetry:
         Spans go to the OTLP endpoint, where one is set, and to `span_exporters`. Where there is neither, or tracing is
         off, spans are not recorded, yet trace ids still travel and stand in logs and errors.
         """
-        exporters = list(span_exporters)
-        if settings.tracing_enabled and settings.otlp_endpoint:
+        exporters: list[Exporter] = [Foreign(exporter) for exporter in span_exporters]
+        if settings.otlp_endpoint and settings.tracing_enabled:
             exporters.append(CollectorExporter(settings.otlp_endpoint))
-        recording = settings.tracing_enabled and bool(exporters)
-        provider = TracerProvider(
-            sampler=Following(settings.trace_ratio) if recording else ALWAYS_OFF,
-            resource=Resource.create(
-                {
-                    "service.name": f"minion-{service}",
-                    "service.namespace": settings.name,
-                    "deployment.environment.name": settings.environment,
-                },
-                attributes.SCHEMA_URL,
-            ),
-            span_limits=SpanLimits(max_attribute_length=MAXIMUM_CHARACTERS),
-            # The drain flushes; a second flush at exit would wait for a collector that may be gone.
-            shutdown_on_exit=False,
-        )
         registry = _registry()
         counts = SpanCounts(registry)
-        # A queue an exporter: one that fails keeps nothing from another.
-        for exporter in exporters if recording else ():
-            provider.add_span_processor(SpanQueue(exporter, counts, service=service))
+        # One each: an exporter that fails keeps nothing from another.
+        queues = [SpanQueue(exporter, counts, service=service) for exporter in exporters if settings.tracing_enabled]
+        resource = Resource.create(
+            {
+                "service.name": f"minion-{service}",
+                "service.namespace": settings.name,
+                "deployment.environment.name": settings.environment,
+            },
+            attributes.SCHEMA_URL,
+        )
         return cls(
             service,
-            provider,
+            SpanMakers(resource, queues, ratio=settings.trace_ratio),
+            queues,
             registry,
             metrics=settings.metrics_enabled,
-            content=settings.trace_content and recording,
+            content=settings.trace_content,
         )
 
     @contextmanager
@@ -98,11 +97,13 @@ class Telemetry:
 
     def flush(self) -> None:
         """Hands finished spans to the exporters now; blocks for 5 seconds at most."""
-        self.tracer_provider.force_flush(5_000)
+        for queue in self._queues:
+            queue.flush(5.0)
 
     def shutdown(self) -> None:
         """Exports what is finished and stops; blocks for some seconds at most, so call it off the event loop."""
-        self.tracer_provider.shutdown()
+        for queue in self._queues:
+            queue.shutdown()
 
 
 def fail(span: Span, error: BaseException) -> None:

@@ -1,13 +1,14 @@
 """The encoder's yardstick is OpenTelemetry's own."""
 
+from typing import Any
+
+from minion_telemetry.content import MAXIMUM_CHARACTERS
 from minion_telemetry.otlp import encode
+from minion_telemetry.spans import RecordedSpan, SpanMakers
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as StatusMessage
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
@@ -20,7 +21,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-_VALUES = {
+_VALUES: dict[str, Any] = {
     "text": "wörter",
     "long": "x" * 300,
     "empty": "",
@@ -30,42 +31,56 @@ _VALUES = {
     "zero": 0,
     "negative": -(2**63),
     "half": 0.5,
-    "raw": b"\x00\xff",
     "texts": ["a", "b"],
     "numbers": [1, 2],
-    "none": [],
+    "none": (),
 }
 
 
+class Kept:
+    """Keeps the spans that end."""
+
+    def __init__(self) -> None:
+        self.spans: list[RecordedSpan] = []
+
+    def take(self, span: RecordedSpan) -> None:
+        self.spans.append(span)
+
+
 def test_a_span_is_encoded_as_opentelemetry_encodes_it() -> None:
-    spans = InMemorySpanExporter()
+    kept = Kept()
     for service in ("minion-session", "minion-memory"):
-        provider = TracerProvider(
-            resource=Resource({"service.name": service}, "https://example.org/1"),
-            span_limits=SpanLimits(max_span_attributes=13, max_events=1, max_links=1),
-            shutdown_on_exit=False,
-        )
-        provider.add_span_processor(SimpleSpanProcessor(spans))
+        makers = SpanMakers(Resource({"service.name": service}, "https://example.org/1"), [kept], ratio=1.0)
         remote = SpanContext(
             5, 7, is_remote=True, trace_flags=TraceFlags(1), trace_state=TraceState([("vendor", "x"), ("other", "y")])
         )
-        for tracer in (provider.get_tracer("a", "1.0", "https://example.org/2"), provider.get_tracer("b")):
+        for maker in (makers.get_tracer("a", "1.0", "https://example.org/2"), makers.get_tracer("b")):
             for kind in SpanKind:
-                tracer.start_span(kind.name, kind=kind, attributes=_VALUES).end()
+                maker.start_span(kind.name, kind=kind, attributes=_VALUES).end()
             parent = set_span_in_context(NonRecordingSpan(remote))
             links = [
                 Link(SpanContext(9, 9, is_remote=True)),
                 Link(SpanContext(8, 8, is_remote=False), {"why": "because"}),
             ]
-            span = tracer.start_span("all", parent, links=links, attributes={**_VALUES, "one more": 1})
-            span.add_event("dropped")
+            span = maker.start_span("all", parent, links=links, attributes=_VALUES)
             span.add_event("kept", {"at": 1.5, "one": 1, "yes": True})
+            span.record_exception(RuntimeError("what the user said"))
             span.set_status(Status(StatusCode.ERROR, "it broke"))
             span.end()
-            tracer.start_span("fine", set_span_in_context(span)).set_status(StatusCode.OK)
-    finished = spans.get_finished_spans()
-    assert len(finished) == 2 * 2 * (len(SpanKind) + 1)
-    assert normal(encode(finished)) == normal(encode_spans(finished))
+            fine = maker.start_span("fine", set_span_in_context(span))
+            fine.set_status(StatusCode.OK)
+            fine.end()
+    assert len(kept.spans) == 2 * 2 * (len(SpanKind) + 2)
+    assert normal(encode(kept.spans)) == normal(encode_spans([span.readable() for span in kept.spans]))
+    assert b"what the user said" not in encode(kept.spans).SerializeToString()
+
+
+def test_a_text_that_is_too_long_is_cut() -> None:
+    kept = Kept()
+    maker = SpanMakers(Resource({}), [kept], ratio=1.0).get_tracer("a")
+    maker.start_span("work", attributes={"text": "x" * (MAXIMUM_CHARACTERS + 1)}).end()
+    [attribute] = encode(kept.spans).resource_spans[0].scope_spans[0].spans[0].attributes
+    assert attribute.value.string_value == "x" * MAXIMUM_CHARACTERS
 
 
 def normal(request: ExportTraceServiceRequest) -> ExportTraceServiceRequest:

@@ -11,9 +11,8 @@ from typing import Any
 import grpc
 import pytest
 from minion_telemetry import Telemetry, TelemetrySettings, configure_logging
-from minion_telemetry.span_queue import SpanCounts, SpanQueue
 from minion_testing.serving import free_ports
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import Tracer
 from prometheus_client import CollectorRegistry
@@ -146,7 +145,8 @@ async def test_a_collector_that_comes_back_gets_what_waited() -> None:
     [port] = free_ports(1)
     telemetry = started(f"http://127.0.0.1:{port}")
     end_spans(telemetry.tracer, 10)
-    assert not await asyncio.to_thread(telemetry.tracer_provider.force_flush, 5_000)
+    await asyncio.to_thread(telemetry.flush)
+    assert counted(telemetry.registry)["exported"] == 0
     async with collecting(port) as collector:
         await until(lambda: len(collector.spans) == 10)
         await until(lambda: counted(telemetry.registry)["exported"] == 10)
@@ -187,12 +187,11 @@ class Failing(SpanExporter):
 
 
 def test_a_batch_that_cannot_be_encoded_stops_no_other(log: io.BytesIO) -> None:
-    registry, exporter = CollectorRegistry(), Failing()
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SpanQueue(exporter, SpanCounts(registry), service="session"))
-    end_spans(provider.get_tracer("test"), 2_000)
-    provider.force_flush()
-    provider.shutdown()
+    exporter = Failing()
+    telemetry = Telemetry.start("session", TelemetrySettings(), span_exporters=[exporter])
+    end_spans(telemetry.tracer, 2_000)
+    telemetry.flush()
+    telemetry.shutdown()
     assert exporter.asked >= 4
-    assert counted(registry) == {"exported": 0, "failed": 2_000, "dropped": 0}
+    assert counted(telemetry.registry) == {"exported": 0, "failed": 2_000, "dropped": 0}
     assert {line["event"] for line in lines(log)} == {"spans can't be exported"}
