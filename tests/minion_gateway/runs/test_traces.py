@@ -116,8 +116,8 @@ async def test_a_run_is_one_tree_under_the_names_of_the_conventions(silent: Stag
     assert first["gen_ai.response.model"]
     assert first["gen_ai.usage.cache_read.input_tokens"] == 64
     assert first["gen_ai.usage.reasoning.output_tokens"] == 2
-    assert first["gen_ai.response.finish_reasons"] == ("tool_calls",)
-    assert second["gen_ai.response.finish_reasons"] == ("stop",)
+    assert list(first["gen_ai.response.finish_reasons"]) == ["tool_calls"]
+    assert list(second["gen_ai.response.finish_reasons"]) == ["stop"]
     assert "gen_ai.usage.cache_read.input_tokens" not in second
 
     assert {each["gen_ai.embeddings.dimension.count"] for each in named(spans, "embeddings ")} == {384}
