@@ -1,4 +1,4 @@
-"""F18: all telemetry on against all off: on a GetSession, and on a turn.
+"""F18: all telemetry on against all off: on a GetSession, and on a turn; and with a collector that is down.
 
 On: every trace recorded and exported by OTLP, metrics counted and scraped every few seconds, a log line an RPC. Off: no
 traces, no metrics, errors alone in the log. Both run at once on databases of one cluster and are called in turn by one
@@ -21,7 +21,7 @@ import uvloop
 from minion.session.v1 import session_service_pb2 as pb
 from minion_auth import ServiceTokens
 from minion_testing.postgres import ClonedDatabase, cluster
-from minion_testing.serving import OPERATOR_KEY, SERVICE_KEY, SERVICES
+from minion_testing.serving import OPERATOR_KEY, SERVICE_KEY, SERVICES, free_ports
 from uuid_utils.compat import uuid7
 
 from benchmarks.f01_turn import providing, turning
@@ -47,9 +47,11 @@ async def measure(options: Options) -> list[Figure]:
         served = await running.enter_async_context(cluster(durable=True))
         endpoint = await running.enter_async_context(_collecting())
         read = await _get_session(options, await served.clone(), await served.clone(), endpoint)
+        down = await _outage(options, await served.clone(), await served.clone(), endpoint)
         turn = await _turn(options, await served.clone(), await served.clone(), endpoint)
     return [
         *_figures("GetSession, 16 callers", "req/s", read, loss=0.25),
+        _figure_of_outage(down),
         *_figures("whole turn, 8 callers", "turns/s", turn, loss=0.10),
     ]
 
@@ -86,6 +88,36 @@ def _figures(name: str, unit: str, compared: Comparison, *, loss: float) -> list
             runs=runs,
         ),
     ]
+
+
+def _figure_of_outage(compared: Comparison) -> Figure:
+    cpu, taken, ratio = compared.value(lambda part: part.cpu_per_operation * 1e6)
+    return Figure(
+        id=ID,
+        name="GetSession, 16 callers: CPU with a collector that is down",
+        value=cpu,
+        unit="µs",
+        yardstick="the same with one that takes spans",
+        yardstick_value=taken,
+        ratio=ratio,
+        goal="ratio <= 1.05",
+        ok=ratio <= 1.05,
+        cpu_us_per_op=cpu,
+        runs=len(compared.ours),
+    )
+
+
+async def _outage(options: Options, away: ClonedDatabase, there: ClonedDatabase, endpoint: str) -> Comparison:
+    nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
+    async with AsyncExitStack() as running:
+        stacks = [
+            await running.enter_async_context(serving(database, "session", variables={**_POOL, **_exporting(target)}))
+            for database, target in ((away, nobody), (there, endpoint))
+        ]
+        operations = [await running.enter_async_context(_reading(each["session"].address)) for each in stacks]
+        return await _interleave(
+            operations, [_pids(each) for each in stacks], rounds=options.rounds, seconds=2.0, concurrency=16
+        )
 
 
 async def _get_session(options: Options, on: ClonedDatabase, off: ClonedDatabase, endpoint: str) -> Comparison:

@@ -21,7 +21,7 @@ from minion_telemetry.spans import RecordedSpan
 
 _log = structlog.get_logger()
 
-# Spans that wait: about 2 MiB, and a second of a busy replica.
+# Spans that wait: about 3 MiB, and a second of a busy replica.
 _CAPACITY = 4_096
 _BATCH = 512
 _DELAY_SECONDS = 1.0
