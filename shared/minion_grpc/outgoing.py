@@ -5,17 +5,18 @@ somebody else does: OpenTelemetry's interceptors cost more, see docs/decisions/0
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 from minion_auth import ServiceTokens
 from minion_auth import identity as identities
+from minion_errors import MinionError
 from minion_telemetry import Telemetry, attributes
 from opentelemetry.instrumentation.grpc import aio_client_interceptors
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Status, StatusCode
 
-from minion_grpc import deadline, propagation
+from minion_grpc import deadline, error_table, propagation
 
 _Continuation = Callable[[grpc.aio.ClientCallDetails, Any], Any]
 
@@ -71,18 +72,10 @@ class Outgoing:
         except BaseException as fault:
             self._end(span, details, _code_of(fault))
             raise
-        return self._observed(call, span, details) if span.is_recording() else call
-
-    async def _observed(self, call: Any, span: Span, details: grpc.aio.ClientCallDetails) -> AsyncIterator[Any]:
-        code = _OK
-        try:
-            async for response in call:
-                yield response
-        except BaseException as fault:
-            code = _code_of(fault)
-            raise
-        finally:
-            self._end(span, details, code)
+        if span.is_recording():
+            # Whether its responses are read to the end, broken off or forgotten: the call ends, and its span with it.
+            call.add_done_callback(lambda ended: self._end(span, details, _code_of_ended(ended)))
+        return call
 
     def _start(self, details: grpc.aio.ClientCallDetails) -> Span:
         if self._instrumented:
@@ -149,8 +142,22 @@ def _name(details: grpc.aio.ClientCallDetails) -> str:
 def _code_of(fault: BaseException) -> grpc.StatusCode:
     if isinstance(fault, grpc.aio.AioRpcError):
         return fault.code()
-    # Whoever stops reading cancels the call.
+    if isinstance(fault, MinionError):
+        # No time was left to call.
+        return error_table.row_of(fault).code
     return grpc.StatusCode.UNKNOWN if isinstance(fault, Exception) else _CANCELLED
+
+
+def _code_of_ended(call: Any) -> grpc.StatusCode:
+    """Asks a call that has ended for its code: it need not be waited for."""
+    asking = call.code().__await__()
+    try:
+        next(asking)
+    except StopIteration as answer:
+        code: grpc.StatusCode = answer.value
+        return code
+    asking.close()
+    return grpc.StatusCode.UNKNOWN
 
 
 def _server(address: str) -> dict[str, str | int]:
