@@ -58,9 +58,9 @@ async def measure(options: Options) -> list[Figure]:
         place = Path(await _entered(running, tempfile.TemporaryDirectory(prefix="minion-bench-")))
         served = await running.enter_async_context(cluster(durable=True))
         database, bare = await served.clone(), await served.clone(migrated=False)
-        provider, base_url = await running.enter_async_context(_provider())
+        provider, base_url = await running.enter_async_context(providing())
         addresses, processes = await running.enter_async_context(_services(database, base_url, place))
-        turns = await running.enter_async_context(_client(addresses))
+        turns = await running.enter_async_context(turning(addresses))
         bill, echo = await running.enter_async_context(billing(bare.admin_dsn, base_url))
         postmaster = await _postmaster(database)
 
@@ -146,7 +146,7 @@ def _cpu(compared: Comparison) -> Figure:
     )
 
 
-class _Turns:
+class Turns:
     """A client with an agent and sessions in which nothing else happens."""
 
     def __init__(self, gateway: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...], sessions: list[str]) -> None:
@@ -180,7 +180,8 @@ class _Turns:
 
 
 @asynccontextmanager
-async def _client(addresses: Mapping[str, str]) -> AsyncIterator[_Turns]:
+async def turning(addresses: Mapping[str, str]) -> AsyncIterator[Turns]:
+    """Makes an agent with memories and sessions, and takes a turn in each; gives their client."""
     async with AsyncExitStack() as held:
         channels = {
             name: await held.enter_async_context(grpc.aio.insecure_channel(address))
@@ -205,7 +206,7 @@ async def _client(addresses: Mapping[str, str]) -> AsyncIterator[_Turns]:
             )
             for _ in range(_SESSIONS)
         ]
-        turns = _Turns(channels["gateway"], metadata, [each.session.session_id for each in opened])
+        turns = Turns(channels["gateway"], metadata, [each.session.session_id for each in opened])
         for _ in range(_SESSIONS):
             await turns.stream()
         yield turns
@@ -294,7 +295,8 @@ async def _healthy(address: str, log: Path) -> None:
 
 
 @asynccontextmanager
-async def _provider() -> AsyncIterator[tuple[int, str]]:
+async def providing() -> AsyncIterator[tuple[int, str]]:
+    """Runs a provider that answers at once; gives its pid and its base URL."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

@@ -127,6 +127,11 @@ async def interleave(
     return Comparison(tuple(own for own, _ in kept), tuple(bare for _, bare in kept))
 
 
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Returns the CPU that these processes have taken since they began, in seconds."""
+    return _cpu(_running(pids))
+
+
 def process_tree(pid: int) -> list[int]:
     """Returns the process and all its descendants, such as a Postgres with its backends."""
     root = psutil.Process(pid)

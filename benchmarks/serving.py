@@ -20,16 +20,24 @@ _START_SECONDS = 90.0
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A running service: where it answers and which process it is."""
+    """A running service: where it answers, by gRPC and for its operators, and which process it is."""
 
     address: str
+    operations: str
     pid: int
 
 
 @asynccontextmanager
-async def serving(database: ClonedDatabase, *names: str, **settings: str) -> AsyncIterator[Mapping[str, Process]]:
-    """Runs services for a block, wired to each other; `settings` are variables without their prefix, in lower case."""
-    addresses = {name: f"127.0.0.1:{port}" for name, port in zip(names, free_ports(len(names)), strict=True)}
+async def serving(
+    database: ClonedDatabase, *names: str, variables: Mapping[str, str] | None = None, **settings: str
+) -> AsyncIterator[Mapping[str, Process]]:
+    """Runs services for a block, wired to each other.
+
+    `settings` are variables without their prefix, in lower case; `variables` are others, by their whole name.
+    """
+    ports = free_ports(2 * len(names))
+    addresses = {name: f"127.0.0.1:{port}" for name, port in zip(names, ports[::2], strict=True)}
+    operations = dict(zip(names, ports[1::2], strict=True))
     processes: dict[str, asyncio.subprocess.Process] = {}
     with tempfile.TemporaryDirectory(prefix="minion-bench-") as place:
         environ = {
@@ -37,12 +45,13 @@ async def serving(database: ClonedDatabase, *names: str, **settings: str) -> Asy
             **{f"MINION_{name.upper()}_ADDRESS": address for name, address in addresses.items()},
             **{f"MINION_{name.upper()}_DATABASE_URL": database.dsn(name) for name in names},
             **{f"MINION_{name.upper()}_PORT": address.rpartition(":")[2] for name, address in addresses.items()},
-            **{f"MINION_{name.upper()}_OPERATIONS_PORT": "0" for name in names},
+            **{f"MINION_{name.upper()}_OPERATIONS_PORT": str(port) for name, port in operations.items()},
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "MINION_AUTH_MODE": "required",
             "MINION_SERVICE_KEY": SERVICE_KEY,
             "MINION_MODEL_CACHE": str(Path(place) / "models"),
             **{f"MINION_{name.upper()}": value for name, value in settings.items()},
+            **(variables or {}),
         }
         log = Path(place) / "log"
         try:
@@ -54,7 +63,9 @@ async def serving(database: ClonedDatabase, *names: str, **settings: str) -> Asy
                     )
             for address in addresses.values():
                 await _healthy(address, log)
-            yield {name: Process(addresses[name], processes[name].pid) for name in names}
+            yield {
+                name: Process(addresses[name], f"127.0.0.1:{operations[name]}", processes[name].pid) for name in names
+            }
         finally:
             for process in processes.values():
                 if process.returncode is None:

@@ -181,6 +181,7 @@ class Services:
                 telemetry=self._telemetry,
                 tls=self._connection.tls,
                 credential=self._connection.credential,
+                instrumented=True,
             )
         return self._channels[service]
 

@@ -81,7 +81,7 @@ async def compose(settings: MemorySettings, telemetry: Telemetry) -> AsyncIterat
         models = EmbeddingModels(model_store, default_model=settings.default_embedding_model)
         memory_store = MemoryStore(database)
         embedder = Gateway(gateway, seconds=settings.embed_seconds)
-        memories = Memories(memory_store, models, embedder)
+        memories = Memories(memory_store, models, embedder, telemetry)
         searches, accesses = RetrievalStore(database, limits), AccessLog(ACCESS_LIMIT)
         writer = AccessWriter(searches, accesses, seconds=settings.access_write_seconds)
         revisions = Revisions(RevisionStore(database), memory_store, memories, models)
@@ -96,7 +96,9 @@ async def compose(settings: MemorySettings, telemetry: Telemetry) -> AsyncIterat
             add_MemoryServiceServicer_to_server,
             MemoryServicer(
                 memories=memories,
-                retrieval=Retrieval(searches, models, embedder, accesses, RetrievalMetrics(telemetry.registry)),
+                retrieval=Retrieval(
+                    searches, models, embedder, accesses, telemetry, RetrievalMetrics(telemetry.registry)
+                ),
                 revisions=revisions,
                 portability=portability,
                 subjects=Subjects(subject_store),

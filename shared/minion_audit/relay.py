@@ -57,7 +57,7 @@ class Relay:
         self._activity = activity
         self._poll_seconds = poll_seconds
         self._claim = timedelta(seconds=claim_seconds)
-        self._tracer = telemetry.tracer
+        self._telemetry = telemetry
         self._lag = Gauge("outbox_lag_seconds", "Age of the oldest audit row that waits.", registry=telemetry.registry)
         self._waiting = Gauge("outbox_waiting", "Audit rows that wait.", registry=telemetry.registry)
 
@@ -165,7 +165,7 @@ class Relay:
         ]
         parent = set_span_in_context(NonRecordingSpan(origins[0]), Context()) if origins else Context()
         links = [Link(origin) for origin in origins[1:]]
-        return self._tracer.start_as_current_span("relay audit", context=parent, kind=SpanKind.PRODUCER, links=links)
+        return self._telemetry.span("relay audit", kind=SpanKind.PRODUCER, context=parent, links=links)
 
 
 def _may_be_of_one(fault: MinionError, rows: Sequence[Waiting]) -> bool:

@@ -72,7 +72,7 @@ class Surroundings:
         self.domain = f"minion.{service}"
         self.authenticator = authenticator
         self.max_message_bytes = max_message_bytes
-        self.tracer = telemetry.tracer_provider.get_tracer("minion.grpc")
+        self.tracer = telemetry.tracer
         # Bound once: looking the logger up for every line costs as much as writing it.
         self.log = structlog.get_logger().bind()
         self.draining = False
@@ -104,18 +104,17 @@ class Method:
         metrics: MethodMetrics,
         default_deadline: float | None,
     ) -> None:
-        service, _, method = name[1:].partition("/")
         self._name = name
         self._around = around
         self._metrics = metrics
         self._deadline = default_deadline
-        self._endless = method.startswith("Watch")
+        self._endless = name.rpartition("/")[2].startswith("Watch")
         self._streams_in = handler.request_streaming
         self.behaviour: Callable[[Any, Context], Any] = (
             handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream  # type: ignore[assignment]
         )
         self._deserialize = handler.request_deserializer
-        self._attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+        self._attributes = {attributes.RPC_SYSTEM_NAME: "grpc", attributes.RPC_METHOD: name[1:]}
 
     def deserialize(self, data: bytes) -> Any:
         """Reads a request; one that is too large or no message of its type is refused once the caller is known."""
@@ -278,7 +277,7 @@ class Method:
         span.end()
 
     def _describe(self, span: Span, code: grpc.StatusCode, failure: BaseException | None) -> None:
-        found: dict[str, str | int] = {**self._attributes, "rpc.grpc.status_code": code.value[0]}
+        found = {**self._attributes, attributes.RPC_RESPONSE_STATUS_CODE: code.name}
         identity = identities.current()
         if identity is not None:
             found[attributes.MINION_PRINCIPAL] = identity.origin
@@ -287,10 +286,12 @@ class Method:
         if isinstance(failure, MinionError):
             found[attributes.MINION_ERROR_REASON] = failure.reason
         elif failure is not None:
-            span.record_exception(failure)
-        span.set_attributes(found)
+            # Its text may hold what the caller said, and so may its traceback; both stand in the log, masked.
+            found[attributes.EXCEPTION_TYPE] = type(failure).__name__
         if code in _FAULTS:
+            found[attributes.ERROR_TYPE] = code.name
             span.set_status(Status(StatusCode.ERROR, code.name))
+        span.set_attributes(found)
 
     async def _abort(self, context: Context, code: grpc.StatusCode, failure: BaseException | None) -> NoReturn:
         if isinstance(failure, MinionError):

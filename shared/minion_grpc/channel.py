@@ -25,6 +25,7 @@ def connect(
     credential: str | None = None,
     retryable: Iterable[str] = (),
     max_message_bytes: int = 4 * 1024 * 1024,
+    instrumented: bool = False,
 ) -> grpc.aio.Channel:
     """Opens a channel that balances over all replicas behind `address` and carries trace, deadline and identity on.
 
@@ -41,6 +42,8 @@ def connect(
         retryable: full names (`/minion.session.v1.SessionService/GetSession`) of methods that are tried again when the
             peer is UNAVAILABLE: only ones that read, or whose requests always carry a `request_id`.
         max_message_bytes: the largest response that is taken.
+        instrumented: leaves the calls' spans to OpenTelemetry's own interceptors, which cost more: for callers that
+            are no services.
 
     Raises:
         CertificatesInvalid: the TLS files can't be used.
@@ -60,7 +63,7 @@ def connect(
         # Channels to one address would share connections and their state otherwise, and with it one lost balance.
         ("grpc.use_local_subchannel_pool", 1),
     ]
-    outgoing = Outgoing(telemetry, tokens, credential)
+    outgoing = Outgoing(telemetry, tokens, credential, address=address, instrumented=instrumented)
     interceptors = outgoing.interceptors()
     if tls is None:
         return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)

@@ -1,11 +1,13 @@
-"""The trace that a call comes with: its `traceparent` (W3C Trace Context, level 1)."""
+"""The trace that a call comes with, and goes on with: its `traceparent` (W3C Trace Context, level 1)."""
 
 import re
 from collections.abc import Iterable
 
+import grpc
 from opentelemetry.context import Context
 from opentelemetry.trace import (
     NonRecordingSpan,
+    Span,
     SpanContext,
     TraceFlags,
     TraceState,
@@ -38,6 +40,16 @@ def extract(metadata: Iterable[tuple[str, str | bytes]]) -> Context:
     )
     # Zeros are no ids.
     return set_span_in_context(NonRecordingSpan(span_context), Context()) if span_context.is_valid else Context()
+
+
+def inject(metadata: grpc.aio.Metadata, span: Span) -> None:
+    """Names a span as the parent of what the called does; one that is none leaves the metadata alone."""
+    context = span.get_span_context()
+    if not context.is_valid:
+        return
+    metadata["traceparent"] = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+    if context.trace_state:
+        metadata["tracestate"] = context.trace_state.to_header()
 
 
 def _state(text: str | bytes) -> TraceState | None:

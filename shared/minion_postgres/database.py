@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 from minion_errors import FailedPrecondition, MinionError
-from minion_telemetry import Telemetry
+from minion_telemetry import Telemetry, attributes
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, get_current_span
 from prometheus_client import CollectorRegistry
 
@@ -75,11 +75,22 @@ class Database:
     """
 
     def __init__(
-        self, pool: Pool, *, schema: str, place: str, acquire_seconds: float, tracer: Tracer, metrics: PoolMetrics
+        self,
+        pool: Pool,
+        *,
+        schema: str,
+        target: dsns.Target,
+        acquire_seconds: float,
+        tracer: Tracer,
+        metrics: PoolMetrics,
     ) -> None:
         self._pool = pool
         self._schema = schema
-        self._place = place
+        self._place = target.place
+        self._attributes = {
+            attributes.DB_SYSTEM_NAME: "postgresql",
+            attributes.DB_NAMESPACE: f"{target.database}|{schema}" if target.database else schema,
+        }
         self._metrics = metrics
         self._measured_in: CollectorRegistry | None = None
         self._lender = Lender(pool, acquire_seconds=acquire_seconds, metrics=metrics)
@@ -123,7 +134,7 @@ class Database:
             if on_connect is not None:
                 await on_connect(connection)
 
-        place = dsns.parse(dsn).place
+        target = dsns.parse(dsn)
         pool = asyncpg.create_pool(
             dsn,
             min_size=min(settings.pool_min_size, max_size),
@@ -144,7 +155,7 @@ class Database:
         database = cls(
             pool,
             schema=schema,
-            place=place,
+            target=target,
             acquire_seconds=settings.pool_acquire_seconds,
             tracer=telemetry.tracer,
             metrics=metrics,
@@ -271,7 +282,7 @@ class Database:
                 connection.terminate()
             translated = faults.while_running(error, self._place, closed=is_closed(connection), commits=commits)
             if span is not None:
-                _mark(span, translated or error)
+                _mark(span, error, translated)
             if translated is None:
                 raise
             raise translated from error
@@ -323,20 +334,19 @@ class Database:
         # Only inside a trace that somebody records: workers that poll would fill the collector with nothing.
         if not get_current_span().is_recording():
             return None
-        name = sql.name if isinstance(sql, Query) else sql.split(None, 1)[0].upper()
+        name = f"{self._schema}.{sql.name if isinstance(sql, Query) else sql.split(None, 1)[0].upper()}"
         return self._tracer.start_span(
-            f"{self._schema}.{name}",
-            kind=SpanKind.CLIENT,
-            attributes={"db.system.name": "postgresql", "db.namespace": self._schema, "db.query.summary": name},
+            name, kind=SpanKind.CLIENT, attributes={**self._attributes, attributes.DB_QUERY_SUMMARY: name}
         )
 
 
-def _mark(span: Span, error: Exception) -> None:
+def _mark(span: Span, error: Exception, translated: MinionError | None) -> None:
     # The text of a database error can hold values; its type and state can't.
     span.set_status(StatusCode.ERROR)
     state = getattr(error, "sqlstate", None)
-    kind = error.reason if isinstance(error, MinionError) else state or type(error).__name__
-    span.set_attribute("error.type", kind)
+    span.set_attribute(attributes.ERROR_TYPE, translated.reason if translated else state or type(error).__name__)
+    if state is not None:
+        span.set_attribute(attributes.DB_RESPONSE_STATUS_CODE, state)
 
 
 def _text(sql: str) -> str:

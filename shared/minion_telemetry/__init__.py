@@ -4,6 +4,6 @@ from minion_telemetry.logging import configure_logging
 from minion_telemetry.masking import mask
 from minion_telemetry.operations import OperationsServer
 from minion_telemetry.settings import TelemetrySettings
-from minion_telemetry.telemetry import Telemetry
+from minion_telemetry.telemetry import Telemetry, fail
 
-__all__ = ["OperationsServer", "Telemetry", "TelemetrySettings", "configure_logging", "mask"]
+__all__ = ["OperationsServer", "Telemetry", "TelemetrySettings", "configure_logging", "fail", "mask"]

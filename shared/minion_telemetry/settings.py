@@ -31,6 +31,7 @@ class TelemetrySettings(Settings):
     )
     trace_content: bool = Field(
         default=False,
-        description="Whether spans carry prompts and answers. They may hold personal data: off by default.",
+        description="Whether spans carry prompts, answers, arguments and results of tools, and queries of memories, "
+        "masked and cut. They may hold personal data: off by default.",
     )
     metrics_enabled: bool = Field(default=True, description="Whether /metrics is served.")

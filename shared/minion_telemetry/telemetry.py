@@ -1,14 +1,15 @@
 """What one service measures and traces with; nothing of it is global, so that five services share a process."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from minion_errors import MinionError
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, TraceIdRatioBased
-from opentelemetry.trace import Tracer
+from opentelemetry.sdk.trace.export import SpanExporter
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer, use_span
+from opentelemetry.util.types import AttributeValue
 from prometheus_client import (
     CollectorRegistry,
     GCCollector,
@@ -18,19 +19,33 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from minion_telemetry import attributes
+from minion_telemetry.content import Content
+from minion_telemetry.otlp import CollectorExporter
 from minion_telemetry.settings import TelemetrySettings
-
-# Values longer than this are cut: a span is no store of content.
-_MAXIMUM_ATTRIBUTE_CHARACTERS = 8_192
+from minion_telemetry.span_queue import Exporter, Foreign, SpanCounts, SpanQueue
+from minion_telemetry.spans import SpanMakers
 
 
 class Telemetry:
     """One service's tracer and metrics registry."""
 
-    def __init__(self, service: str, provider: TracerProvider, registry: CollectorRegistry, *, metrics: bool) -> None:
+    def __init__(
+        self,
+        service: str,
+        provider: SpanMakers,
+        queues: Sequence[SpanQueue],
+        registry: CollectorRegistry,
+        *,
+        metrics: bool,
+        content: bool,
+    ) -> None:
         self.service = service
         self.tracer_provider = provider
-        self.tracer: Tracer = provider.get_tracer("minion")
+        self._queues = queues
+        # The address states which version of the semantic conventions its spans' names are of.
+        self.tracer: Tracer = provider.get_tracer("minion", schema_url=attributes.SCHEMA_URL)
+        self.content = Content(recorded=content)
         self.registry = registry
         self.metrics_enabled = metrics
 
@@ -43,43 +58,66 @@ class Telemetry:
         Spans go to the OTLP endpoint, where one is set, and to `span_exporters`. Where there is neither, or tracing is
         off, spans are not recorded, yet trace ids still travel and stand in logs and errors.
         """
-        exporters = list(span_exporters)
-        if settings.tracing_enabled and settings.otlp_endpoint:
-            exporters.append(
-                OTLPSpanExporter(
-                    endpoint=settings.otlp_endpoint, insecure=not settings.otlp_endpoint.startswith("https")
-                )
-            )
-        recording = settings.tracing_enabled and bool(exporters)
-        provider = TracerProvider(
-            sampler=_sampler(settings.trace_ratio) if recording else ALWAYS_OFF,
-            resource=Resource.create(
-                {
-                    "service.name": f"minion-{service}",
-                    "service.namespace": settings.name,
-                    "deployment.environment.name": settings.environment,
-                }
-            ),
-            span_limits=SpanLimits(max_attribute_length=_MAXIMUM_ATTRIBUTE_CHARACTERS),
-            # The drain flushes; a second flush at exit would wait for a collector that may be gone.
-            shutdown_on_exit=False,
+        exporters: list[Exporter] = [Foreign(exporter) for exporter in span_exporters]
+        if settings.otlp_endpoint and settings.tracing_enabled:
+            exporters.append(CollectorExporter(settings.otlp_endpoint))
+        registry = _registry()
+        counts = SpanCounts(registry)
+        # One each: an exporter that fails keeps nothing from another.
+        queues = [SpanQueue(exporter, counts, service=service) for exporter in exporters if settings.tracing_enabled]
+        resource = Resource.create(
+            {
+                "service.name": f"minion-{service}",
+                "service.namespace": settings.name,
+                "deployment.environment.name": settings.environment,
+            },
+            attributes.SCHEMA_URL,
         )
-        for exporter in exporters:
-            provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=1_000))
-        return cls(service, provider, _registry(), metrics=settings.metrics_enabled)
+        return cls(
+            service,
+            SpanMakers(resource, queues, ratio=settings.trace_ratio),
+            queues,
+            registry,
+            metrics=settings.metrics_enabled,
+            content=settings.trace_content,
+        )
+
+    @contextmanager
+    def span(
+        self,
+        name: str,
+        values: Mapping[str, AttributeValue] | None = None,
+        *,
+        kind: SpanKind = SpanKind.INTERNAL,
+        context: Context | None = None,
+        links: Sequence[Link] = (),
+    ) -> Iterator[Span]:
+        """Makes a span current for a block. What the block raises marks it by its type or reason, never by its text."""
+        span = self.tracer.start_span(name, context, kind, values, links, record_exception=False)
+        try:
+            with use_span(span, record_exception=False, set_status_on_exception=False):
+                yield span
+        except BaseException as error:
+            fail(span, error)
+            raise
+        finally:
+            span.end()
 
     def flush(self) -> None:
         """Hands finished spans to the exporters now; blocks for 5 seconds at most."""
-        self.tracer_provider.force_flush(5_000)
+        for queue in self._queues:
+            queue.flush(5.0)
 
     def shutdown(self) -> None:
         """Exports what is finished and stops; blocks for some seconds at most, so call it off the event loop."""
-        self.tracer_provider.shutdown()
+        for queue in self._queues:
+            queue.shutdown()
 
 
-def _sampler(ratio: float) -> Sampler:
-    # A caller that sampled its trace is followed, so that no trace has holes.
-    return ParentBased(TraceIdRatioBased(ratio))
+def fail(span: Span, error: BaseException) -> None:
+    """Marks a span as failed, by what can't hold anybody's words."""
+    span.set_attribute(attributes.ERROR_TYPE, error.reason if isinstance(error, MinionError) else type(error).__name__)
+    span.set_status(Status(StatusCode.ERROR))
 
 
 def _registry() -> CollectorRegistry:

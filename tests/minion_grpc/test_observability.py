@@ -1,5 +1,6 @@
 """What a call leaves behind: a span, metrics, one log line."""
 
+import asyncio
 import io
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,8 @@ import grpc
 import orjson
 import pytest
 import structlog
-from minion_grpc import connect
+from minion_errors import DeadlineExceeded
+from minion_grpc import connect, deadline
 from minion_telemetry import configure_logging
 from minion_testing.errors import refused
 from opentelemetry import trace
@@ -142,10 +144,60 @@ async def test_a_server_span_carries_names_status_tenant_and_reason() -> None:
         [span] = [span for span in served.spans() if span.kind.name == "SERVER"]
     assert span.name == f"/{SERVICE}/Secret"
     assert span.attributes is not None
-    assert span.attributes["rpc.system"] == "grpc"
-    assert span.attributes["rpc.method"] == "Secret"
-    assert span.attributes["rpc.service"] == SERVICE
-    assert span.attributes["rpc.grpc.status_code"] == grpc.StatusCode.PERMISSION_DENIED.value[0]
+    assert span.attributes["rpc.system.name"] == "grpc"
+    assert span.attributes["rpc.method"] == f"{SERVICE}/Secret"
+    assert span.attributes["rpc.response.status_code"] == "PERMISSION_DENIED"
     assert span.attributes["minion.error.reason"] == "PERMISSION_MISSING"
     assert span.status.is_unset  # the client's fault is no failure of the server
     assert span.resource.attributes["service.name"] == "minion-test"
+
+
+async def test_a_call_has_a_span_on_both_sides_that_tell_of_it_by_its_code() -> None:
+    async with serving() as served, served.channel() as channel:
+        await stub(channel).Echo(EchoRequest(text="x"))
+        assert [response.text async for response in stub(channel).Split(EchoRequest(text="a b"))]
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stub(channel).Secret(EchoRequest())
+        spans = served.spans()
+    clients = {span.name.rpartition("/")[2]: span for span in spans if span.kind.name == "CLIENT"}
+    servers = {span.name.rpartition("/")[2]: span for span in spans if span.kind.name == "SERVER"}
+    host, _, port = served.server.address.rpartition(":")
+    for method, code in (("Echo", "OK"), ("Split", "OK"), ("Secret", "PERMISSION_DENIED")):
+        client, server = clients[method], servers[method]
+        assert client.attributes is not None
+        assert client.attributes["rpc.method"] == f"{SERVICE}/{method}"
+        assert client.attributes["rpc.response.status_code"] == code
+        assert (client.attributes["server.address"], client.attributes["server.port"]) == (host, int(port))
+        assert server.parent is not None
+        assert server.parent.span_id == client.context.span_id
+        assert client.end_time is not None
+        assert client.end_time >= (server.start_time or 0)
+    # The peer's message may quote what was asked.
+    assert clients["Secret"].status.description == "PERMISSION_DENIED"
+    assert clients["Echo"].status.is_unset
+
+
+async def test_a_stream_that_is_broken_off_ends_its_span() -> None:
+    async def wait(_request: Any, _context: Any) -> str:
+        await asyncio.Event().wait()
+        return "never"
+
+    async with serving(EchoServicer(wait)) as served, served.channel() as channel:
+        call = stub(channel).WatchEcho(EchoRequest(text="x"))
+        await anext(aiter(call))
+        call.cancel()
+        async with asyncio.timeout(30):
+            while not [span for span in served.spans() if span.kind.name == "CLIENT"]:  # noqa: ASYNC110 - a span's end
+                await asyncio.sleep(0.01)
+        [span] = [span for span in served.spans() if span.kind.name == "CLIENT"]
+        assert span.attributes is not None
+        assert span.attributes["rpc.response.status_code"] == "CANCELLED"
+
+
+async def test_a_call_for_which_no_time_is_left_says_so() -> None:
+    async with serving() as served, served.channel() as channel:
+        with deadline.within(0.001), pytest.raises(DeadlineExceeded):
+            await stub(channel).Echo(EchoRequest())
+        [span] = served.spans()
+        assert span.attributes is not None
+        assert span.attributes["error.type"] == "DEADLINE_EXCEEDED"

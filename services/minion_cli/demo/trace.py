@@ -85,7 +85,7 @@ def _detail(span: ReadableSpan) -> str:
     )
     if isinstance(read, int) and isinstance(written, int):
         parts.append(f"{read} tokens in, {written} out")
-    reason = found.get(attributes.MINION_ERROR_REASON)
+    reason = found.get(attributes.MINION_ERROR_REASON) or found.get(attributes.ERROR_TYPE)
     if isinstance(reason, str):
         parts.append(reason)
     return ", ".join(parts)

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import structlog
 from minion_errors import InvalidArgument, MinionError
-from minion_telemetry import Telemetry, attributes
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from minion_telemetry import Telemetry, attributes, fail
+from opentelemetry.trace import Span, SpanKind
 from prometheus_client import Counter
 
 from minion_gateway.inference.domain import (
@@ -29,6 +29,7 @@ from minion_gateway.inference.domain import (
 )
 from minion_gateway.inference.estimator import TokenEstimator, bound_request
 from minion_gateway.inference.faults import answer_invalid
+from minion_gateway.inference.messages import answered, asked
 from minion_gateway.inference.metrics import ModelMetrics, ModelNames
 from minion_gateway.inference.prices import Prices
 from minion_gateway.inference.schemas import matches
@@ -63,6 +64,7 @@ class Inference:
         self._defaults = {model.kind: model.name for model in self._models if model.default}
         self._prices = prices
         self._tracer = telemetry.tracer
+        self._content = telemetry.content
         self.unaudited = Counter(
             "inference_unaudited_total", "Calls whose audit row could not be written.", registry=telemetry.registry
         )
@@ -94,7 +96,7 @@ class Inference:
         Closing the iterator, or canceling the task in it, closes the provider's connection.
         """
         full, provider = self._chat(request.model)
-        with self._observed(Operation.CHAT, full, provider.name, request) as span:
+        with self._observed(Operation.CHAT, full, provider.name, request, streamed=True) as span:
             deltas = provider.stream(replace(request, model=_bare(full)))
             async with aclosing(deltas):
                 async for delta in deltas:
@@ -113,6 +115,7 @@ class Inference:
             embeddings = await embedder.embed(texts)
             cost = self._prices.cost_nanos(full, embeddings.usage)
             self._metrics.answered(full, full.partition("/")[0], embeddings.usage, cost)
+            span.set_attribute(attributes.GEN_AI_EMBEDDINGS_DIMENSION_COUNT, embeddings.dimensions)
             _describe_usage(span, embeddings.usage, cost)
             return embeddings.with_cost(cost)
 
@@ -171,18 +174,26 @@ class Inference:
         cost = self._prices.cost_nanos(full, completion.usage)
         self._metrics.answered(full, full.partition("/")[0], completion.usage, cost)
         self.estimator.observe(replace(request, model=full), completion.usage)
-        span.set_attribute(attributes.GEN_AI_RESPONSE_MODEL, completion.provider_model)
+        if completion.provider_model:
+            span.set_attribute(attributes.GEN_AI_RESPONSE_MODEL, completion.provider_model)
         span.set_attribute(attributes.GEN_AI_RESPONSE_FINISH_REASONS, [completion.finish_reason.value])
         _describe_usage(span, completion.usage, cost)
+        self._content.write_messages(span, attributes.GEN_AI_OUTPUT_MESSAGES, lambda: [answered(completion)])
         return completion.with_cost(cost)
 
     @contextmanager
     def _observed(
-        self, operation: Operation, model: str, provider: str, request: CompletionRequest | None
+        self,
+        operation: Operation,
+        model: str,
+        provider: str,
+        request: CompletionRequest | None,
+        *,
+        streamed: bool = False,
     ) -> Iterator[Span]:
         # Started, not made current: a generator's context is its consumer's.
         span = self._tracer.start_span(
-            f"{operation.value} {model}",
+            f"{operation.value} {_bare(model)}",
             kind=SpanKind.CLIENT,
             attributes={
                 attributes.GEN_AI_OPERATION_NAME: operation.value,
@@ -197,13 +208,14 @@ class Inference:
                 span.set_attribute(attributes.GEN_AI_REQUEST_MAX_TOKENS, request.maximum_output_tokens)
             if request.attempt:
                 span.set_attribute(attributes.MINION_ATTEMPT, request.attempt)
+            if streamed:
+                span.set_attribute(attributes.GEN_AI_REQUEST_STREAM, True)
+            self._content.write_messages(span, attributes.GEN_AI_INPUT_MESSAGES, lambda: asked(request))
         timing = self._metrics.start(operation, model, provider)
         try:
             yield span
         except BaseException as error:
-            reason = error.reason if isinstance(error, MinionError) else type(error).__name__
-            span.set_attribute(attributes.ERROR_TYPE, reason)
-            span.set_status(Status(StatusCode.ERROR))
+            fail(span, error)
             timing.end("error" if isinstance(error, Exception) else "canceled")
             raise
         else:
@@ -323,8 +335,15 @@ def _not_found(model: str) -> InvalidArgument:
 
 
 def _describe_usage(span: Span, usage: Usage, cost_nanos: int | None) -> None:
-    span.set_attribute(attributes.GEN_AI_USAGE_INPUT_TOKENS, usage.input_tokens)
-    span.set_attribute(attributes.GEN_AI_USAGE_OUTPUT_TOKENS, usage.output_tokens)
+    found: dict[str, str | int] = {
+        attributes.GEN_AI_USAGE_INPUT_TOKENS: usage.input_tokens,
+        attributes.GEN_AI_USAGE_OUTPUT_TOKENS: usage.output_tokens,
+    }
+    if usage.cached_tokens:
+        found[attributes.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS] = usage.cached_tokens
+    if usage.reasoning_tokens:
+        found[attributes.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS] = usage.reasoning_tokens
     if cost_nanos is not None:
-        span.set_attribute(attributes.MINION_COST_NANOS, cost_nanos)
-        span.set_attribute(attributes.MINION_COST_CURRENCY, CURRENCY)
+        found[attributes.MINION_COST_NANOS] = cost_nanos
+        found[attributes.MINION_COST_CURRENCY] = CURRENCY
+    span.set_attributes(found)

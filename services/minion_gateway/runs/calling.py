@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from minion_telemetry import Telemetry, attributes
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import Status, StatusCode
 
 from minion_gateway.runs import audits
 from minion_gateway.runs.changes import Charge
@@ -25,7 +25,7 @@ class Calling:
         self._tools = tools
         self._metrics = metrics
         self._keeping = keeping
-        self._tracer = telemetry.tracer
+        self._telemetry = telemetry
 
     async def call_all(self, turn: Turn, steps: Sequence[Step]) -> list[Outcome]:
         """Calls several tools at once; returns their outcomes in order."""
@@ -54,10 +54,10 @@ class Calling:
             message_sequence=turn.begun.message_sequence if turn.begun else 0,
             configuration=tool.configuration,
         )
-        with self._tracer.start_as_current_span(
+        content = self._telemetry.content
+        with self._telemetry.span(
             f"{attributes.OPERATION_EXECUTE_TOOL} {tool.name}",
-            kind=SpanKind.INTERNAL,
-            attributes={
+            {
                 attributes.GEN_AI_OPERATION_NAME: attributes.OPERATION_EXECUTE_TOOL,
                 attributes.GEN_AI_TOOL_NAME: tool.name,
                 attributes.GEN_AI_TOOL_CALL_ID: step.intent.call_id,
@@ -65,8 +65,10 @@ class Calling:
                 attributes.MINION_RUN_STEP: step.sequence,
             },
         ) as span:
+            content.write_json(span, attributes.GEN_AI_TOOL_CALL_ARGUMENTS, lambda: invocation.arguments)
             with turn.time.waiting_for(Part.TOOLS):
                 outcome = await self._tools.call(tool, invocation)
+            content.write_json(span, attributes.GEN_AI_TOOL_CALL_RESULT, lambda: outcome.output)
             if outcome.is_error:
                 span.set_status(Status(StatusCode.ERROR))
                 span.set_attribute(attributes.ERROR_TYPE, "uncertain" if outcome.uncertain else "tool")

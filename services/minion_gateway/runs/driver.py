@@ -171,7 +171,7 @@ class Driver:
         span = self._span(turn, parent)
         self._metrics.held.inc()
         try:
-            with acting_as(identity), use_span(span, end_on_exit=False, record_exception=False):
+            with acting_as(identity), use_span(span, record_exception=False, set_status_on_exception=False):
                 ended = await self._drive(turn, self._engine)
                 if ended is not None:
                     result, next_run = ended
@@ -243,9 +243,8 @@ class Driver:
                 attributes.GEN_AI_AGENT_ID: str(run.agent_id),
                 attributes.GEN_AI_AGENT_NAME: agent.name,
                 attributes.GEN_AI_CONVERSATION_ID: str(run.session_id),
-                attributes.MINION_AGENT_REVISION: agent.revision,
+                attributes.GEN_AI_AGENT_VERSION: str(agent.revision),
                 attributes.MINION_RUN_ID: str(run.run_id),
-                attributes.MINION_SESSION_ID: str(run.session_id),
                 attributes.MINION_TENANT_ID: str(run.tenant_id),
             },
         )
@@ -255,8 +254,10 @@ def _describe(span: Span, run: Run) -> None:
     span.set_attribute(attributes.MINION_RUN_STATE, run.state.value)
     span.set_attribute(attributes.GEN_AI_USAGE_INPUT_TOKENS, run.usage.input_tokens)
     span.set_attribute(attributes.GEN_AI_USAGE_OUTPUT_TOKENS, run.usage.output_tokens)
+    if run.usage.cached_tokens:
+        span.set_attribute(attributes.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS, run.usage.cached_tokens)
     if run.cost_nanos is not None:
         span.set_attribute(attributes.MINION_COST_NANOS, run.cost_nanos)
     if run.state is RunState.FAILED and run.error is not None:
-        span.set_attribute(attributes.MINION_ERROR_REASON, run.error.reason)
+        span.set_attribute(attributes.ERROR_TYPE, run.error.reason)
         span.set_status(Status(StatusCode.ERROR, run.error.reason))

@@ -130,7 +130,7 @@ class SummaryWorker:
         )
         span = self._span(job)
         try:
-            with acting_as(identity), use_span(span, end_on_exit=False, record_exception=False):
+            with acting_as(identity), use_span(span, record_exception=False, set_status_on_exception=False):
                 await self._finish(job)
         finally:
             span.end()
@@ -185,7 +185,6 @@ class SummaryWorker:
             attributes={
                 attributes.GEN_AI_CONVERSATION_ID: str(job.session_id),
                 attributes.MINION_RUN_ID: str(job.run_id),
-                attributes.MINION_SESSION_ID: str(job.session_id),
                 attributes.MINION_TENANT_ID: str(job.tenant_id),
             },
         )

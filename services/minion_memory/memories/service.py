@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from datetime import datetime
 from uuid import UUID
@@ -9,6 +10,8 @@ from uuid import UUID
 from minion_auth import caller, tenant
 from minion_errors import InvalidArgument, NotFound, Unavailable, Violation
 from minion_postgres import Key, pages
+from minion_telemetry import Telemetry, attributes
+from opentelemetry.trace import Span
 
 from minion_memory.embedding_models.domain import Chosen, EmbeddingModel
 from minion_memory.embedding_models.service import EmbeddingModels
@@ -37,10 +40,11 @@ _GIVEN = tuple(field.name for field in fields(Receipt) if field.name != "outcome
 class Memories:
     """What agents remember, in the caller's tenant."""
 
-    def __init__(self, store: MemoryStore, models: EmbeddingModels, gateway: Gateway) -> None:
+    def __init__(self, store: MemoryStore, models: EmbeddingModels, gateway: Gateway, telemetry: Telemetry) -> None:
         self._store = store
         self._models = models
         self._gateway = gateway
+        self._telemetry = telemetry
 
     async def store(self, batch: Sequence[NewMemory], key: Key | None, *, first: int = 0) -> tuple[Stored, ...]:
         """Stores memories, all or none; those that come without a vector are embedded first, with nothing locked.
@@ -56,7 +60,13 @@ class Memories:
             AlreadyExists: a proposed id is another memory's (`MEMORY_ID_TAKEN`).
         """
         tenant_id = tenant()
-        return await self._models.settled(tenant_id, lambda chosen: self._stored(tenant_id, batch, key, first, chosen))
+        agents = {memory.agent_id for memory in batch}
+        with self._span(attributes.OPERATION_UPSERT_MEMORY, count=len(batch)) as span:
+            if len(agents) == 1:
+                span.set_attribute(attributes.GEN_AI_MEMORY_STORE_ID, str(agents.pop()))
+            return await self._models.settled(
+                tenant_id, lambda chosen: self._stored(tenant_id, batch, key, first, chosen)
+            )
 
     async def _stored(
         self, tenant_id: UUID, batch: Sequence[NewMemory], key: Key | None, first: int, chosen: Chosen
@@ -123,7 +133,8 @@ class Memories:
             Aborted: it changed since it was read (`ETAG_MISMATCH`).
         """
         tenant_id = tenant()
-        return await self._models.settled(tenant_id, lambda chosen: self._updated(tenant_id, update, key, chosen))
+        with self._span(attributes.OPERATION_UPDATE_MEMORY, memory_id=update.memory_id):
+            return await self._models.settled(tenant_id, lambda chosen: self._updated(tenant_id, update, key, chosen))
 
     async def _updated(self, tenant_id: UUID, update: Update, key: Key | None, chosen: Chosen) -> Memory:
         model, vector = None, None
@@ -182,8 +193,20 @@ class Memories:
         Raises:
             NotFound: there is none (`MEMORY_NOT_FOUND`).
         """
-        if not await self._store.delete(tenant(), memory_id, key):
-            raise not_found(memory_id)
+        with self._span(attributes.OPERATION_DELETE_MEMORY, memory_id=memory_id):
+            if not await self._store.delete(tenant(), memory_id, key):
+                raise not_found(memory_id)
+
+    def _span(self, operation: str, *, memory_id: UUID | None = None, count: int = 1) -> AbstractContextManager[Span]:
+        named: dict[str, str | int] = {} if memory_id is None else {attributes.GEN_AI_MEMORY_RECORD_ID: str(memory_id)}
+        return self._telemetry.span(
+            operation,
+            {
+                attributes.GEN_AI_OPERATION_NAME: operation,
+                attributes.GEN_AI_MEMORY_RECORD_COUNT: count,
+                **named,
+            },
+        )
 
     async def _embedded(self, texts: Sequence[str], model: EmbeddingModel) -> "Sequence[array[float]] | None":
         """Makes vectors of texts; None while that can't be done."""

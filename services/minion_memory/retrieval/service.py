@@ -5,6 +5,7 @@ from uuid import UUID
 
 from minion_auth import tenant
 from minion_errors import FailedPrecondition, InvalidArgument, Unavailable, Violation
+from minion_telemetry import Telemetry, attributes
 
 from minion_memory.embedding_models.domain import Chosen, EmbeddingModel
 from minion_memory.embedding_models.service import EmbeddingModels
@@ -24,6 +25,7 @@ class Retrieval:
         models: EmbeddingModels,
         gateway: Gateway,
         accesses: AccessLog,
+        telemetry: Telemetry,
         metrics: RetrievalMetrics,
     ) -> None:
         self._store = store
@@ -31,6 +33,7 @@ class Retrieval:
         self._models = models
         self._gateway = gateway
         self._accesses = accesses
+        self._telemetry = telemetry
 
     async def search(self, search: Search) -> Found:
         """Finds the memories of an agent and user that fit best, by meaning and by words; by words alone while the
@@ -45,7 +48,18 @@ class Retrieval:
                 no vectors of it, and there is no text (`REEMBEDDING_NEEDED`).
         """
         tenant_id = tenant()
-        found = await self._models.settled(tenant_id, lambda chosen: self._found(tenant_id, search, chosen))
+        operation = attributes.OPERATION_SEARCH_MEMORY
+        with self._telemetry.span(
+            operation,
+            {
+                attributes.GEN_AI_OPERATION_NAME: operation,
+                attributes.GEN_AI_MEMORY_STORE_ID: str(search.agent_id),
+            },
+        ) as span:
+            self._telemetry.content.write_text(span, attributes.GEN_AI_MEMORY_QUERY_TEXT, search.query)
+            found = await self._models.settled(tenant_id, lambda chosen: self._found(tenant_id, search, chosen))
+            span.set_attribute(attributes.GEN_AI_MEMORY_RECORD_COUNT, len(found.hits))
+            span.set_attribute(attributes.MINION_MEMORY_PLAN, found.plan.value)
         self._metrics.searched(found.plan)
         self._accesses.note(tenant_id, [hit.memory.memory_id for hit in found.hits])
         return found

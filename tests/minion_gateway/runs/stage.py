@@ -281,15 +281,20 @@ class Client:
 
 
 @asynccontextmanager
-async def staging(database: ClonedDatabase, cache: Path, **gateway: object) -> AsyncIterator[Stage]:
-    """Runs the services, wired to each other, for a block."""
+async def staging(
+    database: ClonedDatabase, cache: Path, *, variables: Mapping[str, str] | None = None, **gateway: object
+) -> AsyncIterator[Stage]:
+    """Runs the services, wired to each other, for a block; all of them are told the `variables`."""
     names = ["registry", "session", "activity", "memory", "gateway"]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     async with AsyncExitStack() as running:
         provider = await running.enter_async_context(FakeProvider())
-        environ = {"OPENAI_BASE_URL": provider.base_url, "OPENAI_API_KEY": "sk-test"}
+        environ = {"OPENAI_BASE_URL": provider.base_url, "OPENAI_API_KEY": "sk-test", **(variables or {})}
         services: dict[str, Served] = {}
-        wiring = {f"MINION_{name.upper()}_ADDRESS": f"127.0.0.1:{port}" for name, port in ports.items()}
+        wiring = {
+            **{f"MINION_{name.upper()}_ADDRESS": f"127.0.0.1:{port}" for name, port in ports.items()},
+            **(variables or {}),
+        }
         for name in names[:-1]:
             services[name] = await running.enter_async_context(
                 serve(name, database, environ={**wiring}, port=ports[name], **_SETTINGS.get(name, {}))

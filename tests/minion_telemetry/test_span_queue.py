@@ -1,0 +1,197 @@
+"""A collector that is down costs nothing more and leaks nothing."""
+
+import asyncio
+import io
+import json
+import threading
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
+
+import grpc
+import pytest
+from minion_telemetry import Telemetry, TelemetrySettings, configure_logging
+from minion_testing.serving import free_ports
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.trace import Tracer
+from prometheus_client import CollectorRegistry
+
+from tests.minion_telemetry.collector import collecting, until
+
+# What `shutdown` promises, and some room for a busy machine.
+_STOP_SECONDS = 5.0 + 5.0
+
+
+@pytest.fixture
+def log() -> io.BytesIO:
+    stream = io.BytesIO()
+    configure_logging("info", stream=stream)
+    return stream
+
+
+def lines(log: io.BytesIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.getvalue().splitlines()]
+
+
+def started(endpoint: str) -> Telemetry:
+    return Telemetry.start("session", TelemetrySettings.load({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}))
+
+
+def end_spans(tracer: Tracer, count: int) -> None:
+    for number in range(count):
+        tracer.start_span(f"span {number}").end()
+
+
+def counted(registry: CollectorRegistry) -> dict[str, float]:
+    return {
+        outcome: registry.get_sample_value("trace_spans_total", {"outcome": outcome}) or 0
+        for outcome in ("exported", "failed", "dropped")
+    }
+
+
+def exporters() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "minion-spans" and thread.is_alive()]
+
+
+async def stopped(telemetry: Telemetry) -> None:
+    began = monotonic()
+    await asyncio.to_thread(telemetry.shutdown)
+    assert monotonic() - began < _STOP_SECONDS
+
+
+async def test_spans_leave_by_themselves_and_are_counted(log: io.BytesIO) -> None:
+    before = len(exporters())
+    async with collecting() as collector:
+        telemetry = started(collector.endpoint)
+        end_spans(telemetry.tracer, 1_200)
+        await until(lambda: len(collector.spans) == 1_200)
+        await until(lambda: counted(telemetry.registry)["exported"] == 1_200)
+        await stopped(telemetry)
+    assert counted(telemetry.registry) == {"exported": 1_200, "failed": 0, "dropped": 0}
+    assert len(exporters()) == before
+    assert lines(log) == []
+
+
+async def test_what_ended_just_before_the_end_is_exported() -> None:
+    async with collecting() as collector:
+        telemetry = started(collector.endpoint)
+        end_spans(telemetry.tracer, 3)
+        await stopped(telemetry)
+        assert [span.name for span in collector.spans] == ["span 0", "span 1", "span 2"]
+
+
+async def test_with_no_collector_spans_are_dropped_beyond_a_bound_and_the_log_gets_one_line(log: io.BytesIO) -> None:
+    before = len(exporters())
+    telemetry = started(f"http://127.0.0.1:{free_ports(1)[0]}")
+    end_spans(telemetry.tracer, 20_000)
+    await until(lambda: lines(log))
+    end_spans(telemetry.tracer, 20_000)
+    await stopped(telemetry)
+    found = counted(telemetry.registry)
+    assert found["exported"] == 0
+    assert found["dropped"] + found["failed"] == 40_000
+    assert found["failed"] <= 2 * 512
+    assert [line["event"] for line in lines(log)] == [
+        "the collector takes no traces; calls go on",
+        "spans were left behind",
+    ]
+    assert lines(log)[0]["cause"] == "UNAVAILABLE"
+    assert lines(log)[1]["count"] <= 4_096 + 512
+    assert len(exporters()) == before
+
+
+async def test_a_collector_that_hangs_holds_nobody_up(log: io.BytesIO) -> None:
+    before = len(exporters())
+    async with collecting() as collector:
+        collector.hangs = True
+        telemetry = started(collector.endpoint)
+        end_spans(telemetry.tracer, 600)
+        await asyncio.wait_for(collector.begun.wait(), 30)
+        # The thread waits for its answer; whoever ends spans does not.
+        end_spans(telemetry.tracer, 20_000)
+        assert counted(telemetry.registry)["dropped"] >= 20_000 - 4_096
+        await stopped(telemetry)
+    assert counted(telemetry.registry)["exported"] == 0
+    assert sum(counted(telemetry.registry).values()) == 20_600
+    assert len(exporters()) == before
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.PERMISSION_DENIED])
+async def test_a_collector_that_refuses_is_asked_ever_less_and_spoken_of_once(
+    log: io.BytesIO, code: grpc.StatusCode
+) -> None:
+    async with collecting() as collector:
+        collector.fault = code
+        began = monotonic()
+        telemetry = started(collector.endpoint)
+        end_spans(telemetry.tracer, 2_000)
+        await until(lambda: collector.asked >= 2)
+        # Four batches wait, and each second the collector is asked once at most.
+        assert collector.asked <= 2 + (monotonic() - began)
+        assert [line["cause"] for line in lines(log)] == [code.name]
+        collector.fault = None
+        await until(lambda: len(lines(log)) == 2)
+        lost = counted(telemetry.registry)["failed"]
+        await until(lambda: len(collector.spans) == 2_000 - lost)
+        # What may be taken later is kept, what never will be is given up.
+        assert (lost == 0) == (code is grpc.StatusCode.UNAVAILABLE)
+        assert lines(log)[1]["event"] == "the collector takes traces again"
+        assert lines(log)[1]["spans_lost"] == lost
+        await stopped(telemetry)
+
+
+async def test_a_collector_that_comes_back_gets_what_waited() -> None:
+    [port] = free_ports(1)
+    telemetry = started(f"http://127.0.0.1:{port}")
+    end_spans(telemetry.tracer, 10)
+    await asyncio.to_thread(telemetry.flush)
+    assert counted(telemetry.registry)["exported"] == 0
+    async with collecting(port) as collector:
+        await until(lambda: len(collector.spans) == 10)
+        await until(lambda: counted(telemetry.registry)["exported"] == 10)
+        await stopped(telemetry)
+
+
+async def test_the_exporter_reads_its_own_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-project=blue")
+    async with collecting() as collector:
+        telemetry = started(collector.endpoint)
+        end_spans(telemetry.tracer, 1)
+        await stopped(telemetry)
+        assert collector.metadata["x-project"] == "blue"
+
+
+async def test_the_version_of_the_conventions_is_stated() -> None:
+    async with collecting() as collector:
+        telemetry = started(collector.endpoint)
+        end_spans(telemetry.tracer, 1)
+        await stopped(telemetry)
+        [resource] = collector.requests[0].resource_spans
+        assert resource.schema_url == "https://opentelemetry.io/schemas/1.44.0"
+        assert [scope.schema_url for scope in resource.scope_spans] == [resource.schema_url]
+
+
+class Failing(SpanExporter):
+    """Raises what no exporter should."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.asked += 1
+        raise RuntimeError("a span that can't be encoded")
+
+    def shutdown(self) -> None:
+        pass
+
+
+def test_a_batch_that_cannot_be_encoded_stops_no_other(log: io.BytesIO) -> None:
+    exporter = Failing()
+    telemetry = Telemetry.start("session", TelemetrySettings(), span_exporters=[exporter])
+    end_spans(telemetry.tracer, 2_000)
+    telemetry.flush()
+    telemetry.shutdown()
+    assert exporter.asked >= 4
+    assert counted(telemetry.registry) == {"exported": 0, "failed": 2_000, "dropped": 0}
+    assert {line["event"] for line in lines(log)} == {"spans can't be exported"}
