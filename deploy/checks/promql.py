@@ -30,14 +30,20 @@ _PRECEDENCE = {
     "^": 6,
 }
 _SETS = {"and", "or", "unless"}
+_COMPARISONS = {"==", "!=", ">", "<", ">=", "<="}
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query that was read. `labels` are those of its result, `metrics` the names it asks for."""
+    """A query that was read.
+
+    `labels` are those of its result, `metrics` the names that it asks for, `operands` what it compares, without the
+    comparison: all of it where nothing is compared.
+    """
 
     labels: frozenset[str]
     metrics: frozenset[str]
+    operands: tuple[str, ...]
     faults: tuple[str, ...]
 
 
@@ -47,8 +53,8 @@ def read(text: str, series: Mapping[str, frozenset[str]]) -> Query:
     try:
         value = reader.whole()
     except _Unreadable as fault:
-        return Query(frozenset(), frozenset(reader.metrics), (*reader.faults, f"can't be read: {fault}"))
-    return Query(value.labels, frozenset(reader.metrics), tuple(reader.faults))
+        return Query(frozenset(), frozenset(reader.metrics), (), (*reader.faults, f"can't be read: {fault}"))
+    return Query(value.labels, frozenset(reader.metrics), tuple(reader.operands) or (text,), tuple(reader.faults))
 
 
 class _Unreadable(Exception):
@@ -81,7 +87,9 @@ class _Reader:
     series: Mapping[str, frozenset[str]]
     faults: list[str] = field(default_factory=list)
     metrics: set[str] = field(default_factory=set)
+    operands: list[str] = field(default_factory=list)
     _tokens: list[tuple[str, str]] = field(default_factory=list)
+    _spans: list[tuple[int, int]] = field(default_factory=list)
     _at: int = 0
 
     def whole(self) -> _Value:
@@ -92,6 +100,7 @@ class _Reader:
                 raise _Unreadable(f"{self.text[position : position + 10]!r}")
             if match.lastgroup is not None:
                 self._tokens.append((match.lastgroup, match[match.lastgroup]))
+                self._spans.append(match.span())
             position = match.end()
         value = self._expression(0)
         if self._at < len(self._tokens):
@@ -120,14 +129,23 @@ class _Reader:
             raise _Unreadable(f"{found!r} where {text!r} should stand")
 
     def _expression(self, least: int) -> _Value:
+        begin = self._at
         left = self._unary()
         while (precedence := _PRECEDENCE.get(self._peek(), 0)) > least:
+            end = self._at
             _, operator = self._take()
             self._accept("bool")
             matching = self._matching()
+            right_begin = self._at
             right = self._expression(precedence - 1 if operator == "^" else precedence)
+            if operator in _COMPARISONS:
+                sides = ((left, begin, end), (right, right_begin, self._at))
+                self.operands += [self._between(*span) for side, *span in sides if not side.scalar]
             left = self._joined(operator, left, right, matching)
         return left
+
+    def _between(self, begin: int, end: int) -> str:
+        return self.text[self._spans[begin][0] : self._spans[end - 1][1]]
 
     def _matching(self) -> _Matching:
         on, ignoring, side, included = None, frozenset[str](), "", frozenset[str]()
