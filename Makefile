@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PROTOS := $(shell find protos -name '*.proto' | sort)
 SERVICE_PROTOS := $(shell find protos -name '*_service.proto' | sort)
-SOURCES := services shared tests benchmarks
+SOURCES := services shared deploy tests benchmarks
 PYTEST := $(BIN)/python -m pytest
 # Two workers: more than that only queue for Postgres on a small machine.
 WORKERS ?= 2
@@ -102,6 +102,13 @@ privileges: $(STAMP) ## Write docs/privileges.md from a freshly migrated databas
 .PHONY: check-docs
 check-docs: $(STAMP) ## Check that .env.example is that of the settings classes
 	@$(BIN)/python -m minion_cli settings | diff - .env.example && echo ".env.example matches the settings"
+
+.PHONY: deploy-check
+deploy-check: check-monitoring ## Check all that deploys, with no engine
+
+.PHONY: check-monitoring
+check-monitoring: $(STAMP)
+	$(BIN)/python -m deploy.checks.monitoring
 
 .PHONY: migrate-up
 migrate-up: $(STAMP) ## Bring all schemas up to date

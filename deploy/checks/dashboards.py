@@ -156,6 +156,8 @@ def _variable_faults(dashboard: Dashboard) -> Iterator[str]:
     known = set(dashboard.values) | set(GRAFANA_VALUES)
     for panel in dashboard.panels:
         texts = [panel["title"], panel.get("description", "")]
-        texts += [target[key] for target in panel.get("targets", ()) for key in ("expr", "legendFormat") if key in target]
+        texts += [
+            target[key] for target in panel.get("targets", ()) for key in ("expr", "legendFormat") if key in target
+        ]
         for name in sorted(set().union(*map(variables, texts)) - known):
             yield f"{dashboard.file}: panel {panel['title']!r}: no variable ${name}"

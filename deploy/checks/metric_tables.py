@@ -1,7 +1,7 @@
 """The metrics that queries may ask for: ours from `docs/metrics.md`, others' from the table beside this file."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +38,6 @@ def known_series(root: Path) -> dict[str, frozenset[str]]:
         for metric in _read(root, path):
             series.update(_series(metric, target))
     return series
-
-
 
 
 def _read(root: Path, path: Path) -> Iterator[Metric]:

@@ -1,4 +1,4 @@
-"""Checks what Prometheus and Grafana are given: `python -m deploy.checks.monitoring`.
+"""Checks what Prometheus and Grafana are given: `python -m deploy.checks.monitoring [FOLDER]`.
 
 Every query of a dashboard or a rule must be valid, ask for metrics and labels that there are, and have the labels that
 its legend or its annotations show. Faults are told all at once, each with its file and its panel or rule; the exit code
@@ -25,7 +25,7 @@ def queries(root: Path) -> list[Asked]:
 
 
 def faults(root: Path) -> list[str]:
-    """Gives everything that is wrong below a root; raises PromtoolMissing."""
+    """Gives everything that is wrong below a root; raises PromtoolMissingError."""
     try:
         written, drawn = rules.read(root), dashboards.read(root)
         series = metric_tables.known_series(root)
@@ -52,23 +52,24 @@ def _faults_of(asked: Asked, series: dict[str, frozenset[str]]) -> Iterator[str]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the faults, or how much was looked at; `--list` prints all queries."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.checks.monitoring", description=__doc__)
-    parser.add_argument("--root", type=Path, default=ROOT, help="the repository")
+    summary = (__doc__ or "").partition(":")[0]
+    parser = argparse.ArgumentParser(prog="python -m deploy.checks.monitoring", description=summary)
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT, help="the repository, unless it is this one")
     parser.add_argument("--list", action="store_true", help="print every query and where it stands")
     given = parser.parse_args(arguments)
     if given.list:
-        for query in queries(given.root):
+        for query in queries(given.folder):
             print(f"{query.place}\n    {' '.join(query.expression.split())}")
         return 0
     try:
-        found = faults(given.root)
-    except promtool.PromtoolMissing as missing:
+        found = faults(given.folder)
+    except promtool.PromtoolMissingError as missing:
         print(f"error: {missing}", file=sys.stderr)
         return 2
     for fault in found:
         print(f"error: {fault}", file=sys.stderr)
     if not found:
-        print(f"{len(queries(given.root))} queries of rules and dashboards ask for what there is")
+        print(f"{len(queries(given.folder))} queries of rules and dashboards ask for what there is")
     return 1 if found else 0
 
 

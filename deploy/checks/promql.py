@@ -52,12 +52,12 @@ def read(text: str, series: Mapping[str, frozenset[str]]) -> Query:
     reader = _Reader(text, series)
     try:
         value = reader.whole()
-    except _Unreadable as fault:
+    except _UnreadableError as fault:
         return Query(frozenset(), frozenset(reader.metrics), (), (*reader.faults, f"can't be read: {fault}"))
     return Query(value.labels, frozenset(reader.metrics), tuple(reader.operands) or (text,), tuple(reader.faults))
 
 
-class _Unreadable(Exception):
+class _UnreadableError(Exception):
     """Not the PromQL that we know."""
 
 
@@ -97,14 +97,14 @@ class _Reader:
         while position < len(self.text):
             match = _TOKEN.match(self.text, position)
             if match is None:
-                raise _Unreadable(f"{self.text[position : position + 10]!r}")
+                raise _UnreadableError(f"{self.text[position : position + 10]!r}")
             if match.lastgroup is not None:
                 self._tokens.append((match.lastgroup, match[match.lastgroup]))
                 self._spans.append(match.span())
             position = match.end()
         value = self._expression(0)
         if self._at < len(self._tokens):
-            raise _Unreadable(f"{self._tokens[self._at][1]!r} is one too many")
+            raise _UnreadableError(f"{self._tokens[self._at][1]!r} is one too many")
         return value
 
     def _peek(self) -> str:
@@ -113,7 +113,7 @@ class _Reader:
 
     def _take(self) -> tuple[str, str]:
         if self._at == len(self._tokens):
-            raise _Unreadable("it ends too soon")
+            raise _UnreadableError("it ends too soon")
         self._at += 1
         return self._tokens[self._at - 1]
 
@@ -126,7 +126,7 @@ class _Reader:
     def _expect(self, text: str) -> None:
         _, found = self._take()
         if found != text:
-            raise _Unreadable(f"{found!r} where {text!r} should stand")
+            raise _UnreadableError(f"{found!r} where {text!r} should stand")
 
     def _expression(self, least: int) -> _Value:
         begin = self._at
@@ -210,9 +210,9 @@ class _Reader:
             self._expect(")")
             return value
         if text == "{":
-            raise _Unreadable("a selector without a metric's name")
+            raise _UnreadableError("a selector without a metric's name")
         if kind != "name":
-            raise _Unreadable(f"{text!r} where an expression should stand")
+            raise _UnreadableError(f"{text!r} where an expression should stand")
         if text in _AGGREGATIONS and self._peek() in {"(", "by", "without"}:
             return self._aggregation(text)
         return self._call(text) if self._peek() == "(" else self._selector(text)
@@ -228,7 +228,7 @@ class _Reader:
                 _, matcher = self._take()
                 kind, _ = self._take()
                 if matcher not in _MATCHERS or kind != "string":
-                    raise _Unreadable(f"{label!r} is not followed by a matcher and a string")
+                    raise _UnreadableError(f"{label!r} is not followed by a matcher and a string")
                 if labels is not None and label not in labels:
                     self.faults.append(f"{name} has no label {label}")
                 self._accept(",")

@@ -17,17 +17,17 @@ _SECONDS = 60
 _BAD_QUERY = re.compile(r'group "(?P<place>(?:[^"\\]|\\.)*)", rule \d+, "[^"]*": (?P<fault>.*)')
 
 
-class PromtoolMissing(Exception):
+class PromtoolMissingError(Exception):
     """There is no promtool on this machine."""
 
 
 def faults(root: Path, asked: Sequence[Asked]) -> Iterator[str]:
     """Tells what promtool has to say against these queries, the configuration with its rules, and their tests.
 
-    Raises PromtoolMissing.
+    Raises PromtoolMissingError.
     """
     if shutil.which("promtool") is None:
-        raise PromtoolMissing("promtool is missing: install Prometheus (Debian: apt-get install prometheus)")
+        raise PromtoolMissingError("promtool is missing: install Prometheus (Debian: apt-get install prometheus)")
     yield from _bad_queries(asked)
     yield from _said("check", "config", CONFIGURATION, root=root)
     tests = sorted(path.relative_to(root) for path in (root / TESTS).glob("*.yml"))

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,14 @@ def needed(*programs: str) -> None:
         pytest.skip(f"needs {', '.join(missing)}: Debian's packages prometheus and prometheus-postgres-exporter")
 
 
+@contextmanager
+def open_directory() -> Iterator[Path]:
+    """A directory that the embedded Postgres' own user can get to, when we are root; pytest's own are closed to it."""
+    with tempfile.TemporaryDirectory(prefix="minion-test-") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
 class Prometheus:
     """A Prometheus that runs."""
 
@@ -53,7 +63,7 @@ class Prometheus:
         result = data["result"]
         samples = [result] if data["resultType"] == "scalar" else [series["value"] for series in result]
         values = [float(value) for _, value in samples]
-        return [value for value in values if value == value]
+        return [value for value in values if not math.isnan(value)]
 
     async def get(self, path: str, **parameters: str) -> Any:
         """The data that its API answers with."""
@@ -75,7 +85,7 @@ def configuration(targets: Mapping[str, Mapping[str, str]], own_address: str) ->
     `targets` are addresses by job and by the label `service`, which is empty where the job's targets have none.
     """
     delivered: dict[str, Any] = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
-    delivered["global"].update(scrape_interval="1s", scrape_timeout="1s", evaluation_interval="1s")
+    delivered["global"].update(scrape_interval="2s", scrape_timeout="2s", evaluation_interval="1s")
     known = {**targets, "prometheus": {"": own_address}}
     for job in delivered["scrape_configs"]:
         for group in job["static_configs"]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from deploy.checks import dashboards, metric_tables, monitoring, promql, promtool, rules
 from deploy.checks.queries import Asked
-
 from tests.deploy.monitored import needed
 
 ROOT = Path(__file__).parents[2]
@@ -210,7 +210,11 @@ def test_a_planted_typo_is_told_by_promtool(copy: Path, what: str) -> None:
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("eval_time: 4m", "eval_time: 1m"), ("values: 1x4 0x20", "values: 1x30"), ("alertname: MinionPostgresDown", "alrt: x")],
+    [
+        ("eval_time: 4m", "eval_time: 1m"),
+        ("values: 1x4 0x20", "values: 1x30"),
+        ("alertname: MinionPostgresDown", "alrt: x"),
+    ],
 )
 def test_a_rules_test_that_is_wrong_fails(copy: Path, old: str, new: str) -> None:
     needed("promtool")
@@ -231,7 +235,7 @@ def test_the_command_fails_with_all_faults_at_once(copy: Path, capsys: pytest.Ca
     for what in ("a metric in a dashboard", "a label of a matcher in a rule"):
         path, old, new, _ = _TYPOS[what]
         _replace(copy / path, old, new)
-    assert monitoring.main(["--root", str(copy)]) == 1
+    assert monitoring.main([str(copy)]) == 1
     told = capsys.readouterr().err
     assert "no metric llm_token_total" in told
     assert "has no label jobs" in told
