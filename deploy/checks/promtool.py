@@ -13,7 +13,7 @@ from deploy.checks.queries import Asked
 from deploy.checks.rules import TESTS
 
 CONFIGURATION = Path("deploy/prometheus/prometheus.yml")
-_SECONDS = 60
+_SECONDS = 300
 _BAD_QUERY = re.compile(r'group "(?P<place>(?:[^"\\]|\\.)*)", rule \d+, "[^"]*": (?P<fault>.*)')
 
 

@@ -353,6 +353,23 @@ def test_a_histogram_has_its_series(copy: Path) -> None:
     assert "service" not in series["pg_up"]
 
 
+def test_nothing_stands_in_the_table_of_others_that_nobody_asks_for() -> None:
+    ours = metric_tables.known_series(ROOT)
+    asked = set().union(*(promql.read(each.filled(), ours).metrics for each in monitoring.queries(ROOT)))
+    foreign = {name for name in ours if name.startswith("pg_") or name in {"up", "ALERTS"}}
+    listed = re.findall(r"^\| `(\w+)`", (ROOT / metric_tables.OTHERS).read_text(), re.MULTILINE)
+    assert set(listed) == foreign == foreign & asked
+
+
+def test_every_alert_and_dashboard_is_explained_to_operators() -> None:
+    told = "".join(path.read_text() for path in sorted((ROOT / "docs").glob("operating*.md")))
+    for rule in rules.read(ROOT):
+        if rule.alert:
+            assert f"| `{rule.alert}` | {rule.labels['severity']} |" in told
+    for dashboard in dashboards.read(ROOT):
+        assert f"**{dashboard.content['title']}**" in told
+
+
 def test_a_missing_table_is_told(copy: Path) -> None:
     (copy / metric_tables.OURS).unlink()
     assert monitoring.faults(copy) == ["docs/metrics.md: no such file"]
