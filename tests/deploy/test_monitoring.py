@@ -198,6 +198,7 @@ def test_a_planted_typo_is_told_with_its_place(copy: Path, what: str, monkeypatc
     assert [fault for fault in found if told in fault], found
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("what", _PROMTOOL_TYPOS)
 def test_a_planted_typo_is_told_by_promtool(copy: Path, what: str) -> None:
     needed("promtool")
@@ -359,6 +360,17 @@ def test_nothing_stands_in_the_table_of_others_that_nobody_asks_for() -> None:
     foreign = {name for name in ours if name.startswith("pg_") or name in {"up", "ALERTS"}}
     listed = re.findall(r"^\| `(\w+)`", (ROOT / metric_tables.OTHERS).read_text(), re.MULTILINE)
     assert set(listed) == foreign == foreign & asked
+
+
+def test_what_texts_refer_to_is_there() -> None:
+    alerts = {rule.alert for rule in rules.read(ROOT) if rule.alert}
+    texts = "".join(
+        path.read_text() for path in [*(ROOT / rules.RULES).iterdir(), *(ROOT / dashboards.DASHBOARDS).iterdir()]
+    )
+    assert set(re.findall(r"\bMinion[A-Z]\w+", texts)) == alerts
+    settings = (ROOT / ".env.example").read_text()
+    for name in re.findall(r"\b(?:MINION|OTEL)_[A-Z_]+", texts):
+        assert f"{name}=" in settings, name
 
 
 def test_every_alert_and_dashboard_is_explained_to_operators() -> None:
