@@ -209,6 +209,8 @@ def test_a_planted_typo_is_told_by_promtool(copy: Path, what: str) -> None:
     assert [fault for fault in found if told in fault], found
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("old", "new"),
     [
