@@ -104,7 +104,7 @@ check-docs: $(STAMP) ## Check that .env.example is that of the settings classes
 	@$(BIN)/python -m minion_cli settings | diff - .env.example && echo ".env.example matches the settings"
 
 .PHONY: deploy-check
-deploy-check: check-image check-compose check-yaml ## Check all that deploys, with no engine
+deploy-check: check-image check-compose check-yaml check-monitoring ## Check all that deploys, with no engine
 	$(PYTEST) -n $(WORKERS) --dist loadfile tests/deploy
 
 .PHONY: check-image
@@ -116,6 +116,10 @@ check-image: $(STAMP)
 check-compose: $(STAMP)
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/python -m deploy.checks.compose
+
+.PHONY: check-monitoring
+check-monitoring: $(STAMP)
+	$(BIN)/python -m deploy.checks.monitoring
 
 .PHONY: check-yaml
 check-yaml: $(STAMP)
