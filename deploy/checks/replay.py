@@ -73,7 +73,7 @@ def _run(step: Step, target: Path, root: Path, here: Path, variables: dict[str, 
     if command[0] == "python":
         command[0] = sys.executable if sys.prefix == sys.base_prefix else os.path.realpath(sys.executable)
     print("+", shlex.join(command), flush=True)
-    subprocess.run(command, cwd=here, env={**os.environ, **variables, "PYTHONPATH": ""}, check=True)  # noqa: S603 - ours
+    subprocess.run(command, cwd=here, env={**os.environ, **variables, "PYTHONPATH": ""}, check=True)
 
 
 def _inside(part: str, root: Path, mounted: dict[str, Path]) -> str:
