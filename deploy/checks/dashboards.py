@@ -154,6 +154,9 @@ def _overlap(one: Mapping[str, int], other: Mapping[str, int]) -> bool:
 
 def _variable_faults(dashboard: Dashboard) -> Iterator[str]:
     known = set(dashboard.values) | set(GRAFANA_VALUES)
+    for variable in dashboard.content["templating"]["list"]:
+        if variable["query"]["query"] != variable["definition"]:
+            yield f"{dashboard.file}: variable {variable['name']}: its query is not its definition"
     for panel in dashboard.panels:
         texts = [panel["title"], panel.get("description", "")]
         texts += [

@@ -281,6 +281,10 @@ def _panel(content: dict[str, Any], number: int = 1) -> dict[str, Any]:
         (lambda content: _panel(content, 0)["targets"][1].update(refId="A"), "the same refId"),
         (lambda content: content.update(schemaVersion=16), "schemaVersion"),
         (lambda content: content["templating"].update(list=[]), "no variable $service"),
+        (
+            lambda content: content["templating"]["list"][0].update(definition="label_values(up, job)"),
+            "not its definition",
+        ),
     ],
 )
 def test_a_dashboard_that_would_look_wrong_is_told(
