@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from minion_auth import Authenticator, CallerKind
 from minion_auth import identity as identities
 from minion_errors import InvalidArgument, MinionError, ResourceExhausted, Unavailable, Unimplemented
-from minion_telemetry import Telemetry, attributes
+from minion_telemetry import Telemetry, attributes, mask_principal
 from opentelemetry import context as trace_context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, get_current_span, set_span_in_context
 
@@ -280,7 +280,7 @@ class Method:
         found = {**self._attributes, attributes.RPC_RESPONSE_STATUS_CODE: code.name}
         identity = identities.current()
         if identity is not None:
-            found[attributes.MINION_PRINCIPAL] = identity.origin
+            found[attributes.MINION_PRINCIPAL] = mask_principal(identity.origin)
             if identity.tenant_id is not None:
                 found[attributes.MINION_TENANT_ID] = str(identity.tenant_id)
         if isinstance(failure, MinionError):

@@ -1,9 +1,9 @@
 """Logs, traces and metrics of a service: what happened, in which call, with nothing personal in it."""
 
 from minion_telemetry.logging import configure_logging
-from minion_telemetry.masking import mask
+from minion_telemetry.masking import mask, mask_principal
 from minion_telemetry.operations import OperationsServer
 from minion_telemetry.settings import TelemetrySettings
 from minion_telemetry.telemetry import Telemetry, fail
 
-__all__ = ["OperationsServer", "Telemetry", "TelemetrySettings", "configure_logging", "fail", "mask"]
+__all__ = ["OperationsServer", "Telemetry", "TelemetrySettings", "configure_logging", "fail", "mask", "mask_principal"]

@@ -31,7 +31,6 @@ _KNOWN_CLEAN = frozenset(
         "method",
         "code",
         "tenant_id",
-        "principal",
         "request_id",
         "duration_ms",
     }
@@ -115,6 +114,9 @@ def _complete(_: object, method: str, event: MutableMapping[str, Any]) -> Mutabl
     for name, value in event.items():
         kind = value.__class__
         if name in _KNOWN_CLEAN or kind is int or kind is float:
+            continue
+        if name == "principal" and kind is str:
+            event[name] = masking.mask_principal(value)
             continue
         if masking.is_secret_name(name):
             event[name] = "[SECRET]"

@@ -72,6 +72,14 @@ def mask_whole(text: str) -> str:
     return _PATTERN.sub(_replacement, text)
 
 
+def mask_principal(principal: str) -> str:
+    """Masks who is behind a call. A user's name is what an identity provider calls him, and often an e-mail address.
+
+    All other principals are words and ids of ours.
+    """
+    return mask(principal) if principal.startswith("user:") else principal
+
+
 def mask_value(value: Any, depth: int = 0) -> Any:
     """Masks every string inside a value of mappings, sequences and scalars; what lies too deep is dropped."""
     if isinstance(value, str):

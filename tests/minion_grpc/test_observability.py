@@ -102,6 +102,18 @@ async def test_a_handlers_lines_carry_the_call_and_hide_what_is_personal(log: io
     assert line["tenant_id"] == written(log, "rpc")[0]["tenant_id"]
 
 
+async def test_a_users_address_is_in_no_line_and_on_no_span(log: io.BytesIO) -> None:
+    async with (
+        serving() as served,
+        served.channel(served.tokens.mint(uuid4(), "user:ann@example.com")) as channel,
+    ):
+        await stub(channel).Echo(EchoRequest())
+        shown = {(span.attributes or {}).get("minion.principal") for span in served.spans()}
+    assert shown == {None, "user:[EMAIL]"}
+    assert [line["principal"] for line in written(log, "rpc")] == ["user:[EMAIL]"]
+    assert b"ann@" not in log.getvalue()
+
+
 async def test_a_call_leaves_nothing_of_itself_to_the_next(log: io.BytesIO) -> None:
     async with serving() as served:
         async with served.channel() as channel:
