@@ -1,10 +1,11 @@
 """The yardstick of figures whose statement is too small to carry a call: a gRPC call that runs it and nothing else.
 
-The server has no interceptor, no caller to check and no row-level security, and reads no request. It is a process of
-its own, as the service beside it is: `python -m benchmarks.f13_get_session bare`, say, on a database given by the
-environment.
+The server has no interceptor, no caller to check and no row-level security, and reads no more of a request than its
+statement needs. It is a process of its own, as the service beside it is: `python -m benchmarks.f13_get_session bare`,
+say, on a database given by the environment.
 """
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
 import asyncpg
@@ -24,13 +25,22 @@ def bare_pool(dsn: str) -> AbstractAsyncContextManager[Pool]:
 async def serve_bare(method: str, statement: Operation) -> None:
     """Answers a method of the session service with its request, once `statement` has run."""
 
-    async def echo(request: bytes, context: object) -> bytes:
+    async def run(request: bytes) -> None:
         await statement()
+
+    await serve_asked(SERVICE, method, run)
+
+
+async def serve_asked(service: str, method: str, statement: Callable[[bytes], Awaitable[object]]) -> None:
+    """Answers a method with its request, once `statement` has run on it."""
+
+    async def echo(request: bytes, context: object) -> bytes:
+        await statement(request)
         return request
 
     server = grpc.aio.server()
     handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(echo)
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, {method: handler})])
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {method: handler})])
     await announce(server)
 
 

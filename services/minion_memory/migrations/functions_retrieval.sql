@@ -233,45 +233,6 @@ BEGIN
          ORDER BY score + access DESC, used.similarity DESC NULLS LAST, used.memory_id LIMIT wish.most;
 END $$;
 
--- The same for the nearest alone, where there are no words and no turns to weigh: with less to plan and to join it takes a
--- third of the time.
-CREATE OR REPLACE FUNCTION memory.weigh_nearest(
-    tenant uuid, wish memory.search_wish, nearest uuid[], distances double precision[]
-) RETURNS TABLE (memory_id uuid, similarity double precision, shares double precision[], byte_count integer)
-LANGUAGE plpgsql STABLE ROWS 10 SET plan_cache_mode = force_generic_plan AS $$
-DECLARE
-    by_meaning constant double precision := wish.weights[1];
-    by_question constant double precision := wish.weights[6];
-    by_recency constant double precision := wish.weights[7];
-    by_importance constant double precision := wish.weights[8];
-    by_access constant double precision := wish.weights[9];
-    by_trust constant double precision := wish.weights[10];
-    moment constant timestamptz := coalesce(wish.as_of, now());
-    half_life constant double precision := extract(epoch FROM wish.half_life);
-BEGIN
-    RETURN QUERY
-        SELECT weighed.id, 1 - weighed.distance, ARRAY[semantic, 0, 0, cues, recency, importance, access, trust],
-               weighed.byte_count
-          FROM (SELECT one.id, one.distance, by_meaning * (1 - one.distance) AS semantic,
-                       CASE WHEN m.is_question THEN -by_question ELSE 0 END AS cues,
-                       by_recency * memory.newness(m.occur_time, moment, half_life) AS recency,
-                       by_importance * m.importance * m.confidence AS importance,
-                       by_access * coalesce(a.access_count::double precision / (a.access_count + 100), 0) AS access,
-                       by_trust * memory.worth(m.trust) AS trust, m.byte_count
-                  FROM unnest(nearest, distances) AS one (id, distance)
-                 CROSS JOIN LATERAL (SELECT * FROM memory.memories m
-                                      WHERE m.tenant_id = tenant AND m.memory_id = one.id LIMIT 1) m
-                  LEFT JOIN LATERAL (SELECT access_count FROM memory.memory_access a
-                                      WHERE a.tenant_id = tenant AND a.memory_id = one.id LIMIT 1) a ON true
-                 WHERE memory.passes(wish, moment, m.type, m.labels, m.metadata, m.occur_time, m.source_session, m.trust,
-                                     m.valid_from, m.valid_until, m.superseded_by)
-                   AND (wish.least_similarity IS NULL OR 1 - one.distance >= wish.least_similarity)
-                -- Each share is reckoned once, not again where the order is.
-                OFFSET 0) weighed
-         ORDER BY semantic + cues + recency + importance + access + trust DESC, weighed.distance, weighed.id
-         LIMIT wish.most;
-END $$;
-
 -- Memories and, of those that are turns of a session, the two before and the two after: what they take from their
 -- neighbours, and those that take from them.
 CREATE OR REPLACE FUNCTION memory.with_neighbors(tenant uuid, agent uuid, subject text, ids uuid[])
@@ -328,18 +289,42 @@ SELECT memory.make_walk(model_id, dimension) FROM memory.embedding_models WHERE 
 -- (the counts say), and where the walk of the index, which holds every tenant's vectors, would meet so many others that
 -- comparing is cheaper. Whatever brings fewer than wanted, for a filter that no count knows, is done again with all.
 -- The best come that `most_bytes` hold, one in any case. Stable, so that all of it sees one snapshot.
-CREATE OR REPLACE FUNCTION memory.search_memories(
+--
+-- Each statement in here costs a search 10 to 50 µs before it has read a row: what can be asked together is, and what a
+-- plain assignment can do (which needs no executor) is no statement.
+CREATE OR REPLACE FUNCTION memory.find_memories(
     tenant uuid, request jsonb, model smallint, query vector, whole_limit bigint, exact_limit bigint,
     walk_candidates integer, walk_limit integer, most_bytes bigint
-) RETURNS TABLE (plan text, scope_count bigint, place integer, memory_id uuid, similarity double precision,
-                 shares double precision[])
+) RETURNS TABLE (
+    plan text, scope_count bigint, similarity double precision, shares double precision[],
+    memory_id uuid, agent_id uuid, user_id text, key text, type text, content text, speaker text,
+    importance double precision, confidence double precision, trust text, labels jsonb, metadata jsonb,
+    source_session uuid, source_sequences bigint[], source_quote text, embedding_model text,
+    create_time timestamptz, update_time timestamptz, valid_from timestamptz, valid_until timestamptz,
+    occur_time timestamptz, superseded_by uuid, access_count bigint, access_time timestamptz, revision bigint
+)
 LANGUAGE plpgsql STABLE ROWS 10 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+#variable_conflict use_column
 DECLARE
     wish constant memory.search_wish := jsonb_populate_record(NULL::memory.search_wish, request);
     agent constant uuid := wish.agent_id;
     subject constant text := wish.user_id;
+    types constant text[] := wish.types;
+    most constant integer := wish.most;
+    least_similarity constant double precision := wish.least_similarity;
     with_words constant boolean := wish.said <> '';
-    most_matches constant integer := greatest(50, 2 * wish.most);
+    most_matches constant integer := greatest(50, 2 * most);
+    moment constant timestamptz := coalesce(wish.as_of, now());
+    half_life constant double precision := extract(epoch FROM wish.half_life);
+    by_meaning constant double precision := wish.weights[1];
+    by_question constant double precision := wish.weights[6];
+    by_recency constant double precision := wish.weights[7];
+    by_importance constant double precision := wish.weights[8];
+    by_access constant double precision := wish.weights[9];
+    by_trust constant double precision := wish.weights[10];
+    setting text;
+    moved boolean;
+    model_name text;
     counted bigint;
     matching bigint;
     told bigint;
@@ -359,22 +344,32 @@ DECLARE
     hits memory.search_hit[];
     hit memory.search_hit;
     filled bigint := 0;
+    fitting integer := 0;
 BEGIN
-    PERFORM set_config('minion.tenant', tenant::text, true);
-    PERFORM memory.require_model(tenant, model);
+    setting := set_config('minion.tenant', tenant::text, true);
     SELECT scope.memory_count,
-           CASE WHEN wish.types IS NULL THEN scope.memory_count
-                ELSE CASE WHEN 'fact' = ANY (wish.types) THEN scope.fact_count ELSE 0 END
-                   + CASE WHEN 'preference' = ANY (wish.types) THEN scope.preference_count ELSE 0 END
-                   + CASE WHEN 'context' = ANY (wish.types) THEN scope.context_count ELSE 0 END
-                   + CASE WHEN 'skill' = ANY (wish.types) THEN scope.skill_count ELSE 0 END END,
-           scope.context_count
-      INTO counted, matching, told
-      FROM memory.scope_counts scope
-     WHERE scope.tenant_id = tenant AND scope.agent_id = agent AND scope.user_id = subject;
+           CASE WHEN types IS NULL THEN scope.memory_count
+                ELSE CASE WHEN 'fact' = ANY (types) THEN scope.fact_count ELSE 0 END
+                   + CASE WHEN 'preference' = ANY (types) THEN scope.preference_count ELSE 0 END
+                   + CASE WHEN 'context' = ANY (types) THEN scope.context_count ELSE 0 END
+                   + CASE WHEN 'skill' = ANY (types) THEN scope.skill_count ELSE 0 END END,
+           scope.context_count,
+           EXISTS (SELECT FROM memory.tenant_models own WHERE own.tenant_id = tenant AND own.model_id <> model),
+           CASE WHEN query IS NOT NULL AND scope.memory_count > whole_limit
+                THEN (SELECT reltuples::bigint FROM pg_class
+                       WHERE oid = format('memory.memory_vectors_%s', model)::regclass) END,
+           (SELECT e.name FROM memory.embedding_models e WHERE e.model_id = model)
+      INTO counted, matching, told, moved, indexed, model_name
+      FROM (SELECT) asked
+      LEFT JOIN memory.scope_counts scope
+             ON scope.tenant_id = tenant AND scope.agent_id = agent AND scope.user_id = subject;
+    IF moved THEN
+        PERFORM memory.require_model(tenant, model);
+    END IF;
+    plan := chosen;
+    scope_count := coalesce(counted, 0);
     IF coalesce(matching, 0) = 0 THEN
-        RETURN QUERY SELECT chosen, coalesce(counted, 0), NULL::integer, NULL::uuid, NULL::double precision,
-                            NULL::double precision[];
+        RETURN NEXT;
         RETURN;
     END IF;
     IF with_words THEN
@@ -390,9 +385,8 @@ BEGIN
         -- Past its first batch of candidates a walk brings vectors in nearly the order of their distances, so the best of
         -- several times as many are taken. Measured with one in thirty matching: 92 % of the nearest ten are among the
         -- first ten, 99 % among the first forty.
-        indexed := greatest(matching, (SELECT reltuples::bigint FROM pg_class
-                                        WHERE oid = format('memory.memory_vectors_%s', model)::regclass));
-        fetched := wish.most * CASE WHEN matching * 3 >= indexed THEN 2 ELSE 4 END;
+        indexed := greatest(matching, indexed);
+        fetched := most * CASE WHEN matching * 3 >= indexed THEN 2 ELSE 4 END;
         IF with_words OR matching <= exact_limit THEN
             -- More, since what else weighs may put another first; comparing costs the same however many are taken.
             fetched := greatest(fetched, 50);
@@ -410,22 +404,78 @@ BEGIN
             IF chosen = 'hnsw' THEN
                 -- As many candidates of its own as the setting says, whatever share of the index the scope is; but no more
                 -- than cost as much as comparing all.
-                candidates := greatest(walk_candidates, fetched,
-                                       least(walk_candidates * indexed / matching, matching / 10));
+                candidates := least(1000, greatest(walk_candidates, fetched,
+                                                   least(walk_candidates * indexed / matching, matching / 10)));
                 -- All of them end with the transaction.
-                PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true),
-                        set_config('hnsw.ef_search', least(candidates, 1000)::text, true),
-                        set_config('hnsw.max_scan_tuples', least(greatest(4 * visited, 1000), walk_limit)::text, true);
-                EXECUTE format('SELECT * FROM memory.walk_%s($1, $2, $3, $4, $5, $6)', model)
-                   INTO nearest, distances USING tenant, agent, subject, wish.types, query, fetched;
+                setting := set_config('hnsw.ef_search', candidates::text, true);
+                setting := set_config('hnsw.max_scan_tuples', least(greatest(4 * visited, 1000), walk_limit)::text, true);
+                -- A walk that may go on keeps all that it passes by, which makes it dearer by a tenth to a third. So the
+                -- first batch of candidates is walked alone, where it is likely to hold enough: it is the same either way.
+                nearest := NULL;
+                IF candidates * matching / indexed * 2 >= fetched * 3 THEN
+                    setting := set_config('hnsw.iterative_scan', 'off', true);
+                    EXECUTE format('SELECT * FROM memory.walk_%s($1, $2, $3, $4, $5, $6)', model)
+                       INTO nearest, distances USING tenant, agent, subject, types, query, fetched;
+                END IF;
+                IF coalesce(cardinality(nearest), 0) < fetched THEN
+                    setting := set_config('hnsw.iterative_scan', 'relaxed_order', true);
+                    EXECUTE format('SELECT * FROM memory.walk_%s($1, $2, $3, $4, $5, $6)', model)
+                       INTO nearest, distances USING tenant, agent, subject, types, query, fetched;
+                END IF;
             ELSIF query IS NOT NULL THEN
                 SELECT array_agg(best.memory_id), array_agg(best.distance) INTO nearest, distances
                   FROM (SELECT v.memory_id, v.embedding <=> query AS distance
                           FROM memory.memory_vectors v
                          WHERE v.model_id = model AND v.tenant_id = tenant
                            AND v.agent_id = agent AND v.user_id = subject
-                           AND (wish.types IS NULL OR v.type = ANY (wish.types))
+                           AND (types IS NULL OR v.type = ANY (types))
                          ORDER BY distance LIMIT fetched) best;
+            END IF;
+            IF told = 0 AND NOT with_words THEN
+                -- No words and no turns: what memory.weigh would make of the nearest, with less to plan and to join, and
+                -- brought at once. Nothing comes unless it is as many as wanted and all of them fit.
+                RETURN QUERY
+                    WITH best AS MATERIALIZED (
+                        SELECT weighed.* FROM (
+                            SELECT m.memory_id, m.agent_id, m.user_id, m.key, m.type, m.content, m.speaker, m.importance,
+                                   m.confidence, m.trust, m.labels, m.metadata, m.source_session, m.source_sequences,
+                                   m.source_quote, m.model_id, m.create_time, m.updated_at, m.valid_from, m.valid_until,
+                                   m.occur_time, m.superseded_by, m.revision, m.byte_count,
+                                   a.access_count, a.access_time, one.distance,
+                                   by_meaning * (1 - one.distance) AS semantic,
+                                   CASE WHEN m.is_question THEN -by_question ELSE 0 END AS cues,
+                                   by_recency * memory.newness(m.occur_time, moment, half_life) AS by_newness,
+                                   by_importance * m.importance * m.confidence AS by_weight,
+                                   by_access * coalesce(a.access_count::double precision / (a.access_count + 100), 0)
+                                       AS by_use,
+                                   by_trust * memory.worth(m.trust) AS by_worth
+                              FROM unnest(nearest, distances) AS one (id, distance)
+                             CROSS JOIN LATERAL (SELECT * FROM memory.memories m
+                                                  WHERE m.tenant_id = tenant AND m.memory_id = one.id LIMIT 1) m
+                              LEFT JOIN LATERAL (SELECT * FROM memory.memory_access a
+                                                  WHERE a.tenant_id = tenant AND a.memory_id = one.id LIMIT 1) a ON true
+                             WHERE memory.passes(wish, moment, m.type, m.labels, m.metadata, m.occur_time,
+                                                 m.source_session, m.trust, m.valid_from, m.valid_until, m.superseded_by)
+                               AND (least_similarity IS NULL OR 1 - one.distance >= least_similarity)
+                            -- Each share is reckoned once, not again where the order is.
+                            OFFSET 0) weighed
+                         ORDER BY semantic + cues + by_newness + by_weight + by_use + by_worth DESC, distance, memory_id
+                         LIMIT most
+                    )
+                    SELECT chosen, counted, 1 - distance,
+                           ARRAY[semantic, 0, 0, cues, by_newness, by_weight, by_use, by_worth],
+                           memory_id, agent_id, user_id, key, type, content, speaker, importance, confidence, trust,
+                           labels, metadata, source_session, source_sequences, source_quote,
+                           CASE WHEN best.model_id = model THEN model_name
+                                ELSE coalesce((SELECT e.name FROM memory.embedding_models e
+                                                WHERE e.model_id = best.model_id), '') END,
+                           create_time, updated_at, valid_from, valid_until, occur_time, superseded_by,
+                           coalesce(access_count, 0), access_time, revision
+                      FROM best
+                     WHERE (SELECT count(*) = most AND sum(byte_count) <= most_bytes FROM best);
+                IF FOUND THEN
+                    RETURN;
+                END IF;
             END IF;
             picked := nearest;
             IF matched IS NOT NULL THEN
@@ -443,14 +493,9 @@ BEGIN
             all_weighed := true;
             picked := NULL;
         END IF;
-        IF told = 0 AND NOT with_words AND NOT all_weighed THEN
-            SELECT array_agg(ROW(w.memory_id, w.similarity, w.shares, w.byte_count)::memory.search_hit) INTO hits
-              FROM memory.weigh_nearest(tenant, wish, nearest, distances) w;
-        ELSE
-            SELECT array_agg(ROW(w.memory_id, w.similarity, w.shares, w.byte_count)::memory.search_hit) INTO hits
-              FROM memory.weigh(tenant, wish, model, query, picked, nearest, distances, matched, matches, named) w;
-        END IF;
-        EXIT WHEN all_weighed OR coalesce(cardinality(hits), 0) >= wish.most;
+        SELECT array_agg(ROW(w.memory_id, w.similarity, w.shares, w.byte_count)::memory.search_hit) INTO hits
+          FROM memory.weigh(tenant, wish, model, query, picked, nearest, distances, matched, matches, named) w;
+        EXIT WHEN all_weighed OR coalesce(cardinality(hits), 0) >= most;
         IF chosen = 'hnsw' THEN
             chosen := 'hnsw_then_exact';
         ELSE
@@ -458,26 +503,49 @@ BEGIN
             -- near as asked for.
             EXIT WHEN coalesce(cardinality(matched), 0) <= most_matches
                   AND (query IS NULL OR coalesce(cardinality(nearest), 0) < fetched
-                       OR coalesce(1 - distances[cardinality(distances)] < wish.least_similarity, false));
+                       OR coalesce(1 - distances[cardinality(distances)] < least_similarity, false));
             all_weighed := true;
         END IF;
     END LOOP;
-    -- One by one: for so few rows a running sum in a statement costs more, a twentieth of a walk.
-    plan := chosen;
-    scope_count := counted;
     FOREACH hit IN ARRAY coalesce(hits, '{}') LOOP
         filled := filled + hit.byte_count;
-        EXIT WHEN filled > most_bytes AND place IS NOT NULL;
-        place := coalesce(place, 0) + 1;
-        memory_id := hit.memory_id;
-        similarity := hit.similarity;
-        shares := hit.shares;
-        RETURN NEXT;
+        EXIT WHEN filled > most_bytes AND fitting > 0;
+        fitting := fitting + 1;
     END LOOP;
-    IF place IS NULL THEN
+    IF fitting = 0 THEN
+        plan := chosen;
         RETURN NEXT;
+        RETURN;
     END IF;
+    RETURN QUERY
+        SELECT chosen, counted, found.similarity, found.shares,
+               d.memory_id, d.agent_id, d.user_id, d.key, d.type, d.content, d.speaker, d.importance, d.confidence, d.trust,
+               d.labels, d.metadata, d.source_session, d.source_sequences, d.source_quote, d.embedding_model,
+               d.create_time, d.update_time, d.valid_from, d.valid_until, d.occur_time, d.superseded_by,
+               d.access_count, d.access_time, d.revision
+          FROM unnest(hits[:fitting]) WITH ORDINALITY AS found (memory_id, similarity, shares, byte_count, place)
+         CROSS JOIN LATERAL (SELECT * FROM memory.memory_details d
+                              WHERE d.tenant_id = tenant AND d.memory_id = found.memory_id LIMIT 1) d
+         ORDER BY found.place;
 END $$;
+
+-- What the release before asks, for as long as its replicas are about.
+DROP FUNCTION IF EXISTS memory.weigh_nearest(uuid, memory.search_wish, uuid[], double precision[]);
+CREATE OR REPLACE FUNCTION memory.search_memories(
+    tenant uuid, request jsonb, model smallint, query vector, whole_limit bigint, exact_limit bigint,
+    walk_candidates integer, walk_limit integer, most_bytes bigint
+) RETURNS TABLE (plan text, scope_count bigint, place integer, memory_id uuid, similarity double precision,
+                 shares double precision[])
+LANGUAGE sql STABLE ROWS 10 AS $$
+    SELECT plan, scope_count, CASE WHEN memory_id IS NOT NULL THEN place::integer END, memory_id, similarity, shares
+      FROM memory.find_memories(
+               tenant, request, model, query, whole_limit, exact_limit, walk_candidates, walk_limit, most_bytes)
+           WITH ORDINALITY AS found (
+               plan, scope_count, similarity, shares, memory_id, agent_id, user_id, key, type, content, speaker,
+               importance, confidence, trust, labels, metadata, source_session, source_sequences, source_quote,
+               embedding_model, create_time, update_time, valid_from, valid_until, occur_time, superseded_by,
+               access_count, access_time, revision, place);
+$$;
 
 -- Adds to how often memories were brought; `counts` runs in parallel to `ids`. Those that are being deleted are left
 -- out: nobody waits, and no lock is taken in another order than a deletion's.

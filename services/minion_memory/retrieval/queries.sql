@@ -1,10 +1,6 @@
--- name: search_memories
+-- name: find_memories
 -- The memories of a scope that fit best, in order; one row with no memory when there is none.
-SELECT found.plan, found.scope_count, found.similarity, found.shares, details.*
-  FROM memory.search_memories($1, $2, $3, $4, $5, $6, $7, $8, $9) found
-  LEFT JOIN LATERAL (SELECT * FROM memory.memory_details d
-                      WHERE d.tenant_id = $1 AND d.memory_id = found.memory_id LIMIT 1) details ON true
- ORDER BY found.place;
+SELECT * FROM memory.find_memories($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: named_speakers
 -- The names by which a text calls speakers of a scope.

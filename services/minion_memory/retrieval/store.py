@@ -50,7 +50,7 @@ class RetrievalStore:
         Raises Aborted (EMBEDDING_MODEL_MOVED) when the tenant's memories have another model's vectors by now.
         """
         rows = await self._database.fetch(
-            _QUERIES.search_memories,
+            _QUERIES.find_memories,
             tenant_id,
             _wish(search),
             model.model_id if model else None,

@@ -1,0 +1,99 @@
+"""Walks of the index: their first candidates may be of other types than asked for, or more than a reply holds."""
+
+from array import array
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import orjson
+import pytest_asyncio
+from minion.memory.v1 import memory_pb2
+from minion_memory.memories.store import packed, prepare
+from minion_postgres import Connection
+from minion_testing.postgres import ClonedDatabase
+from minion_testing.serving import serve
+
+from tests.minion_memory.stage import Stub, batch, calling, placed, scattered, search, towards
+
+SKILL = memory_pb2.MEMORY_TYPE_SKILL
+_FACTS, _SKILLS = 200, 400
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def walking(postgres: ClonedDatabase) -> AsyncIterator[Stub]:
+    """A service that compares few memories, as a tenant of its own sees it; nobody else's are in the index."""
+    async with (
+        serve("memory", postgres, gateway_address="127.0.0.1:1", exact_search_limit=50) as served,
+        calling(served, uuid4()) as stub,
+    ):
+        yield stub
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def agent_id(walking: Stub) -> str:
+    """The agent of a scope whose facts stand around one place, and its skills around another."""
+    agent_id = str(uuid4())
+    near, far = towards(0), towards(90)
+    facts = [placed(scattered(n, about=near, spread=0.5), agent_id=agent_id, key=f"fact {n}") for n in range(_FACTS)]
+    skills = [
+        placed(scattered(-n, about=far, spread=0.5), agent_id=agent_id, key=f"skill {n}", type=SKILL)
+        for n in range(_SKILLS)
+    ]
+    for first in range(0, _FACTS + _SKILLS, 100):
+        await walking.StoreMemories(batch(*(facts + skills)[first : first + 100]))
+    return agent_id
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def admin(postgres: ClonedDatabase) -> AsyncIterator[Connection]:
+    """A connection that speaks pgvector."""
+    opened = await asyncpg.connect(postgres.admin_dsn)
+    await prepare(opened)
+    yield opened
+    await opened.close()
+
+
+async def found_by(admin: Connection, function: str, agent_id: str, most_bytes: int) -> list[asyncpg.Record]:
+    """What a function of the schema finds near the facts."""
+    tenant = await admin.fetchval("SELECT tenant_id FROM memory.scope_counts WHERE agent_id = $1", UUID(agent_id))
+    wish: dict[str, Any] = {"agent_id": agent_id, "user_id": "ann", "said": "", "most": 10, "weights": [0.5] * 10}
+    return await admin.fetch(
+        f"SELECT * FROM memory.{function}($1, $2, 1::smallint, $3, 50, 50, 60, 20000, $4)",  # noqa: S608 - a name of ours
+        tenant,
+        orjson.dumps({**wish, "half_life": "30 days", "as_of": "2100-01-01T00:00:00Z"}).decode(),
+        packed(array("f", towards(0))),
+        most_bytes,
+    )
+
+
+async def test_walk_goes_on_where_its_first_candidates_are_of_other_types(walking: Stub, agent_id: str) -> None:
+    found = await walking.SearchMemories(search(agent_id, towards(0), types=[SKILL]))
+    assert found.plan == memory_pb2.SEARCH_PLAN_HNSW
+    assert [hit.memory.type for hit in found.hits] == [SKILL] * 10
+
+
+async def test_walk_that_brings_too_few_is_followed_by_comparing_all(walking: Stub, agent_id: str) -> None:
+    found = await walking.SearchMemories(search(agent_id, towards(0), types=[SKILL], min_score=0.9))
+    assert found.plan == memory_pb2.SEARCH_PLAN_HNSW_THEN_EXACT
+    assert not found.hits
+
+
+async def test_walk_brings_the_best_that_a_reply_holds(admin: Connection, agent_id: str) -> None:
+    every = await found_by(admin, "find_memories", agent_id, 1_000_000)
+    assert [row["plan"] for row in every] == ["hnsw"] * 10
+    largest = await admin.fetchval("SELECT max(byte_count) FROM memory.memories")
+    some = await found_by(admin, "find_memories", agent_id, 3 * largest)
+    assert 3 <= len(some) < 10
+    assert some == every[: len(some)]
+    assert await found_by(admin, "find_memories", agent_id, 1) == every[:1]
+
+
+async def test_release_before_is_told_the_same(admin: Connection, agent_id: str) -> None:
+    now = await found_by(admin, "find_memories", agent_id, 1_000_000)
+    before = await found_by(admin, "search_memories", agent_id, 1_000_000)
+    assert [row["place"] for row in before] == list(range(1, 11))
+    for name in ("plan", "scope_count", "memory_id", "similarity", "shares"):
+        assert [row[name] for row in before] == [row[name] for row in now]
+    nothing = await found_by(admin, "search_memories", str(uuid4()), 1_000_000)
+    assert [tuple(row) for row in nothing] == [("exact", 0, None, None, None, None)]
