@@ -1,12 +1,25 @@
 """The pytest plugin: fixtures that every test may ask for, and the mark of those that take a database."""
 
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Sequence
 
 import pytest
+import structlog
+from minion_telemetry import configure_logging
 
 from minion_testing.postgres import database_factory, postgres, postgres_cluster
 
-__all__ = ["database_factory", "postgres", "postgres_cluster", "pytest_collection_modifyitems"]
+__all__ = ["database_factory", "log", "postgres", "postgres_cluster", "pytest_collection_modifyitems"]
+
+
+@pytest.fixture
+def log() -> Iterator[io.BytesIO]:
+    """Collects the log's lines, as JSON; afterwards the log is as before, or later tests would miss theirs."""
+    lines = io.BytesIO()
+    configure_logging("info", "json", stream=lines)
+    yield lines
+    structlog.contextvars.clear_contextvars()
+    structlog.reset_defaults()
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -12,21 +11,11 @@ import pytest
 import structlog
 from minion_errors import DeadlineExceeded
 from minion_grpc import connect, deadline
-from minion_telemetry import configure_logging
 from minion_testing.errors import refused
 from opentelemetry import trace
 
 from tests.minion_grpc.echo import SERVICE, EchoRequest, EchoServicer
 from tests.minion_grpc.stage import serving, stub
-
-
-@pytest.fixture
-def log() -> Iterator[io.BytesIO]:
-    """Collects the log lines."""
-    lines = io.BytesIO()
-    configure_logging("info", "json", stream=lines)
-    yield lines
-    structlog.reset_defaults()
 
 
 def written(log: io.BytesIO, event: str) -> list[dict[str, Any]]:

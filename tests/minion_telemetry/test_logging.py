@@ -1,23 +1,12 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
 import pytest
 import structlog
 from minion_telemetry import Telemetry, TelemetrySettings, configure_logging
-
-
-@pytest.fixture
-def log() -> Iterator[io.BytesIO]:
-    """Collects the log lines."""
-    lines = io.BytesIO()
-    configure_logging("info", "json", stream=lines)
-    yield lines
-    structlog.contextvars.clear_contextvars()
-    structlog.reset_defaults()
 
 
 def lines(log: io.BytesIO) -> list[dict[str, Any]]:

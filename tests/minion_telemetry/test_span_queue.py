@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
-from minion_telemetry import Telemetry, TelemetrySettings, configure_logging
+from minion_telemetry import Telemetry, TelemetrySettings
 from minion_testing.serving import free_ports
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -21,13 +21,6 @@ from tests.minion_telemetry.collector import collecting, until
 
 # What `shutdown` promises, and some room for a busy machine.
 _STOP_SECONDS = 5.0 + 5.0
-
-
-@pytest.fixture
-def log() -> io.BytesIO:
-    stream = io.BytesIO()
-    configure_logging("info", stream=stream)
-    return stream
 
 
 def lines(log: io.BytesIO) -> list[dict[str, Any]]:
