@@ -314,6 +314,19 @@ def _of(expression: str) -> promql.Query:
         ("time() - up", "job instance"),
         ("vector(1)", ""),
         ("-up or 0 * up # a comment", "job instance"),
+        ("vector(0) or up @ end()", "job instance"),
+        ("max_over_time(sum by (job) (up)[1h:5m] offset -1d)", "job"),
+        ("up * on (job, instance) group_right () calls_total", "job instance service code"),
+        ("scalar(sum(up)) * sum by (code) (calls_total)", "code"),
+        ("limitk by (code) (2, calls_total)", "job instance service code"),
+        ("quantile by (service) (0.9, calls_total)", "service"),
+        ('count_values by (job) ("value", up)', "job value"),
+        ('label_join(up, "place", "/", "job", "instance")', "job instance place"),
+        ("day_of_week()", ""),
+        ('absent(up{job="minion", instance=~"a.*"})', "job"),
+        ("absent_over_time((up{job='minion'}[5m]))", "job"),
+        ('absent(up{job="minion", job!=""})', ""),
+        ("absent(sum(up))", ""),
     ],
 )
 def test_a_queries_labels_are_known(expression: str, labels: str) -> None:
@@ -333,7 +346,14 @@ def test_a_queries_labels_are_known(expression: str, labels: str) -> None:
         ("sum by (code) (calls_total) / sum(calls_total)", "never match: (code) and ()"),
         ("up / on (code) calls_total", "no label code for `on` of /"),
         ("up * on (job) group_left (version) calls_total", "no label version for group_left"),
-        ("sum(up", "it ends too soon"),
+        ("up * on (job) group_right (version) calls_total", "no label version for group_right"),
+        ('calls_total{job="minion", code="OK" or cod="OK"}', "calls_total has no label cod"),
+        ('label_replace(up, "host", "$1", "inst", "(.*)")', "no label inst for label_replace"),
+        ('label_join(up, "place", "/", "job", "inst")', "no label inst for label_join"),
+        ("quantile(scalar(ups), up)", "no metric ups"),
+        ("rate(ups[5m:1m])", "no metric ups"),
+        ("sum(up", "can't be read: unclosed left parenthesis"),
+        ("rat(up[5m])", "can't be read: unknown function with name 'rat'"),
         ('{job="minion"}', "a selector without a metric's name"),
     ],
 )
@@ -344,6 +364,8 @@ def test_what_a_query_can_never_find_is_told(expression: str, fault: str) -> Non
 def test_what_an_alert_compares_is_known_without_the_threshold() -> None:
     assert _of("up == 0").operands == ("up",)
     assert _of("sum(up) / 2 > 0.5 and calls_total > 3").operands == ("sum(up) / 2", "calls_total")
+    assert _of("(up offset 5m) * 2 >= bool scalar(sum(up))").operands == ("(up offset 5m) * 2",)
+    assert _of(r'calls_total{code=~"a\\.\"b"} < up').operands == (r'calls_total{code=~"a\\.\"b"}', "up")
     assert _of("sum(up)").operands == ("sum(up)",)
 
 
