@@ -114,7 +114,7 @@ check-image: $(STAMP)
 
 .PHONY: check-compose
 check-compose: $(STAMP)
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.tls.yml
 	$(BIN)/python -m deploy.checks.compose
 
 .PHONY: check-monitoring
@@ -133,12 +133,18 @@ DOCKER ?= docker
 BUILD = --file deploy/Dockerfile --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --tag $(IMAGE):$(VERSION)
 COMPOSE = MINION_VERSION=$(VERSION) $(DOCKER) compose
 
+# Asked first: without an engine, what fails later says something else.
+.PHONY: docker-engine
+docker-engine:
+	@{ $(DOCKER) buildx version && $(DOCKER) compose version && $(DOCKER) info; } >/dev/null 2>&1 || \
+	{ echo "error: this needs docker with buildx and compose v2, and a running daemon (DOCKER=… for another engine)" >&2; exit 2; }
+
 .PHONY: docker-build
-docker-build: ## Build the image of all services
+docker-build: docker-engine ## Build the image of all services
 	$(DOCKER) build $(BUILD) .
 
 .PHONY: docker-sbom
-docker-sbom: ## Build the image into dist/ with its bill of materials and provenance
+docker-sbom: docker-engine ## Build the image into dist/ with its bill of materials and provenance
 	@mkdir -p dist
 	$(DOCKER) buildx build $(BUILD) --sbom=true --provenance=mode=max --output type=oci,dest=dist/$(IMAGE)-$(VERSION).oci.tar .
 
@@ -150,15 +156,15 @@ docker-env: .env ## Write .env with fresh secrets, where there is none
 	$(BIN)/minion secrets --out .env
 
 .PHONY: docker-up
-docker-up: .env docker-build ## Run all of docker-compose.yml until it is well; PROFILES="tools full" for more
+docker-up: docker-engine .env docker-build ## Run all of docker-compose.yml until it is well; PROFILES="tools full" for more
 	$(COMPOSE) $(PROFILES:%=--profile %) up --detach --wait --wait-timeout 600
 
 .PHONY: docker-down
-docker-down: ## Stop it; the volumes stay
+docker-down: docker-engine ## Stop it; the volumes stay
 	$(COMPOSE) --profile tools --profile full down
 
 .PHONY: docker-logs
-docker-logs: ## Follow its logs; SERVICE=gateway for one
+docker-logs: docker-engine ## Follow its logs; SERVICE=gateway for one
 	$(COMPOSE) logs --follow --tail 100 $(SERVICE)
 
 .PHONY: sbom

@@ -24,6 +24,8 @@ from minion_settings.variables import variables
 from deploy.checks.image import Dockerfile
 
 FILE = "docker-compose.yml"
+# Where people put settings of the services; it may be missing.
+SETTINGS_FILE = "minion.env"
 SETTINGS: Mapping[str, type[ServerSettings]] = {
     kind.service: kind
     for kind in (RegistrySettings, SessionSettings, ActivitySettings, MemorySettings, GatewaySettings)
@@ -34,7 +36,8 @@ _WITHOUT_HEALTH_CHECK = {"otel-collector"}
 _WRITABLE = {"pgadmin"}
 _REFERENCE = re.compile(r"\$\{(?P<name>\w+)(?:(?P<how>:-|:\?)(?P<rest>[^}]*))?\}")
 _SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|_KEY$|_PASS$|AUTH$")
-_PUBLISHED = re.compile(r"\$\{MINION_PUBLISH:-127\.0\.0\.1\}:\d+:\d+")
+# Our image has its own health check.
+_OURS = "minion-agents:"
 
 
 def fresh_environment() -> dict[str, str]:
@@ -81,7 +84,10 @@ def faults(folder: Path) -> Iterator[str]:
         yield from (f"{name}: {fault}" for fault in _reference_faults(composed, service, folder))
         yield from (f"{name}: {fault}" for fault in _image_faults(name, service))
         yield from (f"{name}: {fault}" for fault in _confinement_faults(name, service))
-        yield from (f"{name}: {fault}" for fault in _exposure_faults(raw["services"][name]))
+        yield from (f"{name}: {fault}" for fault in _exposure_faults(name, raw["services"][name]))
+    built = [name for name, service in composed["services"].items() if "build" in service]
+    if len(built) != 1:
+        yield f"{', '.join(built) or 'nobody'} builds {_OURS.rstrip(':')}: one must, and no other"
     used = {part.partition(":")[0] for service in composed["services"].values() for part in service.get("volumes", [])}
     yield from (f"volume {name} is nobody's" for name in composed["volumes"] if name not in used)
     image = Dockerfile.read(folder)
@@ -114,7 +120,7 @@ def _reference_faults(composed: Mapping[str, Any], service: Mapping[str, Any], f
 
 
 def _has_health_check(service: Mapping[str, Any]) -> bool:
-    if "build" in service:
+    if service["image"].startswith(_OURS):
         return "disable" not in service.get("healthcheck", {})
     return "test" in service.get("healthcheck", {})
 
@@ -125,6 +131,8 @@ def _image_faults(name: str, service: Mapping[str, Any]) -> Iterator[str]:
         yield f"image {service['image']} has no tag"
     elif tag == "latest" or not re.search(r"\d+\.\d+", tag):
         yield f"image {service['image']} is pinned by no version"
+    if service["image"].startswith(_OURS) and "build" not in service and service.get("pull_policy") != "never":
+        yield "asks a registry for our image"
     if not _has_health_check(service) and service.get("restart") != "no" and name not in _WITHOUT_HEALTH_CHECK:
         yield "has no health check"
 
@@ -144,10 +152,11 @@ def _confinement_faults(name: str, service: Mapping[str, Any]) -> Iterator[str]:
         yield "says nothing of what follows a fault"
 
 
-def _exposure_faults(raw: Mapping[str, Any]) -> Iterator[str]:
+def _exposure_faults(name: str, raw: Mapping[str, Any]) -> Iterator[str]:
+    door = f"${{{'MINION_PUBLISH' if name in SETTINGS else 'MINION_PUBLISH_TOOLS'}:-127.0.0.1}}"
     for port in raw.get("ports", []):
-        if not _PUBLISHED.fullmatch(port):
-            yield f"publishes {port} otherwise than ${{MINION_PUBLISH:-127.0.0.1}} says"
+        if not re.fullmatch(re.escape(door) + r":\d+:\d+", port):
+            yield f"publishes {port} otherwise than {door} says"
     for variable, value in raw.get("environment", {}).items():
         if _SECRET.search(variable) and not re.fullmatch(r"\$\{\w+:[?-][^}]*\}", str(value)):
             yield f"{variable} stands in the file itself"
@@ -182,6 +191,8 @@ def _settings_faults(kind: type[ServerSettings], services: Mapping[str, Any], im
         yield f"does not publish its port {settings.port}"
     if _seconds(service.get("stop_grace_period", "10s")) <= settings.drain_notice_seconds + settings.drain_seconds:
         yield "is killed before it has drained"
+    if service.get("env_file") != [{"path": SETTINGS_FILE, "required": False}]:
+        yield f"takes no settings from {SETTINGS_FILE}"
     if service.get("command") or service.get("entrypoint"):
         yield "does not run what the image runs"
     for field in type(settings).model_fields:

@@ -10,7 +10,15 @@ import pytest
 from tests.architecture.contract import ROOT
 
 _FILES = (
-    *("Makefile", "pyproject.toml", "README.md", "docker-compose.yml", ".dockerignore", ".gitignore"),
+    *(
+        "Makefile",
+        "pyproject.toml",
+        "README.md",
+        "docker-compose.yml",
+        "docker-compose.tls.yml",
+        ".dockerignore",
+        ".gitignore",
+    ),
     *(".hadolint.yaml", ".yamllint", "requirements.lock", "requirements-model.lock"),
     *("requirements-runtime.lock", "requirements-build.lock"),
 )

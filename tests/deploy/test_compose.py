@@ -7,6 +7,7 @@ import yaml
 from minion_cli.development.ports import DOCUMENTED
 from minion_postgres import roles
 from minion_postgres.roles import MONITOR
+from minion_settings import SettingsError
 
 from deploy.checks.compose import FILE, SETTINGS, container_environment, faults, fresh_environment, load
 from deploy.checks.image import Dockerfile
@@ -41,6 +42,12 @@ def test_everything_that_it_names_is_there() -> None:
         ("  restart: unless-stopped\n", "", "says nothing of what follows a fault"),
         ("${MINION_PUBLISH:-127.0.0.1}:50051:50051", "50051:50051", "publishes 50051:50051"),
         ("${MINION_PUBLISH:-127.0.0.1}:50051:50051", "${MINION_PUBLISH:-127.0.0.1}:50061:50061", "does not publish"),
+        ("${MINION_PUBLISH:-127.0.0.1}:50051", "${MINION_PUBLISH_TOOLS:-127.0.0.1}:50051", "otherwise than"),
+        ("${MINION_PUBLISH_TOOLS:-127.0.0.1}:9090", "${MINION_PUBLISH:-127.0.0.1}:9090", "otherwise than"),
+        ("    build: {context: ., dockerfile: deploy/Dockerfile}\n", "", "nobody builds minion-agents"),
+        ("  pull_policy: never\n", "  build: .\n", "registry, session, activity, memory, gateway builds"),
+        ("  pull_policy: never\n", "", "asks a registry for our image"),
+        ("{path: minion.env,", "{path: minions.env,", "takes no settings from minion.env"),
         ("${GRAFANA_PASSWORD:?run make docker-env}", "hunter2", "GF_SECURITY_ADMIN_PASSWORD stands in the file"),
         ("${PGADMIN_PASSWORD:?run make docker-env}", "${PGADMIN_PASSWORD:-admin}", "which everybody knows"),
         ("${REDIS_PASSWORD:?", "${REDIS_SECRET:?", "REDIS_SECRET is not set by `minion secrets`"),
@@ -114,11 +121,14 @@ def test_all_start_once_those_that_they_call_are_well() -> None:
 
 
 def test_the_doors_are_the_promised_ones() -> None:
-    services = load(ROOT / FILE, {**fresh_environment(), "MINION_PUBLISH": "10.0.0.1"})["services"]
-    published = {port: name for name, service in services.items() for port in service.get("ports", ())}
-    promised = {"jaeger": 16686, "prometheus": 9090, "grafana": 3000, "pgadmin": 5050, "redis": 6379, "postgres": 5432}
-    promised |= {name: ports.rpc for name, ports in DOCUMENTED.items()}
-    assert published == {f"10.0.0.1:{port}:{port}": name for name, port in promised.items()}
+    published = {"MINION_PUBLISH": "10.0.0.1", "MINION_PUBLISH_TOOLS": "10.0.0.2"}
+    services = load(ROOT / FILE, {**fresh_environment(), **published})["services"]
+    doors = {port: name for name, service in services.items() for port in service.get("ports", ())}
+    tools = {"jaeger": 16686, "prometheus": 9090, "grafana": 3000, "pgadmin": 5050, "redis": 6379, "postgres": 5432}
+    assert doors == {
+        **{f"10.0.0.1:{ports.rpc}:{ports.rpc}": name for name, ports in DOCUMENTED.items()},
+        **{f"10.0.0.2:{port}:{port}": name for name, port in tools.items()},
+    }
     assert services["pgadmin"]["profiles"] == ["tools"]
     assert services["redis"]["profiles"] == ["full"]
     assert [name for name, service in services.items() if service.get("profiles")] == ["pgadmin", "redis"]
@@ -164,3 +174,18 @@ def test_the_collector_hands_on_what_services_send() -> None:
     for kind in ("receivers", "processors", "exporters"):
         assert set(pipeline[kind]) == set(collector[kind])
     assert set(collector["service"]["extensions"]) == set(collector["extensions"])
+
+
+def test_tls_is_laid_over_the_five_services() -> None:
+    composed = load(ROOT / FILE, fresh_environment())
+    laid_over = load(ROOT / "docker-compose.tls.yml", {"MINION_CERTIFICATES": "/etc/minion"})["services"]
+    assert set(laid_over) == set(SETTINGS)
+    for name, kind in SETTINGS.items():
+        assert laid_over[name]["volumes"] == ["/etc/minion:/run/minion/tls:ro"]
+        both = {"environment": composed["services"][name]["environment"] | laid_over[name]["environment"]}
+        with pytest.raises(SettingsError) as told:
+            kind.load(container_environment(both, Dockerfile.read(ROOT)))
+        # They are settings, taken together: what is missing here are the files alone.
+        assert {fault.description.partition(":")[0] for fault in told.value.faults} == {"can't be read"}
+        missing = set(laid_over[name]["environment"]) - {"MINION_PEER_TLS"}
+        assert {fault.variable for fault in told.value.faults} == missing

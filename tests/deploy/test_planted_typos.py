@@ -16,10 +16,10 @@ pytestmark = [
 ]
 
 
-def make(copied: Copy, target: str) -> subprocess.CompletedProcess[str]:
+def make(copied: Copy, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs a target in the copy, whose environment is the repository's and is taken as it is."""
     return subprocess.run(
-        ["make", "--no-print-directory", "--old-file=.venv/.installed", target],
+        ["make", "--no-print-directory", "--old-file=.venv/.installed", *arguments],
         cwd=copied.folder,
         capture_output=True,
         text=True,
@@ -32,6 +32,13 @@ def make(copied: Copy, target: str) -> subprocess.CompletedProcess[str]:
 def test_what_is_right_passes(copied: Copy, target: str) -> None:
     done = make(copied, target)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_without_an_engine_nothing_is_begun(copied: Copy) -> None:
+    done = make(copied, "docker-up", "DOCKER=no-engine")
+    assert done.returncode == 2
+    assert "error: this needs docker with buildx and compose v2, and a running daemon" in done.stderr
+    assert not (copied.folder / ".env").exists()
 
 
 @pytest.mark.parametrize(

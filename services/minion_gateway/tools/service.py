@@ -69,13 +69,11 @@ class Toolbox:
             return outcome(str(fault), Ended.ERROR)
         except MinionError as fault:
             return outcome(f"{fault.reason}: {fault.message}", Ended.ERROR)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            seconds = f"{tool.time_limit_seconds:g}"
-            message = f"The tool took longer than {seconds} s; it may have taken effect."
-            return outcome(message, Ended.TIMEOUT, uncertain=True)
         except Exception:  # noqa: BLE001 - whatever a tool does, its run goes on
+            if limit.expired():
+                seconds = f"{tool.time_limit_seconds:g}"
+                message = f"The tool took longer than {seconds} s; it may have taken effect."
+                return outcome(message, Ended.TIMEOUT, uncertain=True)
             _log.exception("a tool failed inside", tool=tool.name, builtin=tool.builtin)
             return outcome("The tool failed inside; it may have taken effect.", Ended.ERROR, uncertain=True)
 

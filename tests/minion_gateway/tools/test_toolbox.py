@@ -87,6 +87,7 @@ async def test_time_runs_out_and_the_effect_is_uncertain() -> None:
         (ToolFailedError("No such city."), "No such city."),
         (Unavailable("Gone.", reason="PEER_UNAVAILABLE"), "PEER_UNAVAILABLE: Gone."),
         (RuntimeError("secret"), "The tool failed inside; it may have taken effect."),
+        (TimeoutError("its own"), "The tool failed inside; it may have taken effect."),
     ],
 )
 async def test_a_failure_is_an_answer(error: Exception, said: str) -> None:
