@@ -64,30 +64,39 @@ class CollectorExporter(OTLPSpanExporter):
             channel_options=_CHANNEL_OPTIONS,  # type: ignore[arg-type] # annotated as one pair of strings
         )
 
-    def send(self, spans: Sequence[RecordedSpan]) -> None:
+    def send(self, spans: Sequence[RecordedSpan]) -> int:
         """Sends a batch; blocks until it is taken, for `OTEL_EXPORTER_OTLP_TIMEOUT` seconds (10) at most.
 
-        Raises NotTakenError.
+        Gives how many spans were left out, for they can't be encoded. Raises NotTakenError.
         """
         if self._client is None:
             raise NotTakenError("the exporter is closed", again=False)
+        request, unfit = encode(spans)
         try:
-            self._client.Export(encode(spans), metadata=self._headers, timeout=self._timeout)
+            self._client.Export(request, metadata=self._headers, timeout=self._timeout)
         except grpc.RpcError as fault:
             code = fault.code()
             raise NotTakenError(code.name, again=code in _TRANSIENT) from fault
         except ValueError as fault:
             # What gRPC raises on a channel that was closed meanwhile.
             raise NotTakenError("the exporter is closed", again=False) from fault
+        return unfit
 
 
-def encode(spans: Iterable[RecordedSpan]) -> ExportTraceServiceRequest:
-    """Gives the message that carries these spans, under their resources and scopes."""
+def encode(spans: Iterable[RecordedSpan]) -> tuple[ExportTraceServiceRequest, int]:
+    """Gives the message that carries these spans, under their resources and scopes, and how many it has no form for."""
     request = ExportTraceServiceRequest()
+    unfit = 0
     # By identity: a resource's hash is its JSON, made anew each time.
     resources: dict[int, ResourceSpans] = {}
     scopes: dict[tuple[int, int], ScopeSpans] = {}
     for span in spans:
+        try:
+            message = _span(span)
+        except (TypeError, ValueError):
+            # Half a surrogate pair, a number beyond 64 bits: the others of its batch are none the worse for it.
+            unfit += 1
+            continue
         key = id(span.resource), id(span.scope)
         found = scopes.get(key)
         if found is None:
@@ -100,8 +109,8 @@ def encode(spans: Iterable[RecordedSpan]) -> ExportTraceServiceRequest:
             found = scopes[key] = within.scope_spans.add()
             found.scope.CopyFrom(_scope(span.scope))
             found.schema_url = span.scope.schema_url or ""
-        found.spans.append(_span(span))
-    return request
+        found.spans.append(message)
+    return request, unfit
 
 
 def _span(span: RecordedSpan) -> SpanMessage:
