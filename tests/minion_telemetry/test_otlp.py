@@ -4,7 +4,7 @@ from typing import Any
 
 from minion_telemetry.content import MAXIMUM_CHARACTERS
 from minion_telemetry.otlp import encode
-from minion_telemetry.spans import RecordedSpan, SpanMakers
+from minion_telemetry.spans import SCOPE, RecordedSpan, SpanMakers
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as StatusMessage
@@ -54,7 +54,7 @@ def test_a_span_is_encoded_as_opentelemetry_encodes_it() -> None:
         remote = SpanContext(
             5, 7, is_remote=True, trace_flags=TraceFlags(1), trace_state=TraceState([("vendor", "x"), ("other", "y")])
         )
-        for maker in (makers.get_tracer("a", "1.0", "https://example.org/2"), makers.get_tracer("b")):
+        for maker in (makers.get_tracer(SCOPE, "1.0", "https://example.org/2"), makers.get_tracer("b")):
             for kind in SpanKind:
                 maker.start_span(kind.name, kind=kind, attributes=_VALUES).end()
             parent = set_span_in_context(NonRecordingSpan(remote))
@@ -65,7 +65,7 @@ def test_a_span_is_encoded_as_opentelemetry_encodes_it() -> None:
             span = maker.start_span("all", parent, links=links, attributes=_VALUES)
             span.add_event("kept", {"at": 1.5, "one": 1, "yes": True})
             span.record_exception(RuntimeError("what the user said"))
-            span.set_status(Status(StatusCode.ERROR, "it broke"))
+            span.set_status(Status(StatusCode.ERROR, "IT_BROKE"))
             span.end()
             fine = maker.start_span("fine", set_span_in_context(span))
             fine.set_status(StatusCode.OK)
