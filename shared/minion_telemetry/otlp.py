@@ -20,6 +20,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope as Scope
 from opentelemetry.trace import Link, SpanContext, StatusCode
 from opentelemetry.util.types import Attributes
 
+from minion_telemetry import attributes as names
 from minion_telemetry.content import MAXIMUM_CHARACTERS
 from minion_telemetry.spans import RecordedSpan
 
@@ -41,7 +42,33 @@ _CHANNEL_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
-# Most attributes say the same again and again; what is longer hardly does.
+# What says the same again and again: names and kinds. Ids, counts and costs would push it out.
+_RECURRING = frozenset(
+    {
+        names.DB_NAMESPACE,
+        names.DB_QUERY_SUMMARY,
+        names.DB_RESPONSE_STATUS_CODE,
+        names.DB_SYSTEM_NAME,
+        names.ERROR_TYPE,
+        names.EXCEPTION_TYPE,
+        names.GEN_AI_AGENT_NAME,
+        names.GEN_AI_OPERATION_NAME,
+        names.GEN_AI_PROVIDER_NAME,
+        names.GEN_AI_REQUEST_MODEL,
+        names.GEN_AI_RESPONSE_MODEL,
+        names.GEN_AI_TOOL_NAME,
+        names.GEN_AI_TOOL_TYPE,
+        names.MINION_COST_CURRENCY,
+        names.MINION_ERROR_REASON,
+        names.MINION_MEMORY_PLAN,
+        names.MINION_RUN_STATE,
+        names.RPC_METHOD,
+        names.RPC_RESPONSE_STATUS_CODE,
+        names.RPC_SYSTEM_NAME,
+        names.SERVER_ADDRESS,
+        names.SERVER_PORT,
+    }
+)
 _REMEMBERED = 4_096
 _REMEMBERED_CHARACTERS = 64
 
@@ -169,7 +196,8 @@ def _attributes(attributes: Attributes) -> list[KeyValue]:
         return []
     return [
         _remembered(name, value)
-        if value.__class__ is int or (value.__class__ is str and len(value) <= _REMEMBERED_CHARACTERS)
+        if name in _RECURRING
+        and (value.__class__ is int or (value.__class__ is str and len(value) <= _REMEMBERED_CHARACTERS))
         else KeyValue(key=name, value=_value(value))
         for name, value in attributes.items()
     ]

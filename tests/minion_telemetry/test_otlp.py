@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from minion_telemetry import attributes as names
+from minion_telemetry import otlp
 from minion_telemetry.content import MAXIMUM_CHARACTERS
 from minion_telemetry.otlp import encode
 from minion_telemetry.spans import SCOPE, RecordedSpan, SpanMakers
@@ -84,6 +86,24 @@ def test_a_text_that_is_too_long_is_cut() -> None:
     encoded, _ = encode(kept.spans)
     [attribute] = encoded.resource_spans[0].scope_spans[0].spans[0].attributes
     assert attribute.value.string_value == "x" * MAXIMUM_CHARACTERS
+
+
+def test_ids_and_counts_push_out_nothing_that_recurs() -> None:
+    kept = Kept()
+    maker = SpanMakers(Resource({}), [kept], ratio=1.0).get_tracer("a")
+
+    def encoded(number: int) -> int:
+        values = {names.MINION_RUN_ID: f"run {number}", names.GEN_AI_USAGE_INPUT_TOKENS: number, "other": str(number)}
+        maker.start_span("work", attributes={**values, names.RPC_METHOD: "minion.test.v1.EchoService/Rare"}).end()
+        encode(kept.spans)
+        kept.spans.clear()
+        return otlp._remembered.cache_info().misses
+
+    before = encoded(0)
+    assert encoded(10_000) == before
+    for number in range(1, 5_000):
+        encoded(number)
+    assert encoded(10_001) == before
 
 
 def normal(request: ExportTraceServiceRequest) -> ExportTraceServiceRequest:
