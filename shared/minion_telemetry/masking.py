@@ -20,6 +20,8 @@ SECRET = "[SECRET]"  # noqa: S105 - the mark, no secret
 
 # Text longer than this is cut before it is masked: masking is linear, yet a log line has no use for megabytes.
 MAXIMUM_CHARACTERS = 16_384
+# So much of what begins before a cut is looked at: as long as is what only its end tells, credentials inside a URL.
+_AHEAD = 1_300
 _MAXIMUM_DEPTH = 8
 _MAXIMUM_ITEMS = 1_000
 _SHORTEST_CARD = 10**12  # 13 digits
@@ -30,7 +32,7 @@ _PATTERN = re.compile(
     r"""
       (?P<uuid>\b[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\b)
     | (?P<token>\b[Bb][Ee][Aa][Rr][Ee][Rr]\s{1,8}[\w.~+/=-]{8,8192}
-              | \beyJ[\w-]{8,4096}\.[\w-]{8,8192}\.[\w-]{0,4096})
+              | \beyJ[\w-]{8,4096}\.[\w-]{8,8192}(?:\.[\w-]{0,4096}|\Z))
     | (?P<key>\bmnk_[\w-]{8,256} | \bmno_[\w-]{8,256} | \bsk-[\w-]{16,256} | \bAKIA[0-9A-Z]{16}\b
               | \bgh[pousr]_\w{20,255} | \bAIza[\w-]{30,64} | \bxox[abprs]-[\w-]{10,256})
     | (?P<credentials>(?<=://)[^\s:/@]{1,256}:[^\s/@]{1,1024}(?=@))
@@ -72,10 +74,26 @@ def mask_whole(text: str) -> str:
     return _PATTERN.sub(_replacement, text)
 
 
-def mask_principal(principal: str) -> str:
-    """Masks who is behind a call. A user's name is what an identity provider calls him, and often an e-mail address.
+def mask_beginning(text: str, characters: int) -> str:
+    """Gives a text's first characters, masked: what begins among them and goes on is masked whole."""
+    seen = text[: characters + _AHEAD]
+    if _SUSPECT.search(seen) is None:
+        return seen[:characters]
+    kept: list[str] = []
+    done = 0
+    for match in _PATTERN.finditer(seen):
+        if match.start() >= characters:
+            break
+        kept += (seen[done : match.start()], _replacement(match))
+        done = match.end()
+    kept.append(seen[done:characters])
+    return "".join(kept)
 
-    All other principals are words and ids of ours.
+
+def mask_principal(principal: str) -> str:
+    """Masks who is behind a call: e-mail addresses and the like in a user's name, which an identity provider gives.
+
+    A name of another form (`user:ada.lovelace`) stays as it is, and so do all other principals: words and ids of ours.
     """
     return mask(principal) if principal.startswith("user:") else principal
 

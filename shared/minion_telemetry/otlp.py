@@ -20,6 +20,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope as Scope
 from opentelemetry.trace import Link, SpanContext, StatusCode
 from opentelemetry.util.types import Attributes
 
+from minion_telemetry import attributes as names
 from minion_telemetry.content import MAXIMUM_CHARACTERS
 from minion_telemetry.spans import RecordedSpan
 
@@ -41,7 +42,33 @@ _CHANNEL_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
-# Most attributes say the same again and again; what is longer hardly does.
+# What says the same again and again: names and kinds. Ids, counts and costs would push it out.
+_RECURRING = frozenset(
+    {
+        names.DB_NAMESPACE,
+        names.DB_QUERY_SUMMARY,
+        names.DB_RESPONSE_STATUS_CODE,
+        names.DB_SYSTEM_NAME,
+        names.ERROR_TYPE,
+        names.EXCEPTION_TYPE,
+        names.GEN_AI_AGENT_NAME,
+        names.GEN_AI_OPERATION_NAME,
+        names.GEN_AI_PROVIDER_NAME,
+        names.GEN_AI_REQUEST_MODEL,
+        names.GEN_AI_RESPONSE_MODEL,
+        names.GEN_AI_TOOL_NAME,
+        names.GEN_AI_TOOL_TYPE,
+        names.MINION_COST_CURRENCY,
+        names.MINION_ERROR_REASON,
+        names.MINION_MEMORY_PLAN,
+        names.MINION_RUN_STATE,
+        names.RPC_METHOD,
+        names.RPC_RESPONSE_STATUS_CODE,
+        names.RPC_SYSTEM_NAME,
+        names.SERVER_ADDRESS,
+        names.SERVER_PORT,
+    }
+)
 _REMEMBERED = 4_096
 _REMEMBERED_CHARACTERS = 64
 
@@ -64,30 +91,39 @@ class CollectorExporter(OTLPSpanExporter):
             channel_options=_CHANNEL_OPTIONS,  # type: ignore[arg-type] # annotated as one pair of strings
         )
 
-    def send(self, spans: Sequence[RecordedSpan]) -> None:
+    def send(self, spans: Sequence[RecordedSpan]) -> int:
         """Sends a batch; blocks until it is taken, for `OTEL_EXPORTER_OTLP_TIMEOUT` seconds (10) at most.
 
-        Raises NotTakenError.
+        Gives how many spans were left out, for they can't be encoded. Raises NotTakenError.
         """
         if self._client is None:
             raise NotTakenError("the exporter is closed", again=False)
+        request, unfit = encode(spans)
         try:
-            self._client.Export(encode(spans), metadata=self._headers, timeout=self._timeout)
+            self._client.Export(request, metadata=self._headers, timeout=self._timeout)
         except grpc.RpcError as fault:
             code = fault.code()
             raise NotTakenError(code.name, again=code in _TRANSIENT) from fault
         except ValueError as fault:
             # What gRPC raises on a channel that was closed meanwhile.
             raise NotTakenError("the exporter is closed", again=False) from fault
+        return unfit
 
 
-def encode(spans: Iterable[RecordedSpan]) -> ExportTraceServiceRequest:
-    """Gives the message that carries these spans, under their resources and scopes."""
+def encode(spans: Iterable[RecordedSpan]) -> tuple[ExportTraceServiceRequest, int]:
+    """Gives the message that carries these spans, under their resources and scopes, and how many it has no form for."""
     request = ExportTraceServiceRequest()
+    unfit = 0
     # By identity: a resource's hash is its JSON, made anew each time.
     resources: dict[int, ResourceSpans] = {}
     scopes: dict[tuple[int, int], ScopeSpans] = {}
     for span in spans:
+        try:
+            message = _span(span)
+        except (TypeError, ValueError):
+            # Half a surrogate pair, a number beyond 64 bits: the others of its batch are none the worse for it.
+            unfit += 1
+            continue
         key = id(span.resource), id(span.scope)
         found = scopes.get(key)
         if found is None:
@@ -100,8 +136,8 @@ def encode(spans: Iterable[RecordedSpan]) -> ExportTraceServiceRequest:
             found = scopes[key] = within.scope_spans.add()
             found.scope.CopyFrom(_scope(span.scope))
             found.schema_url = span.scope.schema_url or ""
-        found.spans.append(_span(span))
-    return request
+        found.spans.append(message)
+    return request, unfit
 
 
 def _span(span: RecordedSpan) -> SpanMessage:
@@ -160,7 +196,8 @@ def _attributes(attributes: Attributes) -> list[KeyValue]:
         return []
     return [
         _remembered(name, value)
-        if value.__class__ is int or (value.__class__ is str and len(value) <= _REMEMBERED_CHARACTERS)
+        if name in _RECURRING
+        and (value.__class__ is int or (value.__class__ is str and len(value) <= _REMEMBERED_CHARACTERS))
         else KeyValue(key=name, value=_value(value))
         for name, value in attributes.items()
     ]

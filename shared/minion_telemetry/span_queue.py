@@ -9,6 +9,7 @@ that an operator could watch.
 import threading
 from collections import deque
 from collections.abc import Sequence
+from math import inf
 from time import monotonic
 from typing import Protocol
 
@@ -53,8 +54,11 @@ class SpanCounts:
 class Exporter(Protocol):
     """Where spans go."""
 
-    def send(self, spans: Sequence[RecordedSpan]) -> None:
-        """Sends a batch. Raises NotTakenError; may block for seconds."""
+    def send(self, spans: Sequence[RecordedSpan]) -> int:
+        """Sends a batch, without those that can't be encoded; gives how many these are.
+
+        Raises NotTakenError; may block for seconds.
+        """
 
     def shutdown(self) -> None:
         """Ends what is under way."""
@@ -66,10 +70,11 @@ class Foreign:
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
 
-    def send(self, spans: Sequence[RecordedSpan]) -> None:
+    def send(self, spans: Sequence[RecordedSpan]) -> int:
         """Sends a batch. Raises NotTakenError."""
         if self._exporter.export([span.readable() for span in spans]) is not SpanExportResult.SUCCESS:
             raise NotTakenError("REFUSED", again=True)
+        return 0
 
     def shutdown(self) -> None:
         """Ends what is under way."""
@@ -87,12 +92,14 @@ class SpanQueue:
         service: str,
         capacity: int = _CAPACITY,
         first_wait_seconds: float = _FIRST_WAIT_SECONDS,
+        stop_seconds: float = _STOP_SECONDS,
     ) -> None:
         self._exporter = exporter
         self._counts = counts
         self._log = _log.bind(service=service)
         self._capacity = capacity
         self._first_wait = first_wait_seconds
+        self._stop_seconds = stop_seconds
         self._waiting: deque[RecordedSpan] = deque()
         # The batch that was not taken, and is tried again.
         self._held: list[RecordedSpan] = []
@@ -100,26 +107,36 @@ class SpanQueue:
         self._wait = first_wait_seconds
         self._failing_since: float | None = None
         self._lost = 0
+        self._losing = threading.Lock()
         self._quiet_until = 0.0
         self._exporting = threading.Lock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
+        # When the end waits for no further batch.
+        self._stop_by = inf
+        self._ended = False
         self._thread = threading.Thread(target=self._run, name="minion-spans", daemon=True)
         self._thread.start()
 
     def take(self, span: RecordedSpan) -> None:
         """Takes a span; never blocks."""
         waiting = self._waiting
-        if len(waiting) >= self._capacity or self._stopping.is_set():
+        if len(waiting) >= self._capacity:
             self._counts.dropped.inc()
-            self._lost += 1
+            self._lose(1)
             return
         waiting.append(span)
-        if len(waiting) == _BATCH:
+        # Asked once it waits: either the end finds it there, or it finds that nobody comes any more.
+        if self._ended:
+            self._drop_waiting()
+        elif len(waiting) == _BATCH:
             self._wake.set()
 
     def flush(self, seconds: float) -> bool:
-        """Exports what has ended, in the caller's thread; False where the time or the exporter did not suffice."""
+        """Exports what has ended, in the caller's thread; False where the time or the exporter did not suffice.
+
+        Begins no batch after that time; one that it has begun takes what the exporter gives it (10 seconds).
+        """
         deadline = monotonic() + seconds
         if not self._exporting.acquire(timeout=seconds):
             return False
@@ -132,47 +149,60 @@ class SpanQueue:
         """Exports what has ended and stops; cuts off a collector that hangs, so that it takes 5 seconds at most."""
         if self._stopping.is_set():
             return
+        self._stop_by = monotonic() + self._stop_seconds
         self._stopping.set()
         self._wake.set()
-        self._thread.join(_STOP_SECONDS)
+        self._thread.join(self._stop_seconds)
         # Cancels an export under way.
         self._exporter.shutdown()
         self._thread.join(_CUT_SECONDS)
-        left = len(self._held) + len(self._waiting)
+        self._ended = True
+        left = self._drop_waiting()
+        # A thread that not even the cut ended counts its batch itself.
+        if self._held and not self._thread.is_alive():
+            self._counts.dropped.inc(len(self._held))
+            left += len(self._held)
         if left:
-            self._counts.dropped.inc(left)
             self._log.warning("spans were left behind", count=left)
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
+        stopping = False
+        while not stopping:
             if self._failing_since is None:
                 self._wake.wait(_DELAY_SECONDS)
                 self._wake.clear()
             else:
                 self._stopping.wait(self._wait)
+            # Before, or an export under way when the end came would be the last, and leave what ended after it began.
+            stopping = self._stopping.is_set()
             with self._exporting:
-                self._export(monotonic() + _STOP_SECONDS if self._stopping.is_set() else None)
+                self._export(inf)
 
-    def _export(self, deadline: float | None) -> bool:
+    def _export(self, deadline: float) -> bool:
         """Exports what waits now, in batches; stops at the first that is not taken."""
         # What ends meanwhile waits for its own batch: many small ones would cost more than the spans.
         left = len(self._waiting)
         while self._held or left > 0:
-            if deadline is not None and monotonic() >= deadline:
+            if monotonic() >= min(deadline, self._stop_by):
                 return False
             if not self._held:
-                self._held = [self._waiting.popleft() for _ in range(min(_BATCH, left))]
+                self._held = self._taken(min(_BATCH, left))
                 left -= len(self._held)
+                if not self._held:
+                    return True
             try:
-                self._exporter.send(self._held)
+                unfit = self._exporter.send(self._held)
             except NotTakenError as fault:
                 self._note_failure(str(fault), again=fault.again)
                 return False
-            except Exception:  # noqa: BLE001 - the one handler of this thread: a span that can't be encoded stops no other
+            except Exception:  # noqa: BLE001 - the one handler of this thread: a batch that can't be sent stops no other
                 self._log.exception("spans can't be exported", count=len(self._held))
                 self._give_up()
                 continue
-            self._counts.exported.inc(len(self._held))
+            if unfit:
+                self._counts.failed.inc(unfit)
+                self._log.error("spans can't be encoded", count=unfit)
+            self._counts.exported.inc(len(self._held) - unfit)
             self._held = []
             self._note_success()
         return True
@@ -191,13 +221,37 @@ class SpanQueue:
         self._attempts, self._wait = 0, self._first_wait
         if self._failing_since is not None:
             seconds = round(monotonic() - self._failing_since, 1)
-            self._log.info("the collector takes traces again", seconds=seconds, spans_lost=self._lost)
-            self._failing_since, self._lost = None, 0
+            self._failing_since = None
+            self._log.info("the collector takes traces again", seconds=seconds, spans_lost=self._take_lost())
         elif self._lost and monotonic() >= self._quiet_until:
-            self._log.warning("more spans end than the collector takes", spans_lost=self._lost)
-            self._quiet_until, self._lost = monotonic() + _QUIET_SECONDS, 0
+            self._quiet_until = monotonic() + _QUIET_SECONDS
+            self._log.warning("more spans end than the collector takes", spans_lost=self._take_lost())
 
     def _give_up(self) -> None:
         self._counts.failed.inc(len(self._held))
-        self._lost += len(self._held)
+        self._lose(len(self._held))
         self._held, self._attempts = [], 0
+
+    def _taken(self, most: int) -> list[RecordedSpan]:
+        taken: list[RecordedSpan] = []
+        while len(taken) < most:
+            try:
+                taken.append(self._waiting.popleft())
+            except IndexError:
+                # Whoever ends spans after the end empties it too.
+                break
+        return taken
+
+    def _drop_waiting(self) -> int:
+        dropped = len(self._taken(self._capacity))
+        self._counts.dropped.inc(dropped)
+        return dropped
+
+    def _lose(self, count: int) -> None:
+        with self._losing:
+            self._lost += count
+
+    def _take_lost(self) -> int:
+        with self._losing:
+            lost, self._lost = self._lost, 0
+            return lost

@@ -5,6 +5,7 @@ it ends. Ours trusts its callers, who are in this repository, and is read by the
 See docs/decisions/0028-spans-are-ours.md.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from random import getrandbits
@@ -39,6 +40,10 @@ _SAMPLED: Final = 0x01
 _RANDOM: Final = 0x02
 _FLAGS: Final = tuple(TraceFlags(bits) for bits in range(4))
 _UNSET: Final = Status()
+# The scope of the spans that this repository makes; an instrumentation library's has another.
+SCOPE: Final = "minion"
+# What we say of a status: a code or a reason.
+_WORD: Final = re.compile(r"[A-Z][A-Z0-9_]*")
 # So many of each a span: a loop that adds them for ever must not fill the memory.
 _MOST_EVENTS: Final = 128
 
@@ -131,8 +136,14 @@ class RecordedSpan(Span):
         return self.end_time is None
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
-        """Sets the status; OK is final, UNSET says nothing."""
+        """Sets the status; OK is final, UNSET says nothing.
+
+        A description is kept where it is a code or reason of ours: an instrumentation library's is the peer's message,
+        an exception's its text, and both may quote what a user said.
+        """
         found = status if isinstance(status, Status) else Status(status, description)
+        if found.description and not (self.scope.name == SCOPE and _WORD.fullmatch(found.description)):
+            found = Status(found.status_code)
         if self.end_time is None and found.status_code is not StatusCode.UNSET and not self._is_ok():
             self.status = found
 
@@ -224,10 +235,19 @@ class SpanMaker(Tracer):
         set_status_on_exception: bool = True,
         end_on_exit: bool = True,
     ) -> Iterator[Span]:
-        """Starts a span and makes it current for a block."""
+        """Starts a span and makes it current for a block. What the block raises marks it by its type alone."""
         span = self.start_span(name, context, kind, attributes, links, start_time)
-        with use_span(span, end_on_exit, record_exception, set_status_on_exception):
-            yield span
+        try:
+            with use_span(span, record_exception=record_exception, set_status_on_exception=False):
+                yield span
+        except Exception as error:
+            if set_status_on_exception:
+                span.set_attribute(names.ERROR_TYPE, type(error).__qualname__)
+                span.set_status(StatusCode.ERROR)
+            raise
+        finally:
+            if end_on_exit:
+                span.end()
 
 
 class SpanMakers(TracerProvider):

@@ -24,7 +24,10 @@ from minion_telemetry.content import Content
 from minion_telemetry.otlp import CollectorExporter
 from minion_telemetry.settings import TelemetrySettings
 from minion_telemetry.span_queue import Exporter, Foreign, SpanCounts, SpanQueue
-from minion_telemetry.spans import SpanMakers
+from minion_telemetry.spans import SCOPE, SpanMakers
+
+# When a series began nobody asks, and it doubles the counters'. This one is the process'.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Telemetry:
@@ -44,7 +47,7 @@ class Telemetry:
         self.tracer_provider = provider
         self._queues = queues
         # The address states which version of the semantic conventions its spans' names are of.
-        self.tracer: Tracer = provider.get_tracer("minion", schema_url=attributes.SCHEMA_URL)
+        self.tracer: Tracer = provider.get_tracer(SCOPE, schema_url=attributes.SCHEMA_URL)
         self.content = Content(recorded=content)
         self.registry = registry
         self.metrics_enabled = metrics
@@ -58,13 +61,15 @@ class Telemetry:
         Spans go to the OTLP endpoint, where one is set, and to `span_exporters`. Where there is neither, or tracing is
         off, spans are not recorded, yet trace ids still travel and stand in logs and errors.
         """
-        exporters: list[Exporter] = [Foreign(exporter) for exporter in span_exporters]
-        if settings.otlp_endpoint and settings.tracing_enabled:
-            exporters.append(CollectorExporter(settings.otlp_endpoint))
+        exporters: list[Exporter] = []
+        if settings.tracing_enabled:
+            exporters += [Foreign(exporter) for exporter in span_exporters]
+            if settings.otlp_endpoint:
+                exporters.append(CollectorExporter(settings.otlp_endpoint))
         registry = _registry()
         counts = SpanCounts(registry)
         # One each: an exporter that fails keeps nothing from another.
-        queues = [SpanQueue(exporter, counts, service=service) for exporter in exporters if settings.tracing_enabled]
+        queues = [SpanQueue(exporter, counts, service=service) for exporter in exporters]
         resource = Resource.create(
             {
                 "service.name": f"minion-{service}",
@@ -104,7 +109,10 @@ class Telemetry:
             span.end()
 
     def flush(self) -> None:
-        """Hands finished spans to the exporters now; blocks for 5 seconds at most."""
+        """Hands finished spans to the exporters now, each within 5 seconds.
+
+        A batch that was begun by then is waited for: `OTEL_EXPORTER_OTLP_TIMEOUT` seconds (10) more, where it hangs.
+        """
         for queue in self._queues:
             queue.flush(5.0)
 
@@ -121,8 +129,6 @@ def fail(span: Span, error: BaseException) -> None:
 
 
 def _registry() -> CollectorRegistry:
-    # When a series began nobody asks, and it doubles the counters'.
-    disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry(auto_describe=True)
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)

@@ -5,6 +5,8 @@ import contextlib
 import os
 import socket
 import sys
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import asyncpg
@@ -14,6 +16,8 @@ from minion_cli.development.stack import serving
 from minion_errors import Unavailable
 from minion_testing.postgres import ClonedDatabase
 from minion_testing.serving import OPERATOR_KEY, SERVICE_KEY, SERVICES, free_ports
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from tests.end_to_end.stacks import ROOT, until
 
@@ -70,6 +74,22 @@ async def test_a_service_that_finds_its_port_taken_ends_with_1(postgres: ClonedD
     assert line["address"] == f"127.0.0.1:{port}"
 
 
+class Together(SpanExporter):
+    """Ends once so many of them end at once."""
+
+    def __init__(self, count: int) -> None:
+        self._barrier = threading.Barrier(count)
+        self.met = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        del spans
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        if self._barrier.wait(30) == 0:
+            self.met += 1
+
+
 async def test_a_stack_that_finds_a_port_taken_lets_go_of_everything(postgres: ClonedDatabase, tmp_path: Path) -> None:
     """The last service of five, in one process: what the others held by then is free again."""
     numbers = free_ports(2 * len(SERVICES))
@@ -87,11 +107,14 @@ async def test_a_stack_that_finds_a_port_taken_lets_go_of_everything(postgres: C
         variables[f"MINION_{name}_ADDRESS"] = f"127.0.0.1:{numbers[2 * place]}"
         variables[f"MINION_{name}_OPERATIONS_PORT"] = str(numbers[2 * place + 1])
     variables["MINION_GATEWAY_OPERATIONS_PORT"] = str(port)
+    together = Together(len(SERVICES))
     with held, pytest.raises(Unavailable) as refused:
-        async with serving(variables):
+        async with serving(variables, span_exporters=[together]):
             pytest.fail("it serves")
     assert refused.value.reason == "PORT_UNAVAILABLE"
     assert refused.value.metadata["address"] == f"127.0.0.1:{port}"
+    # A collector that hangs costs the end seconds, of all five once.
+    assert together.met == 1
     for number in numbers:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -9,10 +9,12 @@ import grpc
 import orjson
 import pytest
 import structlog
-from minion_errors import DeadlineExceeded
+from minion_errors import DeadlineExceeded, InvalidArgument
 from minion_grpc import connect, deadline
+from minion_telemetry import attributes
 from minion_testing.errors import refused
 from opentelemetry import trace
+from opentelemetry.trace import StatusCode
 
 from tests.minion_grpc.echo import SERVICE, EchoRequest, EchoServicer
 from tests.minion_grpc.stage import serving, stub
@@ -176,6 +178,35 @@ async def test_a_call_has_a_span_on_both_sides_that_tell_of_it_by_its_code() -> 
     # The peer's message may quote what was asked.
     assert clients["Secret"].status.description == "PERMISSION_DENIED"
     assert clients["Echo"].status.is_unset
+
+
+async def test_spans_of_opentelemetrys_own_stand_apart_and_hold_nothing_that_a_peer_said() -> None:
+    async def fail(request: Any, _context: Any) -> str:
+        raise InvalidArgument(f"There is no {request.text}.", reason="TEXT_UNKNOWN")
+
+    async with serving(EchoServicer(fail)) as served:
+        channel = connect(
+            served.server.address,
+            telemetry=served.telemetry,
+            tls=None,
+            credential=served.keys.issue(),
+            instrumented=True,
+        )
+        async with channel:
+            with pytest.raises(grpc.aio.AioRpcError, match="canary"):
+                await stub(channel).Echo(EchoRequest(text="canary"))
+            with pytest.raises(grpc.aio.AioRpcError, match="canary"):
+                [_ async for _ in stub(channel).WatchEcho(EchoRequest(text="canary"))]
+        assert not [span.name for span in served.spans() if "canary" in span.to_json()]
+        spans = [span for span in served.spans() if span.kind.name == "CLIENT"]
+    assert {span.name.rpartition("/")[2] for span in spans} == {"Echo", "WatchEcho"}
+    for span in spans:
+        assert span.instrumentation_scope is not None
+        assert span.instrumentation_scope.name == "opentelemetry.instrumentation.grpc"
+        # Their names are of older conventions than ours.
+        assert span.instrumentation_scope.schema_url not in {None, "", attributes.SCHEMA_URL}
+        assert span.status.status_code is StatusCode.ERROR
+        assert span.status.description is None
 
 
 async def test_a_stream_that_is_broken_off_ends_its_span() -> None:

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from minion_telemetry import attributes as names
+from minion_telemetry import otlp
 from minion_telemetry.content import MAXIMUM_CHARACTERS
 from minion_telemetry.otlp import encode
-from minion_telemetry.spans import RecordedSpan, SpanMakers
+from minion_telemetry.spans import SCOPE, RecordedSpan, SpanMakers
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as StatusMessage
@@ -54,7 +56,7 @@ def test_a_span_is_encoded_as_opentelemetry_encodes_it() -> None:
         remote = SpanContext(
             5, 7, is_remote=True, trace_flags=TraceFlags(1), trace_state=TraceState([("vendor", "x"), ("other", "y")])
         )
-        for maker in (makers.get_tracer("a", "1.0", "https://example.org/2"), makers.get_tracer("b")):
+        for maker in (makers.get_tracer(SCOPE, "1.0", "https://example.org/2"), makers.get_tracer("b")):
             for kind in SpanKind:
                 maker.start_span(kind.name, kind=kind, attributes=_VALUES).end()
             parent = set_span_in_context(NonRecordingSpan(remote))
@@ -65,22 +67,43 @@ def test_a_span_is_encoded_as_opentelemetry_encodes_it() -> None:
             span = maker.start_span("all", parent, links=links, attributes=_VALUES)
             span.add_event("kept", {"at": 1.5, "one": 1, "yes": True})
             span.record_exception(RuntimeError("what the user said"))
-            span.set_status(Status(StatusCode.ERROR, "it broke"))
+            span.set_status(Status(StatusCode.ERROR, "IT_BROKE"))
             span.end()
             fine = maker.start_span("fine", set_span_in_context(span))
             fine.set_status(StatusCode.OK)
             fine.end()
     assert len(kept.spans) == 2 * 2 * (len(SpanKind) + 2)
-    assert normal(encode(kept.spans)) == normal(encode_spans([span.readable() for span in kept.spans]))
-    assert b"what the user said" not in encode(kept.spans).SerializeToString()
+    encoded, unfit = encode(kept.spans)
+    assert unfit == 0
+    assert b"what the user said" not in encoded.SerializeToString()
+    assert normal(encoded) == normal(encode_spans([span.readable() for span in kept.spans]))
 
 
 def test_a_text_that_is_too_long_is_cut() -> None:
     kept = Kept()
     maker = SpanMakers(Resource({}), [kept], ratio=1.0).get_tracer("a")
     maker.start_span("work", attributes={"text": "x" * (MAXIMUM_CHARACTERS + 1)}).end()
-    [attribute] = encode(kept.spans).resource_spans[0].scope_spans[0].spans[0].attributes
+    encoded, _ = encode(kept.spans)
+    [attribute] = encoded.resource_spans[0].scope_spans[0].spans[0].attributes
     assert attribute.value.string_value == "x" * MAXIMUM_CHARACTERS
+
+
+def test_ids_and_counts_push_out_nothing_that_recurs() -> None:
+    kept = Kept()
+    maker = SpanMakers(Resource({}), [kept], ratio=1.0).get_tracer("a")
+
+    def encoded(number: int) -> int:
+        values = {names.MINION_RUN_ID: f"run {number}", names.GEN_AI_USAGE_INPUT_TOKENS: number, "other": str(number)}
+        maker.start_span("work", attributes={**values, names.RPC_METHOD: "minion.test.v1.EchoService/Rare"}).end()
+        encode(kept.spans)
+        kept.spans.clear()
+        return otlp._remembered.cache_info().misses
+
+    before = encoded(0)
+    assert encoded(10_000) == before
+    for number in range(1, 5_000):
+        encoded(number)
+    assert encoded(10_001) == before
 
 
 def normal(request: ExportTraceServiceRequest) -> ExportTraceServiceRequest:

@@ -4,14 +4,18 @@ import asyncio
 import io
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
 import grpc
 import pytest
-from minion_telemetry import Telemetry, TelemetrySettings
+from minion_telemetry import Telemetry, TelemetrySettings, configure_logging
+from minion_telemetry.otlp import NotTakenError
+from minion_telemetry.span_queue import SpanCounts, SpanQueue
+from minion_telemetry.spans import RecordedSpan, SpanMakers
 from minion_testing.serving import free_ports
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import Tracer
@@ -72,6 +76,95 @@ async def test_what_ended_just_before_the_end_is_exported() -> None:
         end_spans(telemetry.tracer, 3)
         await stopped(telemetry)
         assert [span.name for span in collector.spans] == ["span 0", "span 1", "span 2"]
+
+
+class Gate:
+    """Takes spans one batch at a time, when it is let; the first `refusals` of them not."""
+
+    def __init__(self, *, refusals: int = 0) -> None:
+        self.refusals = refusals
+        self.begun, self.opened = threading.Event(), threading.Event()
+        self.taken = 0
+
+    def send(self, spans: Sequence[RecordedSpan]) -> int:
+        self.begun.set()
+        assert self.opened.wait(60)
+        if self.refusals:
+            self.refusals -= 1
+            raise NotTakenError("UNAVAILABLE", again=True)
+        self.taken += len(spans)
+        return 0
+
+    def shutdown(self) -> None:
+        pass
+
+
+def tracing(queue: SpanQueue) -> Tracer:
+    return SpanMakers(Resource({}), [queue], ratio=1.0).get_tracer("test")
+
+
+async def test_what_ended_during_an_export_that_the_end_finds_under_way_is_exported() -> None:
+    gate, registry = Gate(), CollectorRegistry()
+    queue = SpanQueue(gate, SpanCounts(registry), service="session", stop_seconds=60)
+    end_spans(tracing(queue), 1)
+    assert await asyncio.to_thread(gate.begun.wait, 60)
+    end_spans(tracing(queue), 3)
+    stopping = asyncio.create_task(asyncio.to_thread(queue.shutdown))
+    assert await asyncio.to_thread(queue._stopping.wait, 60)
+    gate.opened.set()
+    await stopping
+    assert counted(registry) == {"exported": 4, "failed": 0, "dropped": 0}
+    assert gate.taken == 4
+
+
+def test_what_ends_after_the_end_is_counted_too() -> None:
+    telemetry = started(f"http://127.0.0.1:{free_ports(1)[0]}")
+    telemetry.shutdown()
+    end_spans(telemetry.tracer, 3)
+    assert counted(telemetry.registry) == {"exported": 0, "failed": 0, "dropped": 3}
+
+
+class Hearing(io.BytesIO):
+    """A log that somebody listens to: `heard` is called once, when a line holds `words`."""
+
+    def __init__(self, words: bytes, heard: Callable[[], None]) -> None:
+        super().__init__()
+        self._words = words
+        self._heard: Callable[[], None] | None = heard
+
+    def write(self, line: Any) -> int:
+        heard = self._heard
+        if heard is not None and self._words in bytes(line):
+            self._heard = None
+            heard()
+        return super().write(line)
+
+
+@pytest.mark.usefixtures("log")
+async def test_what_is_lost_while_the_log_is_told_of_the_lost_is_told_next() -> None:
+    gate, registry = Gate(refusals=1), CollectorRegistry()
+    gate.opened.set()
+    heard = Hearing(b"takes traces again", lambda: end_spans(tracing(queue), 10))
+    configure_logging("info", "json", stream=heard)
+    queue = SpanQueue(gate, SpanCounts(registry), service="session", capacity=4, first_wait_seconds=0.01)
+    end_spans(tracing(queue), 1)
+    await until(lambda: len(lines(heard)) == 3)
+    await asyncio.to_thread(queue.shutdown)
+    assert [line.get("spans_lost") for line in lines(heard)] == [None, 0, 6]
+    assert counted(registry) == {"exported": 5, "failed": 0, "dropped": 6}
+
+
+async def test_a_span_that_cannot_be_encoded_costs_no_other(log: io.BytesIO) -> None:
+    async with collecting() as collector:
+        telemetry = started(collector.endpoint)
+        for value in ("fine", "half a pair \ud800", 2**63, "fine too"):
+            telemetry.tracer.start_span("span", attributes={"value": value}).end()
+        await until(lambda: sum(counted(telemetry.registry).values()) == 4)
+        await stopped(telemetry)
+        assert [span.attributes[0].value.string_value for span in collector.spans] == ["fine", "fine too"]
+    assert counted(telemetry.registry) == {"exported": 2, "failed": 2, "dropped": 0}
+    assert {line["event"] for line in lines(log)} == {"spans can't be encoded"}
+    assert sum(line["count"] for line in lines(log)) == 2
 
 
 async def test_with_no_collector_spans_are_dropped_beyond_a_bound_and_the_log_gets_one_line(log: io.BytesIO) -> None:

@@ -3,7 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from minion_telemetry.spans import RecordedSpan, SpanMakers
+from minion_telemetry.otlp import encode
+from minion_telemetry.spans import SCOPE, RecordedSpan, SpanMakers
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -42,7 +43,7 @@ class Kept:
 
 
 def made(kept: Kept | None = None, ratio: float = 1.0) -> Tracer:
-    return SpanMakers(Resource({}), [kept or Kept()], ratio=ratio).get_tracer("test")
+    return SpanMakers(Resource({}), [kept or Kept()], ratio=ratio).get_tracer(SCOPE)
 
 
 def theirs(ratio: float) -> Tracer:
@@ -114,7 +115,7 @@ def _change(span: Span) -> None:
     "said",
     [
         [],
-        [Status(StatusCode.ERROR, "broke")],
+        [Status(StatusCode.ERROR, "BROKE")],
         [Status(StatusCode.UNSET), Status(StatusCode.OK), Status(StatusCode.ERROR)],
         [Status(StatusCode.ERROR), Status(StatusCode.UNSET)],
         [StatusCode.ERROR, StatusCode.OK],
@@ -132,6 +133,56 @@ def test_a_status_is_kept_as_the_sdk_keeps_it(said: list[Status | StatusCode]) -
         found.status_code,
         found.description,
     )
+
+
+@pytest.mark.parametrize(
+    ("scope", "said", "kept"),
+    [
+        (SCOPE, "UNAVAILABLE", "UNAVAILABLE"),
+        (SCOPE, "RuntimeError: what the user said", None),
+        (SCOPE, "SAID\n", None),
+        ("opentelemetry.instrumentation.grpc", "UNAVAILABLE", None),
+    ],
+)
+def test_a_description_is_kept_where_it_is_a_word_of_ours(scope: str, said: str, kept: str | None) -> None:
+    taker = Kept()
+    maker = SpanMakers(Resource({}), [taker], ratio=1.0).get_tracer(scope)
+    for status in (Status(StatusCode.ERROR, said), StatusCode.ERROR):
+        span = maker.start_span("work")
+        span.set_status(status, None if isinstance(status, Status) else said)
+        span.end()
+    assert [(span.status.status_code, span.status.description) for span in taker.spans] == [
+        (StatusCode.ERROR, kept)
+    ] * 2
+
+
+def test_what_a_block_raises_marks_its_span_by_its_type_alone() -> None:
+    kept = Kept()
+    with pytest.raises(RuntimeError), made(kept).start_as_current_span("work"):
+        raise RuntimeError("what the user said")
+    [span] = kept.spans
+    assert span.attributes == {"error.type": "RuntimeError"}
+    assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, None)
+    assert [(event.name, event.attributes) for event in span.events] == [
+        ("exception", {"exception.type": "RuntimeError"})
+    ]
+    encoded, _ = encode(kept.spans)
+    assert b"what the user said" not in encoded.SerializeToString()
+
+
+def test_a_block_may_leave_its_span_to_others() -> None:
+    kept = Kept()
+    with (
+        pytest.raises(RuntimeError),
+        made(kept).start_as_current_span(
+            "work", record_exception=False, set_status_on_exception=False, end_on_exit=False
+        ) as span,
+    ):
+        raise RuntimeError
+    assert kept.spans == []
+    span.end()
+    assert kept.spans[0].status.is_unset
+    assert (kept.spans[0].attributes, kept.spans[0].events) == ({}, [])
 
 
 def test_events_are_bounded() -> None:

@@ -43,9 +43,11 @@ async def serving(
     """
     telemetries: dict[str, Telemetry] = {}
     async with AsyncExitStack() as running:
+        # Last, and together: a collector that hangs takes seconds of each.
+        running.push_async_callback(_shut_down, telemetries)
         for settings, compose in [(load(kind, environ), compose) for kind, compose in _SERVICES]:
             telemetry = Telemetry.start(settings.service, settings, span_exporters=span_exporters)
-            running.push_async_callback(asyncio.to_thread, telemetry.shutdown)
+            telemetries[settings.service] = telemetry
             server = await running.enter_async_context(compose(settings, telemetry))
             operations = OperationsServer(
                 settings.operations_host,
@@ -57,8 +59,11 @@ async def serving(
             running.push_async_callback(asyncio.to_thread, operations.stop)
             running.push_async_callback(server.drain_and_stop)
             await server.start()
-            telemetries[settings.service] = telemetry
         yield telemetries
+
+
+async def _shut_down(telemetries: Mapping[str, Telemetry]) -> None:
+    await asyncio.gather(*(asyncio.to_thread(telemetry.shutdown) for telemetry in telemetries.values()))
 
 
 def _told(server: Server) -> tuple[Callable[[], bool], Callable[[], Mapping[str, str]]]:

@@ -1,13 +1,15 @@
 """What a model is asked and answers, in the form of the GenAI conventions: their JSON schemas of messages on spans."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from minion_gateway.inference.domain import ChatMessage, Completion, CompletionRequest, Role, ToolCall
 
 
-def asked(request: CompletionRequest) -> list[dict[str, Any]]:
-    """Gives the messages that the model is shown, oldest first; the system's are among them."""
-    return [{"role": message.role.value, "parts": _parts(message)} for message in request.messages]
+def asked(request: CompletionRequest) -> Iterator[dict[str, Any]]:
+    """Makes the messages that the model is shown, newest first, one by one; the system's are among them."""
+    for message in reversed(request.messages):
+        yield {"role": message.role.value, "parts": _parts(message)}
 
 
 def answered(completion: Completion) -> dict[str, Any]:

@@ -46,6 +46,10 @@ class Toolbox:
             self._metrics.called(tool.builtin, ended, nanoseconds / 1e9)
             return Outcome(output, ended is not Ended.OK, nanoseconds, uncertain)
 
+        def failed_inside() -> Outcome:
+            _log.exception("a tool failed inside", tool=tool.name, builtin=tool.builtin)
+            return outcome("The tool failed inside; it may have taken effect.", Ended.ERROR, uncertain=True)
+
         if tool.needs_approval:
             return outcome("The tool needs a person's approval, and nobody can be asked: not called.", Ended.REFUSED)
         builtin = self._builtins.get(tool.builtin)
@@ -69,13 +73,15 @@ class Toolbox:
             return outcome(str(fault), Ended.ERROR)
         except MinionError as fault:
             return outcome(f"{fault.reason}: {fault.message}", Ended.ERROR)
+        except TimeoutError:
+            if not limit.expired():
+                # The tool's own, of whatever it waited for.
+                return failed_inside()
+            seconds = f"{tool.time_limit_seconds:g}"
+            message = f"The tool took longer than {seconds} s; it may have taken effect."
+            return outcome(message, Ended.TIMEOUT, uncertain=True)
         except Exception:  # noqa: BLE001 - whatever a tool does, its run goes on
-            if limit.expired():
-                seconds = f"{tool.time_limit_seconds:g}"
-                message = f"The tool took longer than {seconds} s; it may have taken effect."
-                return outcome(message, Ended.TIMEOUT, uncertain=True)
-            _log.exception("a tool failed inside", tool=tool.name, builtin=tool.builtin)
-            return outcome("The tool failed inside; it may have taken effect.", Ended.ERROR, uncertain=True)
+            return failed_inside()
 
     def _faults(self, tool: BoundTool, arguments: Mapping[str, Any]) -> str:
         """Returns what is wrong with the arguments; nothing, when they are right."""

@@ -86,13 +86,17 @@ async def test_time_runs_out_and_the_effect_is_uncertain() -> None:
     [
         (ToolFailedError("No such city."), "No such city."),
         (Unavailable("Gone.", reason="PEER_UNAVAILABLE"), "PEER_UNAVAILABLE: Gone."),
+        (TimeoutError("secret"), "The tool failed inside; it may have taken effect."),
         (RuntimeError("secret"), "The tool failed inside; it may have taken effect."),
         (TimeoutError("its own"), "The tool failed inside; it may have taken effect."),
     ],
 )
 async def test_a_failure_is_an_answer(error: Exception, said: str) -> None:
-    outcome = await toolbox(error=error).call(bound(), invocation())
+    registry = CollectorRegistry()
+    outcome = await toolbox(error=error, registry=registry).call(bound(), invocation())
     assert (outcome.is_error, outcome.output) == (True, said)
+    assert outcome.uncertain == ("may have taken effect" in said)
+    assert registry.get_sample_value("tool_duration_seconds_count", {"tool": "it", "outcome": "error"}) == 1
 
 
 async def test_what_needs_approval_is_not_called_where_nobody_can_be_asked() -> None:
