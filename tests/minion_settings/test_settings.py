@@ -178,7 +178,24 @@ def test_no_time_and_no_share_is_endless() -> None:
             Timed.load({"MINION_SECONDS": text})
 
 
-def test_what_is_shown_of_a_value_is_short_and_holds_no_password() -> None:
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("ftp://user:hunter2@host/", "***@host/"),
+        ("grpc://user:hun/ter2@host:1", "***@host:1"),
+        ("user:hunter2@host:50051", "***@host:50051"),
+        ("ftp://user:h@hunter2@host:1", "***@host:1"),
+        ("user:hun ter2\n@host", "***@host"),
+    ],
+)
+def test_no_password_is_shown(address: str, shown: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Called.load({"MINION_PEER": address, "MINION_SITE": address})
+    assert [fault.description.rpartition(" (is ")[2] for fault in caught.value.faults] == [f"'{shown}')"] * 2
+    assert "ter2" not in str(caught.value)
+
+
+def test_what_is_shown_of_a_value_is_short() -> None:
     class Placed(Settings):
         """Placed."""
 
@@ -187,9 +204,8 @@ def test_what_is_shown_of_a_value_is_short_and_holds_no_password() -> None:
 
     limits = "{" + ", ".join(f'"{number}": "many"' for number in range(90)) + "}"
     with pytest.raises(SettingsError) as caught:
-        Placed.load({"MINION_PLACE": "ftp://user:hunter2@host/", "MINION_LIMITS": limits})
-    assert "hunter2" not in str(caught.value)
-    assert "(is 'ftp://***@host/')" in str(caught.value)
+        Placed.load({"MINION_PLACE": "ftp://host/" + "a" * 300, "MINION_LIMITS": limits})
+    assert "(is 'ftp://host/aaa" in str(caught.value)
     assert all(len(fault.description) < 250 for fault in caught.value.faults)
 
 
