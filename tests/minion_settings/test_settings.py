@@ -103,7 +103,7 @@ def test_faults_between_settings_are_told() -> None:
 
 
 class WindowSettings(StoreSettings):
-    """The shop's window, with relations of its own under a name that its base has too."""
+    """The shop's window, with relations of its own."""
 
     window_width: int = Field(10, ge=1, description="How wide it is.")
     window_name: str = Field(description="What is written on it.")
@@ -113,7 +113,7 @@ class WindowSettings(StoreSettings):
         return len(self.window_name)
 
     @relation
-    def _fast_is_small(self) -> Iterator[Fault]:
+    def _name_fits(self) -> Iterator[Fault]:
         if self.letters > self.window_width:
             yield Fault(self.variable("window_name"), "does not fit")
 
@@ -153,6 +153,36 @@ def test_a_relation_that_reads_a_faulty_setting_is_silent_and_hides_no_other(wid
         WindowSettings.load({**environ, "MINION_WINDOW_WIDTH": width})
     told = [fault.variable for fault in caught.value.faults]
     assert sorted(told) == ["MINION_STORE_SIZE", "MINION_WINDOW_NAME", "MINION_WINDOW_WIDTH"]
+
+
+def test_a_relation_defined_again_stands_in_for_its_base() -> None:
+    class Roomy(StoreSettings):
+        """Roomy."""
+
+        @relation
+        def _fast_is_small(self) -> Iterator[Fault]:
+            if self.store_mode == "fast" and self.store_size > 1_000:
+                yield Fault(self.variable("store_size"), "must be at most 1,000 in mode fast")
+
+    environ = {"MINION_STORE_URL": "a", "MINION_STORE_MODE": "fast"}
+    assert Roomy.load({**environ, "MINION_STORE_SIZE": "1000"}).store_size == 1_000
+    with pytest.raises(SettingsError) as caught:
+        Roomy.load({**environ, "MINION_STORE_SIZE": "1001"})
+    assert [fault.description for fault in caught.value.faults] == ["must be at most 1,000 in mode fast"]
+
+
+def test_a_relation_hides_no_strangers() -> None:
+    class Lent(Settings):
+        """Lent."""
+
+        @relation
+        def _fast_is_small(self) -> Iterator[Fault]:
+            yield from ()
+
+    with pytest.raises(TypeError, match="the relation _fast_is_small of Lent hides that of StoreSettings"):
+
+        class Both(Lent, StoreSettings):
+            """Both."""
 
 
 def test_a_mistake_in_a_relation_is_not_taken_for_a_faulty_setting() -> None:
