@@ -1,5 +1,6 @@
 """Walks of the index: their first candidates may be of other types than asked for, or more than a reply holds."""
 
+import re
 from array import array
 from collections.abc import AsyncIterator
 from typing import Any
@@ -100,6 +101,16 @@ async def test_walk_brings_the_best_that_a_reply_holds(admin: Connection, agent_
     assert 3 <= len(some) < 10
     assert some == every[: len(some)]
     assert await found_by(admin, "find_memories", agent_id, 1) == every[:1]
+
+
+async def test_walk_brings_the_best_first_by_order_and_not_by_chance(admin: Connection, agent_id: str) -> None:
+    plans: list[str] = []
+    admin.add_log_listener(lambda _, message: plans.append(message.detail or ""))
+    await admin.execute("SET debug_print_plan = on; SET client_min_messages = log")
+    await found_by(admin, "find_memories", agent_id, 1_000_000)
+    # The statement that brings them, without what it reads from: nodes of a plan, the outermost first.
+    (outer,) = [plan.partition(":subplans")[0] for plan in plans if ":ctename best" in plan]
+    assert [node for node in re.findall(r"\{([A-Z]+)\b", outer) if node in {"SORT", "CTESCAN"}] == ["SORT", "CTESCAN"]
 
 
 async def test_release_before_is_told_the_same(admin: Connection, agent_id: str) -> None:

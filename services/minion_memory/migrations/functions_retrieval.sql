@@ -472,7 +472,8 @@ BEGIN
                            create_time, updated_at, valid_from, valid_until, occur_time, superseded_by,
                            coalesce(access_count, 0), access_time, revision
                       FROM best
-                     WHERE (SELECT count(*) = most AND sum(byte_count) <= most_bytes FROM best);
+                     WHERE (SELECT count(*) = most AND sum(byte_count) <= most_bytes FROM best)
+                     ORDER BY semantic + cues + by_newness + by_weight + by_use + by_worth DESC, distance, memory_id;
                 IF FOUND THEN
                     RETURN;
                 END IF;
