@@ -121,7 +121,8 @@ class AuthSettings(Settings):
     def _jwt_is_whole(self) -> Iterator[Fault]:
         """Yields what is missing of JWTs where anything of them is set."""
         needed = ("jwt_issuer", "jwt_audience", "jwt_jwks")
-        given = [name for name in needed if getattr(self, name) is not None]
+        # One that can't be used is given all the same, and is told by itself.
+        given = [name for name in needed if getattr(self, name, "") is not None]
         for name in needed:
             if given and name not in given:
                 yield Fault(self.variable(name), f"is required where {self.variable(given[0])} is set")

@@ -44,7 +44,8 @@ class ServiceAccess:
 async def bootstrap(admin_dsn: str, services: Sequence[ServiceAccess], *, monitor_password: str | None = None) -> None:
     """Prepares the database that `admin_dsn` points at for these services, in one transaction.
 
-    With `monitor_password` there is a role `minion_monitor` too, which reads the server's statistics.
+    With `monitor_password` there is a role `minion_monitor` too, which reads the server's statistics. Without it, one
+    that is there already stays as it is.
 
     Raises BootstrapError when Postgres is older than 16, pgvector is missing or older than 0.8.2 (where memory is among
     the services), the administrator's rights don't suffice, or a DSN names another role than the service's own; raises

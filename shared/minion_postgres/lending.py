@@ -29,6 +29,8 @@ class Lender:
         # Each connection that is lent, and the age in which it was: one of an earlier age isn't kept.
         self._lent: dict[PooledConnection, int] = {}
         self._metrics.lent = self._lent
+        # How many wait at the pool.
+        self._asking = 0
         self._age = 0
         self._timer: asyncio.TimerHandle | None = None
         self._returning: set[asyncio.Task[None]] = set()
@@ -44,6 +46,7 @@ class Lender:
                 return connection
             await self.give_back(connection)
         age, asked = self._age, perf_counter()
+        self._asking += 1
         self._metrics.pending += 1
         try:
             connection = await self._pool.acquire(timeout=self._acquire_seconds)
@@ -51,6 +54,7 @@ class Lender:
             self._metrics.timeouts += 1
             raise
         finally:
+            self._asking -= 1
             self._metrics.pending -= 1
         self._metrics.waits.observe(perf_counter() - asked)
         self._lent[connection] = age
@@ -59,7 +63,7 @@ class Lender:
     async def take_back(self, connection: PooledConnection) -> None:
         """Takes a connection whose last statement went well: nobody may hold on to it."""
         is_old = self._lent.get(connection) != self._age
-        if is_old or self._metrics.pending or self._closing or is_closed(connection) or connection.is_in_transaction():
+        if is_old or self._asking or self._closing or is_closed(connection) or connection.is_in_transaction():
             await self.give_back(connection)
             return
         del self._lent[connection]

@@ -1,7 +1,9 @@
 """The migration runner: numbered SQL up and down for one schema, and its functions.
 
 A folder holds `0001_initial.up.sql` with `0001_initial.down.sql`, and so on without gaps, and files named
-`functions*.sql`, whose `CREATE OR REPLACE FUNCTION`s are applied again whenever their text has changed.
+`functions*.sql`, whose `CREATE OR REPLACE FUNCTION`s are applied again whenever their text has changed. Which text came
+first says `functions.history`: lines of a file's name and the SHA-256 of a text that a release had or has, the oldest
+first. So a text that stands there before this release's is an earlier release's, and one that doesn't is a later one's.
 
 Each migration is one transaction with a lock timeout (it gives up and tries again, rather than queueing every reader
 behind it) and a statement timeout. A file whose first line is `-- no-transaction` runs statement by statement, each
@@ -27,6 +29,7 @@ from minion_postgres.driver import Connection, connect
 from minion_postgres.queries import load
 
 _QUERIES = load("minion_postgres", "sql/migrations.sql")
+_HISTORY: Final = "functions.history"
 _FILE = re.compile(r"(?P<number>\d{4})_(?P<title>[a-z0-9_]+)\.(?P<direction>up|down)\.sql")
 # Up to a `;` at the end of a line; what stands between two `$$` is passed over whole.
 _STATEMENT = re.compile(r"(?:--[^\n]*|\$\$.*?\$\$|(?!;[ \t]*(?:\n|\Z)).)+", re.DOTALL)
@@ -72,7 +75,7 @@ class SchemaState:
 
     latest: str | None
     missing: Sequence[str]
-    outdated: Sequence[str]  # functions that were never applied as this release has them
+    outdated: Sequence[str]  # functions that were applied as an earlier release has them
     foreign: Sequence[str]  # migrations that were applied with another text
 
     @property
@@ -104,11 +107,13 @@ class Migrations:
             for entry in sorted(directory.iterdir(), key=lambda entry: entry.name)
             if entry.name.startswith("functions") and entry.name.endswith(".sql")
         }
+        self._history = _history(directory)
 
     async def up(self, dsn: str, *, patience: float = 60.0) -> list[str]:
         """Applies what is missing, functions included, as the owner; returns the names of what it applied.
 
-        Waits up to `patience` seconds for another runner. A database that a newer release has migrated is left alone.
+        Waits up to `patience` seconds for another runner. What a later release has brought is left alone: a database
+        with migrations of its own, and functions in its form.
         """
         async with self._turn(dsn, patience) as connection:
             await connection.execute(_in(self.schema, _QUERIES.create_table))
@@ -116,6 +121,7 @@ class Migrations:
             names = {step.name for step in self.steps}
             if any(name not in names for name in applied if _FILE.match(f"{name}.up.sql")):
                 return []
+            stale = self._stale(applied)
             done = []
             for step in self.steps:
                 if step.name not in applied:
@@ -124,7 +130,7 @@ class Migrations:
                 elif applied[step.name] != step.checksum:
                     raise MigrationError(f"{self.schema}/{step.name} was changed after it was applied")
             for name, text in self._functions.items():
-                if applied.get(name) != _checksum(text):
+                if name not in applied or name in stale:
                     await self._apply(connection, name, text, _checksum(text))
                     done.append(name)
             return done
@@ -172,18 +178,25 @@ class Migrations:
         numbered = sorted(name for name in applied if _FILE.match(f"{name}.up.sql"))
         known = {step.name for step in self.steps}
         is_later = any(name not in known for name in numbered)
-        checksums = {name: _checksum(text) for name, text in self._functions.items()}
         missing = [step.name for step in self.steps if step.name not in applied]
         return SchemaState(
             latest=numbered[-1] if numbered else None,
-            missing=[*missing, *(name for name in checksums if name not in applied and not is_later)],
-            outdated=[
-                name
-                for name, checksum in checksums.items()
-                if applied.get(name, checksum) != checksum and not (is_later or _replaced(name, checksum) in applied)
-            ],
+            missing=[*missing, *(name for name in self._functions if name not in applied and not is_later)],
+            outdated=[] if is_later else self._stale(applied),
             foreign=[step.name for step in self.steps if applied.get(step.name, step.checksum) != step.checksum],
         )
+
+    def _stale(self, applied: Mapping[str, bytes]) -> list[str]:
+        """Lists the functions that were applied in a form which this release's follows."""
+        # A later release has the migrations of this one. What stands in no history is no release's, but being written.
+        is_earlier = any(step.name not in applied for step in self.steps)
+        stale = []
+        for name, text in self._functions.items():
+            own, history = _checksum(text), self._history.get(name, ())
+            there = applied.get(name, own)
+            if there != own and (is_earlier or own not in history or there in history[: history.index(own)]):
+                stale.append(name)
+        return stale
 
     async def _applied(self, connection: Connection) -> dict[str, bytes]:
         rows = await connection.fetch(applied_query(self.schema))
@@ -220,8 +233,7 @@ class Migrations:
         if checksum is None:
             await connection.execute(_in(self.schema, _QUERIES.note_taken_back), name)
         else:
-            noting = _QUERIES.note_functions if name in self._functions else _QUERIES.note_applied
-            await connection.execute(_in(self.schema, noting), name, checksum)
+            await connection.execute(_in(self.schema, _QUERIES.note_applied), name, checksum)
 
     @asynccontextmanager
     async def _turn(self, dsn: str, patience: float) -> AsyncIterator[Connection]:
@@ -274,9 +286,17 @@ def _steps(directory: Traversable) -> Sequence[Migration]:
     return [Migration(number, names[number], texts[number]["up"], texts[number]["down"]) for number in sorted(texts)]
 
 
-def _replaced(name: str, checksum: bytes) -> str:
-    """Under which name a text of functions stands that was replaced by a later one."""
-    return f"{name}@{checksum.hex()}"
+def _history(directory: Traversable) -> Mapping[str, Sequence[bytes]]:
+    """The checksums of each file of functions that releases had, the oldest first; none where there is no such file."""
+    history = directory / _HISTORY
+    found: dict[str, list[bytes]] = {}
+    for line in history.read_text(encoding="utf-8").splitlines() if history.is_file() else ():
+        try:
+            name, checksum = line.split()
+            found.setdefault(name, []).append(bytes.fromhex(checksum))
+        except ValueError:
+            raise MigrationError(f"{_HISTORY} has a line that is no file's name and checksum: {line!r}") from None
+    return found
 
 
 def _in(schema: str, sql: str) -> str:

@@ -11,10 +11,11 @@ def _pool_has_room(self) -> Iterator[Fault]:
 ```
 
 Each is asked by itself, so that one which can't be answered, because a field that it reads is wrong by itself, hides no
-other.
+other. One that a subclass defines again, under the same name, stands in for its base's; two bases that know nothing of
+each other may not use one name, because one of the two would never be asked.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from minion_settings.faults import Fault
@@ -34,12 +35,29 @@ def relations(settings: object, *, without: Collection[str] = ()) -> Iterator[Fa
 
     `without` are the fields that the settings lack: a relation ends where it reads one of them.
     """
-    for declaring in reversed(type(settings).__mro__):
-        for check in vars(declaring).values():
-            if not hasattr(check, _MARK):
-                continue
-            try:
-                yield from check(settings)
-            except AttributeError as absent:
-                if absent.name not in without:
-                    raise
+    for name in _declarations(type(settings)):
+        check = getattr(type(settings), name)
+        try:
+            yield from check(settings)
+        except AttributeError as absent:
+            if absent.name not in without:
+                raise
+
+
+def check_names(settings: type) -> None:
+    """Raises TypeError where a relation of one base hides another's that it doesn't stand in for."""
+    for name, declaring in _declarations(settings).items():
+        last = declaring[-1]
+        hidden = [base.__name__ for base in declaring if not issubclass(last, base)]
+        if hidden:
+            raise TypeError(f"{settings.__name__}: the relation {name} of {last.__name__} hides that of {hidden[0]}")
+
+
+def _declarations(settings: type) -> Mapping[str, Sequence[type]]:
+    """Maps each relation's name to the classes that declare it, the bases first; the last one's is asked."""
+    found: dict[str, list[type]] = {}
+    for declaring in reversed(settings.__mro__):
+        for name, member in vars(declaring).items():
+            if hasattr(member, _MARK):
+                found.setdefault(name, []).append(declaring)
+    return found

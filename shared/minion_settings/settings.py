@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from minion_settings.faults import Fault, SettingsError
-from minion_settings.relations import relations
+from minion_settings.relations import check_names, relations
 from minion_settings.variables import holds_secret, parse, shown, variables
 
 _RELATION_FAULTS = "relation_faults"
@@ -99,11 +99,12 @@ class Settings(BaseSettings):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuses a setting that nobody described: the description becomes `.env.example`."""
+        """Refuses a setting with no description, which becomes `.env.example`, and a relation that another hides."""
         super().__pydantic_init_subclass__(**kwargs)
         silent = [name for name, field in cls.model_fields.items() if not field.description]
         if silent:
             raise TypeError(f"{cls.__name__} has settings with no description: {', '.join(silent)}")
+        check_names(cls)
 
     @model_validator(mode="after")
     def _check_relations(self) -> Self:

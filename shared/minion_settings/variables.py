@@ -1,7 +1,6 @@
 """How a setting is named and written in the environment."""
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
@@ -9,8 +8,6 @@ from pydantic import SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
 
 _SEQUENCES = (list, tuple, set, frozenset)
-# The user and password of an address.
-_CREDENTIALS = re.compile(r"(?<=//)[^/\s@]*@")
 _SHOWN_CHARACTERS = 100
 
 
@@ -53,8 +50,12 @@ def render(value: object) -> str:
 
 
 def shown(text: str) -> str:
-    """Quotes what a variable holds, for a message: cut where it is long, with no credentials of an address."""
-    text = _CREDENTIALS.sub("***@", text)
+    """Quotes what a variable holds, for a message: cut where it is long, and with nothing up to its last `@`.
+
+    A user and password may stand there, which nothing bounds where the address is wrong.
+    """
+    _, at, rest = text.rpartition("@")
+    text = f"***@{rest}" if at else text
     return repr(text) if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]!r}…"
 
 

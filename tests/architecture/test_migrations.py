@@ -1,5 +1,10 @@
-"""New migrations hold no table that lives: no rewrite, no scan, no index build under its lock."""
+"""New migrations hold no table that lives: no rewrite, no scan, no index build under its lock.
 
+And functions let the release before go on: each text stands in the history by which a release tells an earlier one
+from a later one, and none is dropped that it calls.
+"""
+
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +18,8 @@ _RELEASED = {"registry": 7, "session": 5, "memory": 7, "activity": 2, "gateway":
 _EXCEPTIONS = {
     ("activity", "0002_administration"): "a CHECK of a short text is looked at partition by partition, with no rewrite",
 }
+# What functions*.sql may drop: the last release dropped it too, so that nothing of its own calls it.
+_DROPPED = {"memory": {"memory.list_query", "memory.store_memories"}}
 _BODY = re.compile(r"\$\$.*?\$\$", re.DOTALL)
 _COMMENT = re.compile(r"--[^\n]*")
 _CREATE_TABLE = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?(\w+\.\w+)")
@@ -112,3 +119,25 @@ def test_what_holds_a_table_is_seen(statement: str) -> None:
 )
 def test_what_holds_no_table_passes(text: str) -> None:
     assert _faults(text, {"x.a"}) == []
+
+
+@pytest.mark.parametrize("schema", sorted(_RELEASED))
+def test_the_history_of_functions_ends_with_their_texts(schema: str) -> None:
+    directory = ROOT / "services" / f"minion_{schema}" / "migrations"
+    lines = (directory / "functions.history").read_text().splitlines()
+    assert len(lines) == len(set(lines)), "a text can't come back: change a comment in it"
+    last = dict(line.split() for line in lines)
+    own = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(directory.glob("functions*.sql"))
+    }
+    assert own
+    wanted = [f"{name} {checksum}" for name, checksum in own.items() if last.get(name) != checksum]
+    assert wanted == [], f"append to {directory / 'functions.history'}:\n" + "\n".join(wanted)
+
+
+@pytest.mark.parametrize("schema", sorted(_RELEASED))
+def test_no_function_of_the_last_release_is_dropped(schema: str) -> None:
+    directory = ROOT / "services" / f"minion_{schema}" / "migrations"
+    text = "".join(path.read_text() for path in sorted(directory.glob("functions*.sql")))
+    dropped = set(re.findall(r"\bDROP (?:FUNCTION|ROUTINE|PROCEDURE) (?:IF EXISTS )?([^\s(]+)", text))
+    assert dropped == _DROPPED.get(schema, set()), "its replicas, and calls that have begun, go on for a release"

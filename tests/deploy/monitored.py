@@ -16,7 +16,8 @@ import aiohttp
 import asyncpg
 import pytest
 import yaml
-from minion_postgres import EmbeddedPostgres
+from minion_postgres import EmbeddedPostgres, bootstrap
+from minion_postgres.roles import MONITOR
 from minion_testing.serving import free_ports
 
 from tests.end_to_end.stacks import ROOT, until
@@ -122,18 +123,14 @@ async def prometheus(directory: Path, targets: Mapping[str, Mapping[str, str]]) 
 
 @asynccontextmanager
 async def postgres_exporter(directory: Path, stack: Path) -> AsyncIterator[str]:
-    """Runs the exporter against a stack's Postgres, with a role of its own that may look and no more; its address."""
+    """Runs the exporter against a stack's Postgres, with the role that is delivered for it; its address."""
     postgres = EmbeddedPostgres(stack / "postgres")
     await asyncio.to_thread(postgres.attach)
     password = secrets.token_hex(16)
-    connection = await asyncpg.connect(postgres.admin_dsn())
-    try:
-        await connection.execute(f"CREATE ROLE monitor LOGIN PASSWORD '{password}' IN ROLE pg_monitor")
-    finally:
-        await connection.close()
+    await bootstrap(postgres.admin_dsn(), [], monitor_password=password)
     environ = {
         "PATH": os.environ.get("PATH", ""),
-        "DATA_SOURCE_NAME": postgres.dsn("monitor", password, tcp=True) + "?sslmode=disable",
+        "DATA_SOURCE_NAME": postgres.dsn(MONITOR, password, tcp=True) + "?sslmode=disable",
     }
     log = directory / "exporter.log"
     async with aiohttp.ClientSession() as session:

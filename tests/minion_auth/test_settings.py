@@ -40,6 +40,13 @@ def test_an_incomplete_configuration_is_refused_and_all_that_is_missing_named(
     assert set(faults(**given)) == missing
 
 
+@pytest.mark.parametrize("name", ["jwt_issuer", "jwt_audience", "jwt_jwks"])
+def test_what_is_missing_is_named_beside_what_can_not_be_used(name: str) -> None:
+    told = faults(**{name: "x" * 2_001})
+    assert set(told) == {"MINION_JWT_ISSUER", "MINION_JWT_AUDIENCE", "MINION_JWT_JWKS"}
+    assert sum(f"is required where MINION_{name.upper()} is set" in text for text in told.values()) == 2
+
+
 def test_everything_that_is_wrong_is_said_at_once() -> None:
     assert set(
         faults(

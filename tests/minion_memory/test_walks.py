@@ -1,5 +1,6 @@
 """Walks of the index: their first candidates may be of other types than asked for, or more than a reply holds."""
 
+import re
 from array import array
 from collections.abc import AsyncIterator
 from typing import Any
@@ -7,6 +8,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import orjson
+import pytest
 import pytest_asyncio
 from minion.memory.v1 import memory_pb2
 from minion_memory.memories.store import packed, prepare
@@ -54,14 +56,26 @@ async def admin(postgres: ClonedDatabase) -> AsyncIterator[Connection]:
     await opened.close()
 
 
+async def tenant_of(admin: Connection, agent_id: str) -> UUID | None:
+    """Whose the scope of an agent is; None where there is no such scope."""
+    found: UUID | None = await admin.fetchval(
+        "SELECT tenant_id FROM memory.scope_counts WHERE agent_id = $1", UUID(agent_id)
+    )
+    return found
+
+
+def wish(agent_id: str) -> str:
+    """What asks for the ten memories of a scope that fit best."""
+    asked: dict[str, Any] = {"agent_id": agent_id, "user_id": "ann", "said": "", "most": 10, "weights": [0.5] * 10}
+    return orjson.dumps({**asked, "half_life": "30 days", "as_of": "2100-01-01T00:00:00Z"}).decode()
+
+
 async def found_by(admin: Connection, function: str, agent_id: str, most_bytes: int) -> list[asyncpg.Record]:
     """What a function of the schema finds near the facts."""
-    tenant = await admin.fetchval("SELECT tenant_id FROM memory.scope_counts WHERE agent_id = $1", UUID(agent_id))
-    wish: dict[str, Any] = {"agent_id": agent_id, "user_id": "ann", "said": "", "most": 10, "weights": [0.5] * 10}
     return await admin.fetch(
         f"SELECT * FROM memory.{function}($1, $2, 1::smallint, $3, 50, 50, 60, 20000, $4)",  # noqa: S608 - a name of ours
-        tenant,
-        orjson.dumps({**wish, "half_life": "30 days", "as_of": "2100-01-01T00:00:00Z"}).decode(),
+        await tenant_of(admin, agent_id),
+        wish(agent_id),
         packed(array("f", towards(0))),
         most_bytes,
     )
@@ -89,6 +103,16 @@ async def test_walk_brings_the_best_that_a_reply_holds(admin: Connection, agent_
     assert await found_by(admin, "find_memories", agent_id, 1) == every[:1]
 
 
+async def test_walk_brings_the_best_first_by_order_and_not_by_chance(admin: Connection, agent_id: str) -> None:
+    plans: list[str] = []
+    admin.add_log_listener(lambda _, message: plans.append(message.detail or ""))
+    await admin.execute("SET debug_print_plan = on; SET client_min_messages = log")
+    await found_by(admin, "find_memories", agent_id, 1_000_000)
+    # The statement that brings them, without what it reads from: nodes of a plan, the outermost first.
+    (outer,) = [plan.partition(":subplans")[0] for plan in plans if ":ctename best" in plan]
+    assert [node for node in re.findall(r"\{([A-Z]+)\b", outer) if node in {"SORT", "CTESCAN"}] == ["SORT", "CTESCAN"]
+
+
 async def test_release_before_is_told_the_same(admin: Connection, agent_id: str) -> None:
     now = await found_by(admin, "find_memories", agent_id, 1_000_000)
     before = await found_by(admin, "search_memories", agent_id, 1_000_000)
@@ -97,3 +121,17 @@ async def test_release_before_is_told_the_same(admin: Connection, agent_id: str)
         assert [row[name] for row in before] == [row[name] for row in now]
     nothing = await found_by(admin, "search_memories", str(uuid4()), 1_000_000)
     assert [tuple(row) for row in nothing] == [("exact", 0, None, None, None, None)]
+
+
+async def test_search_that_the_release_before_has_begun_goes_on(admin: Connection, agent_id: str) -> None:
+    now = await found_by(admin, "find_memories", agent_id, 1_000_000)
+    weighed = await admin.fetch(
+        "SELECT * FROM memory.weigh_nearest($1, jsonb_populate_record(NULL::memory.search_wish, $2), $3, $4)",
+        await tenant_of(admin, agent_id),
+        wish(agent_id),
+        [row["memory_id"] for row in reversed(now)],
+        [1 - row["similarity"] for row in reversed(now)],
+    )
+    assert [row["memory_id"] for row in weighed] == [row["memory_id"] for row in now]
+    for before, after in zip(weighed, now, strict=True):
+        assert before["shares"] == pytest.approx(after["shares"])

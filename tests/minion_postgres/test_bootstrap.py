@@ -139,9 +139,14 @@ async def test_a_monitor_reads_statistics_and_no_rows(fresh: EmbeddedPostgres) -
             await monitor.fetch("SELECT * FROM registry.held")
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await monitor.execute("SET ROLE minion_registry_owner")
+        memberships = "SELECT rolname FROM pg_roles WHERE rolname <> current_user AND pg_has_role(oid, 'MEMBER')"
+        assert [row[0] for row in await monitor.fetch(memberships)] == ["pg_read_all_stats"]
     finally:
         await monitor.close()
         await owner.close()
+    # With no password it stays as it is.
+    await bootstrap(fresh.admin_dsn(), services)
+    assert await can_log_in(fresh.dsn("minion_monitor", "watch"))
 
 
 def test_pgvector_must_be_there_and_recent() -> None:

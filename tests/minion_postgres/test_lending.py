@@ -10,6 +10,7 @@ import pytest_asyncio
 from minion_errors import Unavailable
 from minion_postgres.driver import Pool
 from minion_postgres.lending import Lender, is_closed
+from minion_postgres.metrics import PoolMetrics
 from minion_testing.postgres import ClonedDatabase
 
 BACKEND = "SELECT pg_backend_pid()"
@@ -45,6 +46,16 @@ async def test_whoever_waits_at_the_pool_is_served_first(pool: Pool) -> None:
     await asyncio.sleep(0)
     await lender.take_back(first)
     assert await (await waiting).fetchval("SELECT 1") == 1
+
+
+async def test_what_is_measured_decides_nothing(pool: Pool) -> None:
+    metrics = PoolMetrics(1)
+    lender = Lender(pool, acquire_seconds=5, metrics=metrics)
+    first = await lender.lend()
+    metrics.pending += 1
+    await lender.take_back(first)
+    assert pool.get_idle_size() == 0
+    assert await lender.lend() is first
 
 
 async def test_the_pool_has_back_what_nobody_asks_for(pool: Pool) -> None:

@@ -1,6 +1,7 @@
 """The migration runner: up, down, again; functions; turns; what it refuses."""
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -165,27 +166,51 @@ async def test_functions_alone_tell_an_earlier_release_from_a_later_one(
     database: ClonedDatabase, directory: Path
 ) -> None:
     dsn = database.dsn("session", "owner")
-    releases = []
-    for number in range(3):
-        (directory / "functions_one.sql").write_text(function("one", number))
-        releases.append(Migrations("session", directory))
+    releases = [release(directory, number) for number in range(3)]
 
     async def fitting() -> list[bool]:
-        return [(await release.state(dsn)).fits for release in releases]
+        return [(await one.state(dsn)).fits for one in releases]
 
-    await releases[0].up(dsn)
-    assert await fitting() == [True, False, False]
+    # The database never had the text of the release before, which goes on all the same, and lets be what is there.
     await releases[1].up(dsn)
     assert await fitting() == [True, True, False]
-    await releases[2].up(dsn)
+    assert await releases[0].up(dsn) == []
+    assert (await releases[2].state(dsn)).outdated == ["functions_one.sql"]
+    assert await releases[2].up(dsn) == ["functions_one.sql"]
     assert await fitting() == [True, True, True]
-    # Going back to a release forgets those that came after it.
-    assert await releases[1].up(dsn) == ["functions_one.sql"]
-    assert await fitting() == [True, True, False]
-    assert await releases[0].up(dsn) == ["functions_one.sql"]
-    assert await fitting() == [True, False, False]
-    await releases[2].up(dsn)
-    assert await fitting() == [True, False, True]
+    assert await releases[0].up(dsn) == await releases[1].up(dsn) == []
+    assert await ask(database, "SELECT session.one()") == 2
+    assert await refusal(database, releases[0]) is None
+
+
+async def test_functions_of_a_schema_that_lacks_migrations_are_earlier_ones(
+    database: ClonedDatabase, directory: Path
+) -> None:
+    dsn = database.dsn("session", "owner")
+    (directory / "functions_one.sql").write_text(function("one", 7))
+    await Migrations("session", directory).up(dsn)
+    add(directory, "0002_more", "CREATE TABLE session.more ();", "DROP TABLE session.more;")
+    later = release(directory, 8)
+    state = await later.state(dsn)
+    assert (state.missing, state.outdated) == (["0002_more"], ["functions_one.sql"])
+    assert await later.up(dsn) == ["0002_more", "functions_one.sql"]
+
+
+async def test_functions_that_no_release_has_yet_are_applied(database: ClonedDatabase, directory: Path) -> None:
+    dsn = database.dsn("session", "owner")
+    await release(directory, 0).up(dsn)
+    for number in (7, 8, 7):
+        (directory / "functions_one.sql").write_text(function("one", number))
+        assert await Migrations("session", directory).up(dsn) == ["functions_one.sql"]
+    # The release has it now.
+    assert await release(directory, 7).up(dsn) == []
+
+
+@pytest.mark.parametrize("line", ["functions.sql", "functions.sql 0x", "functions.sql 00 00"])
+def test_a_history_out_of_order_is_refused(line: str, directory: Path) -> None:
+    (directory / "functions.history").write_text(f"{line}\n")
+    with pytest.raises(MigrationError, match="no file's name and checksum"):
+        Migrations("session", directory)
 
 
 async def test_a_service_starts_on_a_schema_of_its_release_or_a_later_one_alone(
@@ -227,6 +252,15 @@ async def refusal(database: ClonedDatabase, migrations: Migrations) -> tuple[str
         return fault.reason, fault.message.partition(f"{database.name} ")[2]
     finally:
         telemetry.shutdown()
+
+
+def release(directory: Path, number: int) -> Migrations:
+    """A release that has a function in a form of its own, after those before it."""
+    text = function("one", number)
+    (directory / "functions_one.sql").write_text(text)
+    with (directory / "functions.history").open("a") as history:
+        history.write(f"functions_one.sql {hashlib.sha256(text.encode()).hexdigest()}\n")
+    return Migrations("session", directory)
 
 
 def function(name: str, number: int) -> str:

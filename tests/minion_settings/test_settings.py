@@ -103,7 +103,7 @@ def test_faults_between_settings_are_told() -> None:
 
 
 class WindowSettings(StoreSettings):
-    """The shop's window, with relations of its own under a name that its base has too."""
+    """The shop's window, with relations of its own."""
 
     window_width: int = Field(10, ge=1, description="How wide it is.")
     window_name: str = Field(description="What is written on it.")
@@ -113,7 +113,7 @@ class WindowSettings(StoreSettings):
         return len(self.window_name)
 
     @relation
-    def _fast_is_small(self) -> Iterator[Fault]:
+    def _name_fits(self) -> Iterator[Fault]:
         if self.letters > self.window_width:
             yield Fault(self.variable("window_name"), "does not fit")
 
@@ -155,6 +155,36 @@ def test_a_relation_that_reads_a_faulty_setting_is_silent_and_hides_no_other(wid
     assert sorted(told) == ["MINION_STORE_SIZE", "MINION_WINDOW_NAME", "MINION_WINDOW_WIDTH"]
 
 
+def test_a_relation_defined_again_stands_in_for_its_base() -> None:
+    class Roomy(StoreSettings):
+        """Roomy."""
+
+        @relation
+        def _fast_is_small(self) -> Iterator[Fault]:
+            if self.store_mode == "fast" and self.store_size > 1_000:
+                yield Fault(self.variable("store_size"), "must be at most 1,000 in mode fast")
+
+    environ = {"MINION_STORE_URL": "a", "MINION_STORE_MODE": "fast"}
+    assert Roomy.load({**environ, "MINION_STORE_SIZE": "1000"}).store_size == 1_000
+    with pytest.raises(SettingsError) as caught:
+        Roomy.load({**environ, "MINION_STORE_SIZE": "1001"})
+    assert [fault.description for fault in caught.value.faults] == ["must be at most 1,000 in mode fast"]
+
+
+def test_a_relation_hides_no_strangers() -> None:
+    class Lent(Settings):
+        """Lent."""
+
+        @relation
+        def _fast_is_small(self) -> Iterator[Fault]:
+            yield from ()
+
+    with pytest.raises(TypeError, match="the relation _fast_is_small of Lent hides that of StoreSettings"):
+
+        class Both(Lent, StoreSettings):
+            """Both."""
+
+
 def test_a_mistake_in_a_relation_is_not_taken_for_a_faulty_setting() -> None:
     class Mistaken(StoreSettings):
         """Mistaken."""
@@ -178,7 +208,24 @@ def test_no_time_and_no_share_is_endless() -> None:
             Timed.load({"MINION_SECONDS": text})
 
 
-def test_what_is_shown_of_a_value_is_short_and_holds_no_password() -> None:
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("ftp://user:hunter2@host/", "***@host/"),
+        ("grpc://user:hun/ter2@host:1", "***@host:1"),
+        ("user:hunter2@host:50051", "***@host:50051"),
+        ("ftp://user:h@hunter2@host:1", "***@host:1"),
+        ("user:hun ter2\n@host", "***@host"),
+    ],
+)
+def test_no_password_is_shown(address: str, shown: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Called.load({"MINION_PEER": address, "MINION_SITE": address})
+    assert [fault.description.rpartition(" (is ")[2] for fault in caught.value.faults] == [f"'{shown}')"] * 2
+    assert "ter2" not in str(caught.value)
+
+
+def test_what_is_shown_of_a_value_is_short() -> None:
     class Placed(Settings):
         """Placed."""
 
@@ -187,9 +234,8 @@ def test_what_is_shown_of_a_value_is_short_and_holds_no_password() -> None:
 
     limits = "{" + ", ".join(f'"{number}": "many"' for number in range(90)) + "}"
     with pytest.raises(SettingsError) as caught:
-        Placed.load({"MINION_PLACE": "ftp://user:hunter2@host/", "MINION_LIMITS": limits})
-    assert "hunter2" not in str(caught.value)
-    assert "(is 'ftp://***@host/')" in str(caught.value)
+        Placed.load({"MINION_PLACE": "ftp://host/" + "a" * 300, "MINION_LIMITS": limits})
+    assert "(is 'ftp://host/aaa" in str(caught.value)
     assert all(len(fault.description) < 250 for fault in caught.value.faults)
 
 

@@ -472,7 +472,8 @@ BEGIN
                            create_time, updated_at, valid_from, valid_until, occur_time, superseded_by,
                            coalesce(access_count, 0), access_time, revision
                       FROM best
-                     WHERE (SELECT count(*) = most AND sum(byte_count) <= most_bytes FROM best);
+                     WHERE (SELECT count(*) = most AND sum(byte_count) <= most_bytes FROM best)
+                     ORDER BY semantic + cues + by_newness + by_weight + by_use + by_worth DESC, distance, memory_id;
                 IF FOUND THEN
                     RETURN;
                 END IF;
@@ -529,8 +530,8 @@ BEGIN
          ORDER BY found.place;
 END $$;
 
--- What the release before asks, for as long as its replicas are about.
-DROP FUNCTION IF EXISTS memory.weigh_nearest(uuid, memory.search_wish, uuid[], double precision[]);
+-- What the release before asks, for as long as its replicas are about; the next release drops both. The second is what
+-- its search_memories goes on to: a search that had begun when this file was applied still calls it.
 CREATE OR REPLACE FUNCTION memory.search_memories(
     tenant uuid, request jsonb, model smallint, query vector, whole_limit bigint, exact_limit bigint,
     walk_candidates integer, walk_limit integer, most_bytes bigint
@@ -546,6 +547,43 @@ LANGUAGE sql STABLE ROWS 10 AS $$
                embedding_model, create_time, update_time, valid_from, valid_until, occur_time, superseded_by,
                access_count, access_time, revision, place);
 $$;
+
+CREATE OR REPLACE FUNCTION memory.weigh_nearest(
+    tenant uuid, wish memory.search_wish, nearest uuid[], distances double precision[]
+) RETURNS TABLE (memory_id uuid, similarity double precision, shares double precision[], byte_count integer)
+LANGUAGE plpgsql STABLE ROWS 10 SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    by_meaning constant double precision := wish.weights[1];
+    by_question constant double precision := wish.weights[6];
+    by_recency constant double precision := wish.weights[7];
+    by_importance constant double precision := wish.weights[8];
+    by_access constant double precision := wish.weights[9];
+    by_trust constant double precision := wish.weights[10];
+    moment constant timestamptz := coalesce(wish.as_of, now());
+    half_life constant double precision := extract(epoch FROM wish.half_life);
+BEGIN
+    RETURN QUERY
+        SELECT weighed.id, 1 - weighed.distance, ARRAY[semantic, 0, 0, cues, recency, importance, access, trust],
+               weighed.byte_count
+          FROM (SELECT one.id, one.distance, by_meaning * (1 - one.distance) AS semantic,
+                       CASE WHEN m.is_question THEN -by_question ELSE 0 END AS cues,
+                       by_recency * memory.newness(m.occur_time, moment, half_life) AS recency,
+                       by_importance * m.importance * m.confidence AS importance,
+                       by_access * coalesce(a.access_count::double precision / (a.access_count + 100), 0) AS access,
+                       by_trust * memory.worth(m.trust) AS trust, m.byte_count
+                  FROM unnest(nearest, distances) AS one (id, distance)
+                 CROSS JOIN LATERAL (SELECT * FROM memory.memories m
+                                      WHERE m.tenant_id = tenant AND m.memory_id = one.id LIMIT 1) m
+                  LEFT JOIN LATERAL (SELECT access_count FROM memory.memory_access a
+                                      WHERE a.tenant_id = tenant AND a.memory_id = one.id LIMIT 1) a ON true
+                 WHERE memory.passes(wish, moment, m.type, m.labels, m.metadata, m.occur_time, m.source_session, m.trust,
+                                     m.valid_from, m.valid_until, m.superseded_by)
+                   AND (wish.least_similarity IS NULL OR 1 - one.distance >= wish.least_similarity)
+                -- Each share is reckoned once, not again where the order is.
+                OFFSET 0) weighed
+         ORDER BY semantic + cues + recency + importance + access + trust DESC, weighed.distance, weighed.id
+         LIMIT wish.most;
+END $$;
 
 -- Adds to how often memories were brought; `counts` runs in parallel to `ids`. Those that are being deleted are left
 -- out: nobody waits, and no lock is taken in another order than a deletion's.

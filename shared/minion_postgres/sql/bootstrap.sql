@@ -53,8 +53,9 @@ SELECT format('CREATE SCHEMA IF NOT EXISTS %1$I AUTHORIZATION %2$I;
 SELECT format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), $1::text);
 
 -- name: let_monitor
--- The statement by which a role may read the server's statistics.
-SELECT format('GRANT pg_monitor TO %I', $1::text);
+-- The statement by which a role may read the server's statistics, those of others' sessions and of other databases too;
+-- not its settings, nor tables for their statistics, as pg_monitor may beside that.
+SELECT format('GRANT pg_read_all_stats TO %I', $1::text);
 
 -- name: close_database
 -- The statements that take from everybody what nobody needs: temporary tables and new objects in schema public.

@@ -22,23 +22,6 @@ SELECT name, checksum, apply_time FROM {schema}.schema_migrations ORDER BY name;
 INSERT INTO {schema}.schema_migrations (name, checksum) VALUES ($1, $2)
 ON CONFLICT (name) DO UPDATE SET checksum = excluded.checksum, apply_time = now();
 
--- name: note_functions
--- Notes a file of functions as applied. The text that it replaces stays noted, as name@checksum, until it is applied
--- again: a release that finds its own there knows that a later one has been here.
-WITH again AS (
-    SELECT apply_time FROM {schema}.schema_migrations WHERE name = $1 || '@' || encode($2, 'hex')
-), gone AS (
-    DELETE FROM {schema}.schema_migrations
-     WHERE starts_with(name, $1 || '@') AND apply_time >= (SELECT apply_time FROM again)
-), kept AS (
-    INSERT INTO {schema}.schema_migrations (name, checksum, apply_time)
-    SELECT name || '@' || encode(checksum, 'hex'), checksum, apply_time FROM {schema}.schema_migrations
-     WHERE name = $1 AND NOT EXISTS (SELECT FROM again)
-    ON CONFLICT (name) DO NOTHING
-)
-INSERT INTO {schema}.schema_migrations (name, checksum) VALUES ($1, $2)
-ON CONFLICT (name) DO UPDATE SET checksum = excluded.checksum, apply_time = now();
-
 -- name: note_taken_back
 -- Forgets a migration.
 DELETE FROM {schema}.schema_migrations WHERE name = $1;
