@@ -32,6 +32,7 @@ OTLP: Mapping[str, str] = {
     "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "hunter2",
     "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "x",
     "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": "zip",
+    "OTEL_RESOURCE_ATTRIBUTES": "pod",
 }
 # Faults of every kind, by the variable that a person is told of.
 WRONG: Mapping[str, str] = {
@@ -52,8 +53,11 @@ WRONG: Mapping[str, str] = {
     "MINION_REGISTRY_ADDRESS": "http://registry:50051",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "grpc://user:hunter2@collector:4317",
     **OTLP,
-    # Nobody reads it; the SDK alone would end in a traceback.
+    # Not read; the SDK, while it is imported, would end in tracebacks or write them.
     "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "-3",
+    "OTEL_PROPAGATORS": "pigeon",
+    "OTEL_PYTHON_CONTEXT": "none-such",
+    "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "none-such",
 }
 TOLD = {
     "MINION_AUTH_MODE": 2,
@@ -199,7 +203,6 @@ async def test_a_collectors_settings_are_those_of_a_command_that_calls_services(
         **OTLP,
         "OTEL_EXPORTER_OTLP_ENDPOINT": "https://localhost:4317",
         "OTEL_EXPORTER_OTLP_CERTIFICATE": "/nope.pem",
-        "OTEL_RESOURCE_ATTRIBUTES": "pod",
         "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "-3",
         "MINION_OPERATOR_KEY": "an-operator's-key-of-some-length-0123",
     }
@@ -208,7 +211,7 @@ async def test_a_collectors_settings_are_those_of_a_command_that_calls_services(
     assert done.out == ""
     [line] = done.err.splitlines()
     assert line.startswith("error: SETTINGS_INVALID: ")
-    for variable in (*OTLP, "OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_RESOURCE_ATTRIBUTES"):
+    for variable in (*OTLP, "OTEL_EXPORTER_OTLP_CERTIFICATE"):
         assert variable in line
     assert not any(secret in line for secret in SECRETS)
 

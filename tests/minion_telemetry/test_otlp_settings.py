@@ -214,15 +214,18 @@ async def test_a_collector_is_reached_over_tls(folder: Folder) -> None:
         assert [span.name for span in collector.spans] == ["work"]
 
 
-def test_what_is_given_is_all_that_the_exporter_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_given_is_all_that_the_exporter_reads(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     for name, value in UNREAD.items():
         monkeypatch.setenv(name, value)
-    for name in ("HEADERS", "COMPRESSION", "CERTIFICATE", "TIMEOUT"):
-        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", "no: such")
+    for name in ("HEADERS", "TRACES_HEADERS", "COMPRESSION", "TRACES_COMPRESSION", "CERTIFICATE", "TIMEOUT"):
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", "x-other=1")
     for endpoint in ("http://localhost:1", "https://localhost:1"):
         exporter = CollectorExporter(Destination(endpoint))
         assert exporter._headers == ()
         exporter.shutdown()
+    assert not caplog.records
 
 
 def test_wrong_variables_of_the_sdk_say_nothing() -> None:
