@@ -1,5 +1,7 @@
 """Logs, traces and metrics of a service: what happened, in which call, with nothing personal in it."""
 
+# First of all: see there.
+import minion_telemetry.importing  # noqa: F401
 from minion_telemetry.logging import configure_logging
 from minion_telemetry.masking import mask, mask_principal
 from minion_telemetry.operations import OperationsServer

@@ -19,6 +19,8 @@ from minion_telemetry import masking
 
 _LEVEL_NAMES = {"warn": "warning", "exception": "error", "fatal": "critical"}
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+# It quotes headers that it can't read, keys among them.
+_SILENT = ("opentelemetry.util.re",)
 
 # Made by us, from fixed words or ids: masking them would only cost time.
 _KNOWN_CLEAN = frozenset(
@@ -58,6 +60,8 @@ def configure_logging(level: str = "info", format: str = "json", *, stream: Bina
     for handler in [found for found in root.handlers if isinstance(found, _ToStructlog)]:
         root.removeHandler(handler)
     root.addHandler(_ToStructlog())
+    for name in _SILENT:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     # Libraries speak from warnings up; their chatter at lower levels is asked for by `debug` alone.
     root.setLevel(number if number <= logging.DEBUG else max(number, logging.WARNING))
 

@@ -1,8 +1,8 @@
 """Spans on the wire: OTLP over gRPC, encoded at less than half of what the exporter's own encoder takes.
 
-The exporter itself is OpenTelemetry's: endpoint, headers, compression and certificates are read as its documentation
-says (`OTEL_EXPORTER_OTLP_HEADERS` and the like). What is left out of it are its retries, which block for long and
-encode anew each time, and its log lines, one a batch: `SpanQueue` does both.
+The exporter itself is OpenTelemetry's, yet reads nothing from the environment: `OtlpSettings` does. What is left out of
+it are its retries, which block for long and encode anew each time, and its log lines, one a batch: `SpanQueue` does
+both.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import grpc
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ResourceMessage
@@ -22,6 +23,7 @@ from opentelemetry.util.types import Attributes
 
 from minion_telemetry import attributes as names
 from minion_telemetry.content import MAXIMUM_CHARACTERS
+from minion_telemetry.otlp_settings import Destination
 from minion_telemetry.spans import RecordedSpan
 
 # Answers after which the same batch may be taken later (OTLP 1.x, "Failures").
@@ -42,6 +44,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
+# An empty list of headers that is true.
+_NO_HEADERS = ","
 # What says the same again and again: names and kinds. Ids, counts and costs would push it out.
 _RECURRING = frozenset(
     {
@@ -84,11 +88,20 @@ class NotTakenError(Exception):
 class CollectorExporter(OTLPSpanExporter):
     """Sends spans to a collector, one attempt a batch."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, destination: Destination) -> None:
+        # What is not given, or is false, it would look up in the environment.
         super().__init__(
-            endpoint=endpoint,
-            insecure=not endpoint.startswith("https"),
+            endpoint=destination.endpoint,
+            insecure=not destination.is_secure,
+            credentials=grpc.ssl_channel_credentials(destination.ca, destination.key, destination.certificate)
+            if destination.is_secure
+            else None,
+            headers=dict(destination.headers) or _NO_HEADERS,
+            timeout=destination.timeout,
+            compression=grpc.Compression.Gzip if destination.compressed else grpc.Compression.NoCompression,
             channel_options=_CHANNEL_OPTIONS,  # type: ignore[arg-type] # annotated as one pair of strings
+            retryable_error_codes=_TRANSIENT,
+            meter_provider=NoOpMeterProvider(),
         )
 
     def send(self, spans: Sequence[RecordedSpan]) -> int:

@@ -2,28 +2,31 @@
 
 from typing import Annotated, Literal
 
-from minion_settings import HttpAddress, Settings
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from minion_telemetry import pairs
+from minion_telemetry.otlp_settings import OtlpSettings, lower
 
 
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
+def _are_attributes(value: str | None) -> str | None:
+    if value is not None:
+        pairs.attributes(value)
+    return value
 
 
-class TelemetrySettings(Settings):
+class TelemetrySettings(OtlpSettings):
     """Settings of logs, traces and metrics."""
 
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = Field(
         default="info", description="Least severe level that is logged: debug, info, warning or error."
     )
-    log_format: Annotated[Literal["json", "console"], BeforeValidator(_lower)] = Field(
+    log_format: Annotated[Literal["json", "console"], BeforeValidator(lower)] = Field(
         default="json", description="Form of a log line: json for machines, console for people."
     )
-    otlp_endpoint: HttpAddress | None = Field(
+    resource_attributes: Annotated[str | None, AfterValidator(_are_attributes)] = Field(
         default=None,
-        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
-        description="OpenTelemetry collector that takes traces by OTLP over gRPC, as in http://localhost:4317. "
-        "Unset: traces are not recorded.",
+        validation_alias="OTEL_RESOURCE_ATTRIBUTES",
+        description="Attributes of all that this deployment sends: name=value,name=value, values URL-encoded.",
     )
     tracing_enabled: bool = Field(default=True, description="Whether traces are recorded.")
     trace_ratio: float = Field(

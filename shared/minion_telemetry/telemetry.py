@@ -6,7 +6,7 @@ from importlib import metadata
 
 from minion_errors import MinionError
 from opentelemetry.context import Context
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import Resource, ServiceInstanceIdResourceDetector
 from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer, use_span
 from opentelemetry.util.types import AttributeValue
@@ -19,7 +19,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from minion_telemetry import attributes
+from minion_telemetry import attributes, pairs
 from minion_telemetry.content import Content
 from minion_telemetry.otlp import CollectorExporter
 from minion_telemetry.settings import TelemetrySettings
@@ -64,23 +64,15 @@ class Telemetry:
         exporters: list[Exporter] = []
         if settings.tracing_enabled:
             exporters += [Foreign(exporter) for exporter in span_exporters]
-            if settings.otlp_endpoint:
-                exporters.append(CollectorExporter(settings.otlp_endpoint))
+            if destination := settings.otlp_destination:
+                exporters.append(CollectorExporter(destination))
         registry = _registry()
         counts = SpanCounts(registry)
         # One each: an exporter that fails keeps nothing from another.
         queues = [SpanQueue(exporter, counts, service=service) for exporter in exporters]
-        resource = Resource.create(
-            {
-                "service.name": f"minion-{service}",
-                "service.namespace": settings.name,
-                "deployment.environment.name": settings.environment,
-            },
-            attributes.SCHEMA_URL,
-        )
         return cls(
             service,
-            SpanMakers(resource, queues, ratio=settings.trace_ratio),
+            SpanMakers(_resource(service, settings), queues, ratio=settings.trace_ratio),
             queues,
             registry,
             metrics=settings.metrics_enabled,
@@ -126,6 +118,23 @@ def fail(span: Span, error: BaseException) -> None:
     """Marks a span as failed, by what can't hold anybody's words."""
     span.set_attribute(attributes.ERROR_TYPE, error.reason if isinstance(error, MinionError) else type(error).__name__)
     span.set_status(Status(StatusCode.ERROR))
+
+
+def _resource(service: str, settings: TelemetrySettings) -> Resource:
+    # Resource.create would read the environment, and run whatever detectors that names.
+    return Resource(
+        {
+            "telemetry.sdk.language": "python",
+            "telemetry.sdk.name": "opentelemetry",
+            "telemetry.sdk.version": metadata.version("opentelemetry-sdk"),
+            **ServiceInstanceIdResourceDetector().detect().attributes,
+            **pairs.attributes(settings.resource_attributes or ""),
+            "service.name": f"minion-{service}",
+            "service.namespace": settings.name,
+            "deployment.environment.name": settings.environment,
+        },
+        attributes.SCHEMA_URL,
+    )
 
 
 def _registry() -> CollectorRegistry:

@@ -24,6 +24,16 @@ pytestmark = pytest.mark.slow
 _BOUND_SECONDS = 120.0
 SECRETS = ("hunter2", "too-short-to-be-one", "sk-secret")
 
+# What OpenTelemetry's exporter would read by itself.
+OTLP: Mapping[str, str] = {
+    "OTEL_EXPORTER_OTLP_HEADERS": "x-honeycomb-team: hunter2",
+    "OTEL_EXPORTER_OTLP_TIMEOUT": "abc",
+    "OTEL_EXPORTER_OTLP_COMPRESSION": "zip",
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "hunter2",
+    "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "x",
+    "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": "zip",
+    "OTEL_RESOURCE_ATTRIBUTES": "pod",
+}
 # Faults of every kind, by the variable that a person is told of.
 WRONG: Mapping[str, str] = {
     "MINION_ENVIRONMENT": "production",
@@ -42,6 +52,12 @@ WRONG: Mapping[str, str] = {
     "MINION_JWT_ALGORITHMS": '["RS256"',
     "MINION_REGISTRY_ADDRESS": "http://registry:50051",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "grpc://user:hunter2@collector:4317",
+    **OTLP,
+    # Not read; the SDK, while it is imported, would end in tracebacks or write them.
+    "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "-3",
+    "OTEL_PROPAGATORS": "pigeon",
+    "OTEL_PYTHON_CONTEXT": "none-such",
+    "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "none-such",
 }
 TOLD = {
     "MINION_AUTH_MODE": 2,
@@ -60,6 +76,7 @@ TOLD = {
     "MINION_JWT_ALGORITHMS": 1,
     "MINION_REGISTRY_ADDRESS": 1,
     "OTEL_EXPORTER_OTLP_ENDPOINT": 1,
+    **dict.fromkeys(OTLP, 1),
 }
 # What each service is told of its own beside that: variables with wrong values, and the variables that are named.
 OWN: Mapping[str, tuple[Mapping[str, str], Mapping[str, int]]] = {
@@ -179,6 +196,34 @@ async def test_all_faults_of_a_stacks_settings_are_one_line(place: Path) -> None
     assert not any(variable in line for variable in own)
     assert not any(secret in line for secret in SECRETS)
     assert "postgres" not in os.listdir(place / ".minion")
+
+
+async def test_a_collectors_settings_are_those_of_a_command_that_calls_services(place: Path) -> None:
+    wrong = {
+        **OTLP,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "https://localhost:4317",
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": "/nope.pem",
+        "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "-3",
+        "MINION_OPERATOR_KEY": "an-operator's-key-of-some-length-0123",
+    }
+    done = await minion("tenants", "list", cwd=place, env=environ(**wrong))
+    assert done.code == 2
+    assert done.out == ""
+    [line] = done.err.splitlines()
+    assert line.startswith("error: SETTINGS_INVALID: ")
+    for variable in (*OTLP, "OTEL_EXPORTER_OTLP_CERTIFICATE"):
+        assert variable in line
+    assert not any(secret in line for secret in SECRETS)
+
+
+async def test_a_collectors_certificate_that_is_missing_stops_a_service(postgres: ClonedDatabase) -> None:
+    collector = {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://localhost:4317", "OTEL_EXPORTER_OTLP_CERTIFICATE": "/nope.pem"}
+    done = await started("session", **able("session", postgres, **collector))
+    assert done.code == 2
+    assert done.err.splitlines() == [
+        "The settings have 1 fault:",
+        "  OTEL_EXPORTER_OTLP_CERTIFICATE: can't be read: /nope.pem (No such file or directory)",
+    ]
 
 
 async def test_a_schema_that_was_never_migrated_stops_a_service(

@@ -44,12 +44,19 @@ class Collector(TraceServiceServicer):
 
 
 @asynccontextmanager
-async def collecting(port: int | None = None) -> AsyncIterator[Collector]:
-    """Runs a collector for a block, on a port that may be given."""
+async def collecting(
+    port: int | None = None, *, compressed: bool = True, credentials: grpc.ServerCredentials | None = None
+) -> AsyncIterator[Collector]:
+    """Runs a collector for a block, on a port that may be given; one that isn't `compressed` takes nothing that is."""
     collector = Collector(free_ports(1)[0] if port is None else port)
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=[] if compressed else [("grpc.compression_enabled_algorithms_bitset", 0b1)])
     add_TraceServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
-    server.add_insecure_port(collector.endpoint.removeprefix("http://"))
+    address = collector.endpoint.removeprefix("http://")
+    if credentials is None:
+        server.add_insecure_port(address)
+    else:
+        collector.endpoint = f"https://{address}"
+        server.add_secure_port(address, credentials)
     await server.start()
     try:
         yield collector

@@ -239,15 +239,6 @@ async def test_a_collector_that_comes_back_gets_what_waited() -> None:
         await stopped(telemetry)
 
 
-async def test_the_exporter_reads_its_own_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-project=blue")
-    async with collecting() as collector:
-        telemetry = started(collector.endpoint)
-        end_spans(telemetry.tracer, 1)
-        await stopped(telemetry)
-        assert collector.metadata["x-project"] == "blue"
-
-
 async def test_the_version_of_the_conventions_is_stated() -> None:
     async with collecting() as collector:
         telemetry = started(collector.endpoint)
