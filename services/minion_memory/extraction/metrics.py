@@ -13,7 +13,7 @@ class ExtractionMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._ended = Counter(
             "extraction_jobs",
-            "Tries of jobs that ended here, by extractor and how.",
+            "Tries of jobs that ended here: done, tried (it comes again), failed.",
             ("extractor", "outcome"),
             registry=registry,
         )
