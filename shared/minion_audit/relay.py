@@ -58,8 +58,14 @@ class Relay:
         self._poll_seconds = poll_seconds
         self._claim = timedelta(seconds=claim_seconds)
         self._telemetry = telemetry
-        self._lag = Gauge("outbox_lag_seconds", "Age of the oldest audit row that waits.", registry=telemetry.registry)
-        self._waiting = Gauge("outbox_waiting", "Audit rows that wait.", registry=telemetry.registry)
+        self._lag = Gauge(
+            "outbox_lag_seconds",
+            "Age of the oldest audit row that waits for the activity service.",
+            registry=telemetry.registry,
+        )
+        self._waiting = Gauge(
+            "outbox_waiting", "Audit rows that wait for the activity service.", registry=telemetry.registry
+        )
 
     async def run(self) -> None:
         """Sends, for ever."""

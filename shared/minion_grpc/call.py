@@ -93,6 +93,7 @@ class Method:
         "_metrics",
         "_name",
         "_streams_in",
+        "_streams_out",
         "behaviour",
     )
 
@@ -110,6 +111,7 @@ class Method:
         self._deadline = default_deadline
         self._endless = name.rpartition("/")[2].startswith("Watch")
         self._streams_in = handler.request_streaming
+        self._streams_out = handler.response_streaming
         self.behaviour: Callable[[Any, Context], Any] = (
             handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream  # type: ignore[assignment]
         )
@@ -251,6 +253,9 @@ class Method:
         if self._around.draining and self._endless and isinstance(fault, asyncio.CancelledError):
             stopping = Unavailable("The service is stopping; watch another replica.", reason="SERVICE_STOPPING")
             return grpc.StatusCode.UNAVAILABLE, stopping
+        if self._streams_out:
+            # Its caller has heard enough. Whether the cancellation or the deadline reaches us first is chance.
+            return grpc.StatusCode.CANCELLED, None
         left = deadline.remaining()
         over = left is not None and left <= 0
         return (grpc.StatusCode.DEADLINE_EXCEEDED if over else grpc.StatusCode.CANCELLED), None

@@ -36,7 +36,9 @@ class PoolMetrics(Collector):
         """Gives the metrics as they are now."""
         used = len(self.lent)
         count = GaugeMetricFamily(
-            "db_client_connection_count", "Connections to Postgres, in use and open beside.", labels=("state",)
+            "db_client_connections",
+            "Open connections to Postgres: used (by a statement or transaction) or idle.",
+            labels=("state",),
         )
         count.add_metric(("used",), used)
         count.add_metric(("idle",), max(0, self._open - used))
@@ -46,11 +48,13 @@ class PoolMetrics(Collector):
             "db_client_connection_pending_requests", "Who waits for a connection now.", value=self.pending
         )
         yield CounterMetricFamily(
-            "db_client_connection_timeouts", "Waits for a connection that were given up.", value=self.timeouts
+            "db_client_connection_timeouts",
+            "Waits for a connection that were given up: the calls failed as UNAVAILABLE.",
+            value=self.timeouts,
         )
         yield HistogramMetricFamily(
             "db_client_connection_wait_seconds",
-            "Time from asking for a connection to having it; most are at hand, and count as 0.",
+            "Time from asking for a connection to having it; where one is at hand, 0.",
             buckets=self.waits.buckets(),
             sum_value=self.waits.seconds,
         )

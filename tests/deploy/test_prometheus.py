@@ -35,6 +35,7 @@ _RANGES = {"__rate_interval": "1m", "__interval": "5s", "__range": "2m"}
 _NEEDS = {
     ("deploy/grafana/dashboards/overview.json: panel 'Certificates', query A", ""): "needs TLS",
     ("deploy/prometheus/rules/services.yml: alert MinionCertificateExpires", ""): "needs TLS",
+    ("deploy/prometheus/rules/services.yml: alert MinionServiceMissing", ""): "needs a service that is gone",
     ("deploy/prometheus/rules/services.yml: alert MinionSpansLost", "offset 15m"): "needs a quarter of an hour",
     ("deploy/prometheus/rules/runs.yml: alert MinionCallsUnpriced", "offset 1h"): "needs an hour",
     ("deploy/prometheus/rules/runs.yml: alert MinionCostJump", "offset"): "needs a day",
@@ -192,4 +193,4 @@ async def test_an_alert_fires_for_what_has_happened(watched: Watched) -> None:
         return bool(await watched.prometheus.query('ALERTS{alertname="MinionPostgresDeadlocks", alertstate="firing"}'))
 
     await until(fires, seconds=30.0)
-    assert not await watched.prometheus.query('ALERTS{alertname=~"Minion(Service|Postgres)Down", alertstate="firing"}')
+    assert not await watched.prometheus.query('ALERTS{alertname=~"Minion(Service|Postgres|PostgresExporter)Down", alertstate="firing"}')

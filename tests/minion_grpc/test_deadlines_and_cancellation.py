@@ -161,6 +161,30 @@ async def test_a_cancelled_stream_ends_its_generator(method: str) -> None:
         await _until(lambda: 'grpc_code="Canceled"' in served.metrics())
 
 
+@pytest.mark.parametrize("method", ["Split", "Write", "WatchEcho"])
+async def test_a_stream_that_its_callers_deadline_ends_is_canceled_however_late_we_hear_of_it(method: str) -> None:
+    ended = asyncio.Event()
+
+    async def listens(_request: Any, _context: Any) -> str:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            # The client's cancellation may come before the deadline or after it: here it always comes after.
+            while (left := deadline.remaining()) is not None and left > 0:  # noqa: ASYNC110 - a clock has no event
+                await asyncio.sleep(left)
+            ended.set()
+        return "never"
+
+    async with serving(EchoServicer(listens)) as served, served.channel() as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            async for _ in getattr(stub(channel), method)(EchoRequest(), timeout=2):
+                pass
+        assert refusal.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await asyncio.wait_for(ended.wait(), 60)
+        await _until(lambda: f'grpc_code="Canceled",grpc_method="{method}"' in served.metrics(), 60)
+        assert "DeadlineExceeded" not in served.metrics()
+
+
 async def test_a_cancelled_call_is_counted_and_its_span_says_so() -> None:
     leaf = Leaf()
     async with serving(EchoServicer(leaf)) as served, served.channel() as channel:

@@ -6,12 +6,14 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest_asyncio
+import structlog
 from minion.memory.v1 import extraction_pb2, memory_pb2
 from minion.memory.v1 import memory_service_pb2 as pb
 from minion.session.v1 import session_service_pb2
 from minion_testing.postgres import ClonedDatabase
 from minion_testing.serving import serve
 
+from tests.minion_memory.conftest import NOBODY
 from tests.minion_memory.extraction_stage import House, Tenant, assistant, house, until
 
 ENDED = extraction_pb2.EXTRACTION_TRIGGER_ENDED
@@ -138,6 +140,26 @@ async def test_the_cursor_survives_and_one_replica_reads(stage: House, ours: Ten
         assert sorted(reading, key=float) == [0, 1]  # type: ignore[arg-type]
     for number in range(6):
         assert len(await ours.kept(user_id=f"u{number}")) == 1
+
+
+async def test_a_feed_that_is_down_is_told_and_one_that_is_not_followed_is_not(
+    database_factory: Callable[..., Awaitable[ClonedDatabase]],
+) -> None:
+    database = await database_factory()
+    addresses = dict.fromkeys(("gateway_address", "session_address", "registry_address"), NOBODY)
+    with structlog.testing.capture_logs() as lines:
+        async with serve("memory", database, **addresses) as lonely:
+
+            async def told() -> bool:
+                return any(line["event"].startswith("the session feed is down") for line in lines)
+
+            await until(told)
+            assert lonely.metric("extraction_following") == 0
+    [line] = [line for line in lines if line["event"].startswith("the session feed is down")]
+    assert line["log_level"] == "warning"
+    async with serve("memory", database, follow_sessions=False, **addresses) as content:
+        assert content.metric("extraction_following") is None
+        assert content.metric("extraction_jobs_waiting") is not None
 
 
 async def test_a_place_that_is_no_longer_kept_is_listed_anew(

@@ -37,7 +37,7 @@ async def database(notes: ClonedDatabase, telemetry: Telemetry) -> AsyncIterator
 
 
 def value(registry: CollectorRegistry, name: str, **labels: str) -> float:
-    found = registry.get_sample_value(f"db_client_connection_{name}", labels)
+    found = registry.get_sample_value(f"db_client_{name}", labels)
     assert found is not None, name
     return found
 
@@ -46,7 +46,7 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float:
 async def busy(database: Database, registry: CollectorRegistry) -> AsyncIterator[None]:
     """Keeps both connections busy; a transaction that only idles is ended by the server."""
     statements = [asyncio.create_task(database.execute("SELECT pg_sleep(9)")) for _ in range(2)]
-    await until(lambda: value(registry, "count", state="used") == 2)
+    await until(lambda: value(registry, "connections", state="used") == 2)
     yield
     for statement in statements:
         statement.cancel()
@@ -57,36 +57,36 @@ async def test_connections_are_counted_in_use_idle_and_gone(
     database: Database, telemetry: Telemetry, notes: ClonedDatabase
 ) -> None:
     registry = telemetry.registry
-    assert (value(registry, "max"), value(registry, "count", state="used")) == (2, 0)
-    assert value(registry, "count", state="idle") == 1
+    assert (value(registry, "connection_max"), value(registry, "connections", state="used")) == (2, 0)
+    assert value(registry, "connections", state="idle") == 1
     async with busy(database, registry):
-        assert value(registry, "count", state="used") == 2
-        assert value(registry, "count", state="idle") == 0
-    assert value(registry, "count", state="used") == 0
+        assert value(registry, "connections", state="used") == 2
+        assert value(registry, "connections", state="idle") == 0
+    assert value(registry, "connections", state="used") == 0
     backend = await database.fetch_value("SELECT pg_backend_pid()")
-    left = value(registry, "count", state="idle")
+    left = value(registry, "connections", state="idle")
     assert left >= 1
     await _cut(notes, backend)
-    await until(lambda: value(registry, "count", state="idle") == left - 1)
+    await until(lambda: value(registry, "connections", state="idle") == left - 1)
 
 
 async def test_who_waits_is_counted_and_so_is_who_gives_up(database: Database, telemetry: Telemetry) -> None:
     registry = telemetry.registry
-    before = value(registry, "wait_seconds_count")
+    before = value(registry, "connection_wait_seconds_count")
     async with busy(database, registry):
         waiting = asyncio.ensure_future(database.fetch_value("SELECT 1"))
-        await until(lambda: value(registry, "pending_requests") == 1)
+        await until(lambda: value(registry, "connection_pending_requests") == 1)
         with pytest.raises(Unavailable):
             await waiting
-    assert (value(registry, "pending_requests"), value(registry, "timeouts_total")) == (0, 1)
-    assert value(registry, "wait_seconds_count") == before + 2
+    assert (value(registry, "connection_pending_requests"), value(registry, "connection_timeouts_total")) == (0, 1)
+    assert value(registry, "connection_wait_seconds_count") == before + 2
     assert await database.fetch_value("SELECT 1") == 1
     async with busy(database, registry):
         waiting = asyncio.ensure_future(database.fetch_value("SELECT 2"))
-        await until(lambda: value(registry, "pending_requests") == 1)
+        await until(lambda: value(registry, "connection_pending_requests") == 1)
     assert await waiting == 2
-    assert value(registry, "wait_seconds_sum") > 0
-    assert value(registry, "timeouts_total") == 1
+    assert value(registry, "connection_wait_seconds_sum") > 0
+    assert value(registry, "connection_timeouts_total") == 1
 
 
 async def test_a_pool_is_measured_as_long_as_it_is_open_and_no_other_beside_it(
@@ -94,11 +94,11 @@ async def test_a_pool_is_measured_as_long_as_it_is_open_and_no_other_beside_it(
 ) -> None:
     async with await notes.connect("session", telemetry=telemetry, pool_max_size=3):
         async with await notes.connect("session", "owner", telemetry=telemetry, pool_max_size=1, measured=False):
-            assert value(telemetry.registry, "max") == 3
-        assert value(telemetry.registry, "max") == 3
+            assert value(telemetry.registry, "connection_max") == 3
+        assert value(telemetry.registry, "connection_max") == 3
     assert b"db_client" not in generate_latest(telemetry.registry)
     async with await notes.connect("session", telemetry=telemetry, pool_max_size=4):
-        assert value(telemetry.registry, "max") == 4
+        assert value(telemetry.registry, "connection_max") == 4
 
 
 async def test_a_pool_is_scraped_while_it_works_and_its_connections_go(
@@ -118,13 +118,13 @@ async def test_a_pool_is_scraped_while_it_works_and_its_connections_go(
     working = [asyncio.create_task(work()) for _ in range(4)]
     try:
         for _ in range(20):
-            assert "db_client_connection_count" in await asyncio.to_thread(scrape, f"127.0.0.1:{operations.port}")
+            assert "db_client_connections" in await asyncio.to_thread(scrape, f"127.0.0.1:{operations.port}")
             await _cut(notes, None)
     finally:
         over = True
         await asyncio.gather(*working)
         await asyncio.to_thread(operations.stop)
-    used = [value(telemetry.registry, "count", state=state) for state in ("used", "idle")]
+    used = [value(telemetry.registry, "connections", state=state) for state in ("used", "idle")]
     assert used[0] == 0
     assert used[1] <= 2
 

@@ -119,19 +119,23 @@ class ModelMetrics(Collector):
         """Gives the metrics as they are now."""
         latency = HistogramMetricFamily(
             "llm_latency_seconds",
-            "Time from asking a model to the end of its answer.",
+            "Time from asking a model to the end of its answer; outcome ok, error or canceled.",
             labels=("operation", "provider", "model", "outcome"),
         )
         tokens = CounterMetricFamily(
             "llm_tokens",
-            "Tokens of answers; cached_input is a part of input, and reasoning of output.",
+            "Tokens of answers; cached_input is a part of input, reasoning of output: add up input and output alone.",
             labels=("provider", "model", "kind"),
         )
         cost = CounterMetricFamily(
-            "llm_cost_usd", "What answers cost, where the price is known.", labels=("provider", "model")
+            "llm_cost_usd",
+            "What answers cost, in US dollars, where the price is known.",
+            labels=("provider", "model"),
         )
         unpriced = CounterMetricFamily(
-            "llm_unpriced_calls", "Answers of models whose price isn't known.", labels=("provider", "model")
+            "llm_unpriced_calls",
+            "Answers whose price isn't known; they are in no sum of costs.",
+            labels=("provider", "model"),
         )
         # Copied first: the event loop goes on counting while a scrape reads.
         for labels, durations in self._latency.copy().items():

@@ -66,7 +66,9 @@ class Inference:
         self._tracer = telemetry.tracer
         self._content = telemetry.content
         self.unaudited = Counter(
-            "inference_unaudited_total", "Calls whose audit row could not be written.", registry=telemetry.registry
+            "inference_unaudited_total",
+            "Calls whose audit row could not be written; the log has them.",
+            registry=telemetry.registry,
         )
         names = ModelNames([*(model.name for model in self._models), *prices.overridden], prices)
         self._metrics = ModelMetrics(telemetry.registry, names, self._models)

@@ -17,7 +17,10 @@ class RunMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         executions = Counter(
-            "agent_executions", "Runs that ended, or wait for a person.", ("behavior_type", "state"), registry=registry
+            "agent_executions",
+            "Runs that ended (completed, failed) or wait for a person (input_required).",
+            ("behavior_type", "state"),
+            registry=registry,
         )
         duration = Histogram(
             "agent_duration_seconds",
@@ -43,9 +46,12 @@ class RunMetrics:
             "run_recoveries", "Runs taken over here from a replica that died or was cut off.", registry=registry
         )
         self.lost = Counter(
-            "run_leases_lost", "Runs that this replica drove until another had taken them over.", registry=registry
+            "run_leases_lost",
+            "Runs that this replica drove until another had taken them over: it was paused for longer than a lease,"
+            " or cut off from its database.",
+            registry=registry,
         )
-        self.waiting = Gauge("runs_waiting", "Runs that wait for a replica, of all tenants.", registry=registry)
+        self.waiting = Gauge("runs_waiting", "Runs that no replica drives, of all tenants.", registry=registry)
         self.waiting_oldest = Gauge(
             "runs_waiting_oldest_seconds", "How long the oldest of them has waited.", registry=registry
         )

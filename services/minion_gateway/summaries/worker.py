@@ -47,7 +47,10 @@ class SummaryWorker:
         self._wakened = asyncio.Event()
         self._draining = False
         self._count = Counter(
-            "session_summaries", "Summary jobs that ended.", ("outcome",), registry=telemetry.registry
+            "session_summaries",
+            "Summary jobs that ended: made, skipped, failed.",
+            ("outcome",),
+            registry=telemetry.registry,
         )
         # All there are, so that rates are 0 and not absent.
         for outcome in Outcome:

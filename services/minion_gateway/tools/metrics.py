@@ -47,10 +47,14 @@ class ToolMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Gives the metrics as they are now."""
         duration = HistogramMetricFamily(
-            "tool_duration_seconds", "Time that calls of tools took.", labels=("tool", "outcome")
+            "tool_duration_seconds",
+            "Time of calls of tools; outcome ok, error, timeout, canceled (with its run) or refused (never made).",
+            labels=("tool", "outcome"),
         )
         # Copied first: the event loop goes on counting while a scrape reads.
         for labels, durations in self._durations.copy().items():
             duration.add_metric(labels, durations.buckets(), durations.seconds)
         yield duration
-        yield CounterMetricFamily("tool_cost_usd", "What calls of tools cost.", value=self._nanos / NANOS_PER_USD)
+        yield CounterMetricFamily(
+            "tool_cost_usd", "What calls of tools cost, in US dollars.", value=self._nanos / NANOS_PER_USD
+        )

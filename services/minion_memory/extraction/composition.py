@@ -68,7 +68,7 @@ async def build(
 
     sessions = Sessions(await channel(settings.session_address, SESSION_RETRYABLE))
     policies = Policies(Registry(await channel(settings.registry_address, REGISTRY_RETRYABLE)))
-    metrics = ExtractionMetrics(telemetry.registry)
+    metrics = ExtractionMetrics(telemetry.registry, follows=settings.follow_sessions)
     jobs, drawing, feed = JobStore(database), DrawingStore(database), FeedStore(database)
     worker = Worker(
         jobs,

@@ -27,6 +27,8 @@ _FEED_LEASE = timedelta(seconds=30)
 # SYNCED comes about every 10 s of silence; a feed that is silent for longer is taken for dead.
 _SILENCE_SECONDS = 25.0
 _PAUSE_SECONDS = 2.0
+# Connections end by their age every few minutes; what is taken up at the next try is no outage.
+_BREAKS_TOLD = 2
 _LOOKS_AT_ONCE = 20
 _LOOK_SECONDS = 1.0
 # A look that fails is made again after so long.
@@ -43,6 +45,7 @@ class Follower:
         self._feed = feed
         self._sessions = sessions
         self._metrics = metrics
+        self._breaks = 0
 
     async def run(self) -> None:
         """Follows the session service's feed, for ever; a feed that breaks is taken up where it was."""
@@ -50,15 +53,14 @@ class Follower:
             try:
                 cursor = await self._feed.hold(self._replica, _FEED_LEASE)
                 if cursor is not None:
-                    self._metrics.following.set(1)
                     await self._follow(cursor)
             except (Aborted, InvalidArgument) as fault:
                 _log.warning("the session feed has lost our place; sessions are listed anew", reason=fault.reason)
                 await self._begin_anew()
             except MinionError as fault:
-                _log.info("the session feed is down", reason=fault.reason, error=fault.message)
+                self._down(fault.reason, fault.message)
             except TimeoutError:
-                _log.info("the session feed fell silent")
+                self._down("SILENT", f"The feed has said nothing for {_SILENCE_SECONDS:.0f} s.")
             self._metrics.following.set(0)
             await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
 
@@ -80,6 +82,24 @@ class Follower:
                     cursor = change.cursor
                 if not await self._take(change):
                     return
+                self._up()
+
+    def _up(self) -> None:
+        # What has only been opened may be refused yet.
+        if self._breaks >= _BREAKS_TOLD:
+            _log.info("the session feed is up again")
+        self._breaks = 0
+        self._metrics.following.set(1)
+
+    def _down(self, reason: str, error: str) -> None:
+        # Once an outage, not once a try.
+        self._breaks += 1
+        if self._breaks == _BREAKS_TOLD:
+            _log.warning(
+                "the session feed is down: what is said meanwhile is drawn from once it is up",
+                reason=reason,
+                error=error,
+            )
 
     async def _take(self, change: SessionChange) -> bool:
         """Notes a change, then moves the cursor on: what is told twice is noted twice. False when another reads."""

@@ -8,12 +8,15 @@ _OUTCOMES = ("done", "tried", "failed")
 
 
 class ExtractionMetrics:
-    """Jobs by how they ended, what waits, and how long. An extractor that isn't one of ours is called `other`."""
+    """Jobs by how they ended, what waits, and how long. An extractor that isn't one of ours is called `other`.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    A replica that is not to follow sessions says nothing of the feed: 0 there would be taken for an outage.
+    """
+
+    def __init__(self, registry: CollectorRegistry, *, follows: bool = True) -> None:
         self._ended = Counter(
             "extraction_jobs",
-            "Tries of jobs that ended here, by extractor and how.",
+            "Tries of jobs that ended here: done, tried (it comes again), failed.",
             ("extractor", "outcome"),
             registry=registry,
         )
@@ -29,7 +32,9 @@ class ExtractionMetrics:
         self.failed = Gauge("extraction_jobs_failed", "Jobs that were given up, of all tenants.", registry=registry)
         self.lag = Gauge("extraction_lag_seconds", "How long the oldest job that is due has waited.", registry=registry)
         self.following = Gauge(
-            "extraction_following", "1 on the replica that reads the session service's feed.", registry=registry
+            "extraction_following",
+            "1 on the replica that reads the session service's feed; none where sessions are not followed.",
+            registry=registry if follows else None,
         )
 
     def ended(self, extractor: str, outcome: str) -> None:

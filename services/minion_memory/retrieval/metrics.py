@@ -9,7 +9,12 @@ class RetrievalMetrics:
     """`memory_searches_total`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        searches = Counter("memory_searches", "Searches, by how they were carried out.", ("plan",), registry=registry)
+        searches = Counter(
+            "memory_searches",
+            "Searches by how they were carried out; lexical: the query could not be embedded.",
+            ("plan",),
+            registry=registry,
+        )
         # All there are, so that rates are 0 and not absent.
         self._searches = {plan: searches.labels(plan.value) for plan in Plan}
 

@@ -20,7 +20,11 @@ class ActiveSessions:
     def __init__(self, store: SessionStore, registry: CollectorRegistry, *, seconds: float) -> None:
         self._store = store
         self._seconds = seconds
-        self._gauge = Gauge("active_sessions", "Sessions that take messages, of all tenants.", registry=registry)
+        self._gauge = Gauge(
+            "active_sessions",
+            "Sessions that take messages, of all tenants; estimated beyond 100,000.",
+            registry=registry,
+        )
 
     async def run(self) -> None:
         """Counts again and again."""
