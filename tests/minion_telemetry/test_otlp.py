@@ -93,7 +93,11 @@ def test_ids_and_counts_push_out_nothing_that_recurs() -> None:
     maker = SpanMakers(Resource({}), [kept], ratio=1.0).get_tracer("a")
 
     def encoded(number: int) -> int:
-        values = {names.MINION_RUN_ID: f"run {number}", names.GEN_AI_USAGE_INPUT_TOKENS: number, "other": str(number)}
+        values: dict[str, str | int] = {
+            names.MINION_RUN_ID: f"run {number}",
+            names.GEN_AI_USAGE_INPUT_TOKENS: number,
+            "other": str(number),
+        }
         maker.start_span("work", attributes={**values, names.RPC_METHOD: "minion.test.v1.EchoService/Rare"}).end()
         encode(kept.spans)
         kept.spans.clear()
