@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from uuid import UUID
 import grpc
 from minion_auth import ServiceTokens
 from minion_grpc import Server, ServerSettings, connect
+from minion_settings import free_ports
 from minion_telemetry import Telemetry
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -143,18 +143,6 @@ async def serve_all(
                 )
             )
         yield Stack(services)
-
-
-def free_ports(count: int) -> list[int]:
-    """Finds ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def _settings(

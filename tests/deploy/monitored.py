@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 import yaml
 from minion_postgres import EmbeddedPostgres
-from minion_testing.serving import free_ports
+from minion_settings import free_ports
 
 from tests.end_to_end.stacks import ROOT, until
 

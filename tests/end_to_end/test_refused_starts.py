@@ -13,8 +13,9 @@ from typing import Any
 import asyncpg
 import pytest
 from minion_postgres import SCHEMAS
+from minion_settings import free_ports
 from minion_testing.postgres import ClonedDatabase
-from minion_testing.serving import SERVICE_KEY, free_ports
+from minion_testing.serving import SERVICE_KEY
 
 from tests.end_to_end.stacks import Done, environ, minion
 

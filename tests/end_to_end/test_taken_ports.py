@@ -12,8 +12,9 @@ import orjson
 import pytest
 from minion_cli.development.stack import serving
 from minion_errors import Unavailable
+from minion_settings import free_ports
 from minion_testing.postgres import ClonedDatabase
-from minion_testing.serving import OPERATOR_KEY, SERVICE_KEY, SERVICES, free_ports
+from minion_testing.serving import OPERATOR_KEY, SERVICE_KEY, SERVICES
 
 from tests.end_to_end.stacks import ROOT, until
 
