@@ -36,9 +36,8 @@ from minion.registry.v1.api_key_service_pb2_grpc import ApiKeyServiceStub
 from minion.registry.v1.tenant_service_pb2_grpc import TenantServiceStub
 from minion.session.v1 import session_service_pb2
 from minion.session.v1.session_service_pb2_grpc import SessionServiceStub
-from minion_settings import free_ports
 from minion_testing.postgres import ClonedDatabase, cluster
-from minion_testing.serving import OPERATOR_KEY, SERVICE_KEY, SERVICES
+from minion_testing.serving import OPERATOR_KEY, SERVICE_KEY, SERVICES, free_ports
 
 from benchmarks.bill import billing
 from benchmarks.figure import Comparison, Figure, Operation, Options, interleave, process_tree, run_slice

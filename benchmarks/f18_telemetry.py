@@ -20,9 +20,8 @@ import grpc
 import uvloop
 from minion.session.v1 import session_service_pb2 as pb
 from minion_auth import ServiceTokens
-from minion_settings import free_ports
 from minion_testing.postgres import ClonedDatabase, cluster
-from minion_testing.serving import OPERATOR_KEY, SERVICE_KEY, SERVICES
+from minion_testing.serving import OPERATOR_KEY, SERVICE_KEY, SERVICES, free_ports
 from uuid_utils.compat import uuid7
 
 from benchmarks.f01_turn import providing, turning

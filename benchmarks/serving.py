@@ -12,9 +12,8 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from minion_settings import free_ports
 from minion_testing.postgres import ClonedDatabase
-from minion_testing.serving import SERVICE_KEY
+from minion_testing.serving import SERVICE_KEY, free_ports
 
 _START_SECONDS = 90.0
 

@@ -17,9 +17,8 @@ from minion.registry.v1.agent_service_pb2_grpc import AgentServiceStub
 from minion.session.v1 import session_service_pb2
 from minion.session.v1.session_service_pb2_grpc import SessionServiceStub
 from minion_grpc import TlsFiles, connect
-from minion_settings import free_ports
 from minion_testing.postgres import ClonedDatabase
-from minion_testing.serving import OPERATOR_KEY, SERVICES, Stack, serve, serve_all
+from minion_testing.serving import OPERATOR_KEY, SERVICES, Stack, free_ports, serve, serve_all
 from minion_testing.tenants import Tenant, new_tenant
 from uuid_utils.compat import uuid7
 

@@ -24,10 +24,9 @@ from minion.registry.v1.tool_service_pb2_grpc import ToolServiceStub
 from minion.session.v1 import blob_service_pb2, message_pb2, session_pb2, session_service_pb2
 from minion.session.v1.blob_service_pb2_grpc import BlobServiceStub
 from minion.session.v1.session_service_pb2_grpc import SessionServiceStub
-from minion_settings import free_ports
 from minion_testing.fake_provider import FakeProvider
 from minion_testing.postgres import ClonedDatabase
-from minion_testing.serving import OPERATOR_KEY, SERVICE_KEY, Served, serve
+from minion_testing.serving import OPERATOR_KEY, SERVICE_KEY, Served, free_ports, serve
 from minion_testing.tenants import Tenant, new_tenant
 
 ROOT = Path(__file__).parents[2]

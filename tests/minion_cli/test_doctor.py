@@ -8,9 +8,9 @@ from minion_cli.__main__ import run
 from minion_cli.development.directory import Directory
 from minion_cli.doctor import Finding, examine
 from minion_postgres import SCHEMAS
-from minion_settings import free_ports
 from minion_testing.fake_provider import FakeProvider
 from minion_testing.postgres import ClonedDatabase, PostgresCluster
+from minion_testing.serving import free_ports
 
 
 def _environ(database: ClonedDatabase, **more: str) -> dict[str, str]:

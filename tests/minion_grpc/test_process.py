@@ -15,7 +15,7 @@ import grpc
 import orjson
 import pytest
 from minion_auth import ServiceTokens
-from minion_settings import free_ports
+from minion_testing.serving import free_ports
 
 from tests.minion_grpc.authority import Authority, Folder
 from tests.minion_grpc.echo import EchoRequest

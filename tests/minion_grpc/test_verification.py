@@ -14,8 +14,8 @@ from minion_auth import EVERYTHING, Authenticator, ServiceTokens, VerifiedKey, a
 from minion_errors import NotFound, PermissionDenied, Unauthenticated, Unavailable
 from minion_grpc import Server, ServerSettings, deadline, wire
 from minion_grpc.verification import RegistryVerifier, authenticating
-from minion_settings import free_ports
 from minion_telemetry import Telemetry
+from minion_testing.serving import free_ports
 from pydantic import SecretStr
 
 from tests.minion_grpc.stage import SERVICE_KEY, Keys, settings

@@ -10,8 +10,8 @@ from typing import Any
 
 import grpc
 import pytest
-from minion_settings import free_ports
 from minion_telemetry import Telemetry, TelemetrySettings
+from minion_testing.serving import free_ports
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import Tracer

@@ -22,10 +22,9 @@ from minion.session.v1 import message_pb2, session_service_pb2
 from minion.session.v1.blob_service_pb2_grpc import BlobServiceStub
 from minion.session.v1.session_service_pb2_grpc import SessionServiceStub
 from minion_postgres import Database
-from minion_settings import free_ports
 from minion_testing.fake_provider import FakeProvider
 from minion_testing.postgres import ClonedDatabase
-from minion_testing.serving import Served, serve
+from minion_testing.serving import Served, free_ports, serve
 from minion_testing.tenants import Tenant, new_tenant
 
 NOBODY = "127.0.0.1:1"
