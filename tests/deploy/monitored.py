@@ -16,8 +16,9 @@ import aiohttp
 import asyncpg
 import pytest
 import yaml
-from minion_postgres import EmbeddedPostgres
-from minion_settings import free_ports
+from minion_postgres import EmbeddedPostgres, bootstrap
+from minion_postgres.roles import MONITOR
+from minion_testing.serving import free_ports
 
 from tests.end_to_end.stacks import ROOT, until
 
@@ -80,12 +81,13 @@ class Prometheus:
 
 
 def configuration(targets: Mapping[str, Mapping[str, str]], own_address: str) -> dict[str, Any]:
-    """The delivered configuration with other targets and a shorter interval, and nothing else changed.
+    """The delivered configuration with other targets and shorter intervals, and nothing else changed.
 
     `targets` are addresses by job and by the label `service`, which is empty where the job's targets have none.
     """
     delivered: dict[str, Any] = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
-    delivered["global"].update(scrape_interval="2s", scrape_timeout="2s", evaluation_interval="1s")
+    # No longer than its interval may a scrape take, and no shorter than a busy machine needs for it.
+    delivered["global"].update(scrape_interval="5s", scrape_timeout="5s", evaluation_interval="1s")
     known = {**targets, "prometheus": {"": own_address}}
     for job in delivered["scrape_configs"]:
         for group in job["static_configs"]:
@@ -122,18 +124,14 @@ async def prometheus(directory: Path, targets: Mapping[str, Mapping[str, str]]) 
 
 @asynccontextmanager
 async def postgres_exporter(directory: Path, stack: Path) -> AsyncIterator[str]:
-    """Runs the exporter against a stack's Postgres, with a role of its own that may look and no more; its address."""
+    """Runs the exporter against a stack's Postgres, with the role that `minion migrate` makes for it; its address."""
     postgres = EmbeddedPostgres(stack / "postgres")
     await asyncio.to_thread(postgres.attach)
     password = secrets.token_hex(16)
-    connection = await asyncpg.connect(postgres.admin_dsn())
-    try:
-        await connection.execute(f"CREATE ROLE monitor LOGIN PASSWORD '{password}' IN ROLE pg_monitor")
-    finally:
-        await connection.close()
+    await bootstrap(postgres.admin_dsn(), [], monitor_password=password)
     environ = {
         "PATH": os.environ.get("PATH", ""),
-        "DATA_SOURCE_NAME": postgres.dsn("monitor", password, tcp=True) + "?sslmode=disable",
+        "DATA_SOURCE_NAME": postgres.dsn(MONITOR, password, tcp=True) + "?sslmode=disable",
     }
     log = directory / "exporter.log"
     async with aiohttp.ClientSession() as session:
