@@ -23,6 +23,7 @@ development stack pass values. What several fields must be together is a method 
 from minion_settings.addresses import Address, HttpAddress
 from minion_settings.example import env_example
 from minion_settings.faults import Fault, SettingsError
+from minion_settings.ports import free_ports
 from minion_settings.relations import relation
 from minion_settings.settings import Settings
 from minion_settings.unknown import Unknown, unknown
@@ -35,6 +36,7 @@ __all__ = [
     "SettingsError",
     "Unknown",
     "env_example",
+    "free_ports",
     "relation",
     "unknown",
 ]

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 def scrape(address: str) -> str:
     """Reads `/metrics` of an operations port; blocks. Fails where the answer isn't 200."""
-    with closing(HTTPConnection(address, timeout=20)) as connection:
+    with closing(HTTPConnection(address, timeout=60)) as connection:
         connection.request("GET", "/metrics")
         answer = connection.getresponse()
         text = answer.read().decode()

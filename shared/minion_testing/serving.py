@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from uuid import UUID
 import grpc
 from minion_auth import ServiceTokens
 from minion_grpc import Server, ServerSettings, connect
+from minion_settings import ports
 from minion_telemetry import Telemetry
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -129,8 +129,8 @@ async def serve_all(
     overrides: Mapping[str, Mapping[str, object]] | None = None,
 ) -> AsyncIterator[Stack]:
     """Runs all five services for a block, wired to each other; `overrides` are settings' values by service."""
-    ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
-    wiring = {f"MINION_{service.upper()}_ADDRESS": f"127.0.0.1:{port}" for service, port in ports.items()}
+    numbers = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
+    wiring = {f"MINION_{service.upper()}_ADDRESS": f"127.0.0.1:{port}" for service, port in numbers.items()}
     services: dict[str, Served] = {}
     async with AsyncExitStack() as running:
         for service in SERVICES:
@@ -139,22 +139,15 @@ async def serve_all(
                     service,
                     database,
                     environ={**wiring, **(environ or {})},
-                    **{"port": ports[service], **(overrides or {}).get(service, {})},
+                    **{"port": numbers[service], **(overrides or {}).get(service, {})},
                 )
             )
         yield Stack(services)
 
 
 def free_ports(count: int) -> list[int]:
-    """Finds ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Finds ports that stay free until a server binds them, and that no other process of the tests finds."""
+    return ports.free_ports(count)
 
 
 def _settings(

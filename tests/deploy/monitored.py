@@ -81,12 +81,13 @@ class Prometheus:
 
 
 def configuration(targets: Mapping[str, Mapping[str, str]], own_address: str) -> dict[str, Any]:
-    """The delivered configuration with other targets and a shorter interval, and nothing else changed.
+    """The delivered configuration with other targets and shorter intervals, and nothing else changed.
 
     `targets` are addresses by job and by the label `service`, which is empty where the job's targets have none.
     """
     delivered: dict[str, Any] = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
-    delivered["global"].update(scrape_interval="2s", scrape_timeout="2s", evaluation_interval="1s")
+    # No longer than its interval may a scrape take, and no shorter than a busy machine needs for it.
+    delivered["global"].update(scrape_interval="5s", scrape_timeout="5s", evaluation_interval="1s")
     known = {**targets, "prometheus": {"": own_address}}
     for job in delivered["scrape_configs"]:
         for group in job["static_configs"]:
@@ -123,7 +124,7 @@ async def prometheus(directory: Path, targets: Mapping[str, Mapping[str, str]]) 
 
 @asynccontextmanager
 async def postgres_exporter(directory: Path, stack: Path) -> AsyncIterator[str]:
-    """Runs the exporter against a stack's Postgres, with the role that is delivered for it; its address."""
+    """Runs the exporter against a stack's Postgres, with the role that `minion migrate` makes for it; its address."""
     postgres = EmbeddedPostgres(stack / "postgres")
     await asyncio.to_thread(postgres.attach)
     password = secrets.token_hex(16)

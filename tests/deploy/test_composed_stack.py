@@ -26,7 +26,7 @@ from deploy.checks.compose import FILE, SETTINGS, container_environment, fresh_e
 from deploy.checks.image import Dockerfile
 from tests.architecture.contract import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.timeout(1_200)]
 
 _START_SECONDS = 180.0
 _STOP_SECONDS = 60.0

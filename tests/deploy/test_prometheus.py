@@ -23,9 +23,9 @@ from tests.end_to_end.collector import collecting
 from tests.end_to_end.stacks import ROOT, RunningStack, dev, environ, until
 from tests.end_to_end.turns import new_agent, new_session, take_turn
 
-pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.timeout(900)]
 
-_SECONDS = 150.0
+_SECONDS = 300.0
 _MODEL = "openai/gpt-4o-mini"
 # A stack that lives for a minute is asked for the last minute; its rules look back as far as they always do.
 _RANGES = {"__rate_interval": "1m", "__interval": "5s", "__range": "2m"}
@@ -112,7 +112,7 @@ async def _all_scraped(prometheus: Prometheus) -> None:
     async def scraped() -> bool:
         return await prometheus.query('count(up{job=~"minion|postgres"} == 1)') == [6.0]
 
-    await until(scraped, seconds=60.0)
+    await until(scraped)
 
 
 async def _work_until_answered(watched: Watched) -> None:
@@ -128,7 +128,7 @@ async def _work_until_answered(watched: Watched) -> None:
         async def seen_since(before: list[float] = seen) -> bool:
             return await prometheus.query("timestamp(up{service='gateway'})") > before
 
-        await until(seen_since, seconds=30.0)
+        await until(seen_since)
         for question in wanted - watched.answered:
             if await prometheus.query(question.expression):
                 watched.answered.add(question)
@@ -183,7 +183,7 @@ async def test_prometheus_evaluates_every_rule(watched: Watched) -> None:
         evaluated[:] = await watched.prometheus.rules()
         return all(rule["health"] != "unknown" for rule in evaluated)
 
-    await until(all_evaluated, seconds=30.0)
+    await until(all_evaluated)
     assert {rule["name"] for rule in evaluated} == {rule.alert or rule.record for rule in rules.read(ROOT)}
     assert {rule["name"]: rule.get("lastError") for rule in evaluated if rule["health"] != "ok"} == {}
 
@@ -192,7 +192,11 @@ async def test_an_alert_fires_for_what_has_happened(watched: Watched) -> None:
     async def fires() -> bool:
         return bool(await watched.prometheus.query('ALERTS{alertname="MinionPostgresDeadlocks", alertstate="firing"}'))
 
-    await until(fires, seconds=30.0)
-    assert not await watched.prometheus.query(
-        'ALERTS{alertname=~"Minion(Service|Postgres|PostgresExporter)Down", alertstate="firing"}'
-    )
+    await until(fires)
+
+    async def nothing_is_down() -> bool:
+        down = 'ALERTS{alertname=~"Minion(Service|Postgres|PostgresExporter)Down"}'
+        return not await watched.prometheus.query(down)
+
+    # A scrape that a busy machine has failed for once is followed by one that it has time for.
+    await until(nothing_is_down)

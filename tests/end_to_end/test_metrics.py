@@ -90,7 +90,7 @@ async def texts(stack: RunningStack) -> dict[str, str]:
         text = await asyncio.to_thread(scrape, stack.operations["activity"])
         return re.search(r"^activities_recorded_total [1-9]", text, re.MULTILINE) is not None
 
-    await until(audited, seconds=30)
+    await until(audited)
     return {service: await asyncio.to_thread(scrape, address) for service, address in stack.operations.items()}
 
 
@@ -109,7 +109,7 @@ def test_what_a_stack_shows_is_listed_and_what_is_listed_it_shows(texts: dict[st
 
 async def test_prometheus_reads_it_in_the_format_that_it_asks_for(stack: RunningStack) -> None:
     def asked(address: str) -> str:
-        with closing(HTTPConnection(address, timeout=20)) as connection:
+        with closing(HTTPConnection(address, timeout=60)) as connection:
             connection.request("GET", "/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0"})
             answer = connection.getresponse()
             assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
@@ -139,7 +139,7 @@ def test_what_is_counted_counts(texts: dict[str, str]) -> None:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def stage(postgres: ClonedDatabase, model_cache: str) -> AsyncIterator[Stage]:
     """Five services and a provider that answers by any model's name."""
-    async with staging(postgres, Path(model_cache), lease_seconds=20) as running:
+    async with staging(postgres, Path(model_cache), lease_seconds=60) as running:
         yield running
 
 

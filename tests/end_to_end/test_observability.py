@@ -59,7 +59,7 @@ def test_each_service_counts_its_calls(turn: Taken, stack: RunningStack, service
 
 def test_the_operations_port_serves_nothing_else(stack: RunningStack) -> None:
     for path, expected in (("/healthz", 200), ("/readyz", 200), ("/", 404), ("/metrics/all", 404)):
-        with closing(HTTPConnection(stack.operations["session"], timeout=10)) as connection:
+        with closing(HTTPConnection(stack.operations["session"], timeout=60)) as connection:
             connection.request("GET", path)
             assert connection.getresponse().status == expected, path
 
@@ -72,6 +72,6 @@ def test_the_turns_log_lines_share_its_trace_and_tell_nothing_personal(turn: Tak
 
 
 def _metrics(stack: RunningStack, service: str) -> str:
-    with closing(HTTPConnection(stack.operations[service], timeout=10)) as connection:
+    with closing(HTTPConnection(stack.operations[service], timeout=60)) as connection:
         connection.request("GET", "/metrics")
         return connection.getresponse().read().decode()

@@ -22,6 +22,8 @@ from tests.end_to_end.stacks import Done, environ, minion
 pytestmark = pytest.mark.slow
 
 _BOUND_SECONDS = 120.0
+# What gRPC's own code may say on a machine in distress is no line of ours.
+_QUIET = {"GRPC_VERBOSITY": "NONE"}
 SECRETS = ("hunter2", "too-short-to-be-one", "sk-secret")
 
 # What OpenTelemetry's exporter would read by itself.
@@ -121,7 +123,7 @@ async def started(service: str, **variables: str) -> Done:
     """Starts a service as a process, and waits for its end."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", f"minion_{service}"),
-        env=environ(**variables),
+        env=environ(**_QUIET, **variables),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -285,7 +287,7 @@ async def test_a_port_in_use_stops_a_service(variable: str, postgres: ClonedData
 async def test_without_a_collector_a_service_serves_and_stops(postgres: ClonedDatabase) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "minion_session"),
-        env=environ(**able("session", postgres, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1")),
+        env=environ(**_QUIET, **able("session", postgres, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1")),
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stderr is not None

@@ -74,7 +74,7 @@ async def take_turn(stack: RunningStack, session_id: str, text: str) -> Taken:
     async with stack.channel("gateway") as channel:
         runs = run_service_pb2_grpc.RunServiceStub(channel)
         request = run_service_pb2.StreamRunRequest(session_id=session_id, text=text, request_id=str(uuid7()))
-        stream = runs.StreamRun(request, metadata=stack.metadata, timeout=30)
+        stream = runs.StreamRun(request, metadata=stack.metadata, timeout=60)
         events = [response.event async for response in stream]
     assert events[-1].WhichOneof("event") == "run_finished"
     return Taken(events[-1].run_finished.run, events)

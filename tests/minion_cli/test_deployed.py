@@ -98,7 +98,7 @@ def test_a_served_service_ends_as_the_service_does(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 2

@@ -10,6 +10,7 @@ from minion_cli.doctor import Finding, examine
 from minion_postgres import SCHEMAS
 from minion_testing.fake_provider import FakeProvider
 from minion_testing.postgres import ClonedDatabase, PostgresCluster
+from minion_testing.serving import free_ports
 
 
 def _environ(database: ClonedDatabase, **more: str) -> dict[str, str]:
@@ -21,14 +22,10 @@ def _environ(database: ClonedDatabase, **more: str) -> dict[str, str]:
 
 def _free_ports() -> dict[str, str]:
     """The documented ports may be somebody's while tests run."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(2 * len(SCHEMAS))]
-    numbers = [str(each.getsockname()[1]) for each in held]
-    for each in held:
-        each.close()
     return {
-        f"MINION_{service.upper()}_{kind}": numbers[2 * index + offset]
-        for index, service in enumerate(SCHEMAS)
-        for offset, kind in enumerate(("PORT", "OPERATIONS_PORT"))
+        f"MINION_{service.upper()}_{kind}": str(port)
+        for service in SCHEMAS
+        for kind, port in zip(("PORT", "OPERATIONS_PORT"), free_ports(2), strict=True)
     }
 
 

@@ -218,7 +218,7 @@ async def test_a_stream_that_is_broken_off_ends_its_span() -> None:
         call = stub(channel).WatchEcho(EchoRequest(text="x"))
         await anext(aiter(call))
         call.cancel()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not [span for span in served.spans() if span.kind.name == "CLIENT"]:  # noqa: ASYNC110 - a span's end
                 await asyncio.sleep(0.01)
         [span] = [span for span in served.spans() if span.kind.name == "CLIENT"]

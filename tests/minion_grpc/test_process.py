@@ -92,7 +92,7 @@ async def test_a_signal_drains_calls_in_hand_and_ends_with_0(number: signal.Sign
         async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
             call = asyncio.ensure_future(_text(stub(channel).Echo(EchoRequest(text="x"), metadata=metadata)))
             # In hand is a call when its handler has begun, which the service itself tells.
-            while not await asyncio.to_thread(_has_begun, service.operations_port):
+            while await asyncio.to_thread(_begun, service.operations_port) < 1:
                 assert not call.done()
             service.process.send_signal(number)
             assert await call == f"x from {service.process.pid}"
@@ -222,10 +222,12 @@ async def _text(call: Any) -> str:
     return str((await call).text)
 
 
-def _has_begun(operations_port: int) -> bool:
+def _begun(operations_port: int) -> float:
+    """How many calls of Echo have begun; every method is counted from 0 on."""
     with urllib.request.urlopen(f"http://127.0.0.1:{operations_port}/metrics", timeout=60) as answer:
         lines = answer.read().decode().splitlines()
-    return any(line.startswith("grpc_server_started_total{") and 'grpc_method="Echo"' in line for line in lines)
+    [line] = [line for line in lines if line.startswith("grpc_server_started_total{") and 'method="Echo"' in line]
+    return float(line.rpartition(" ")[2])
 
 
 def _get(url: str) -> int:

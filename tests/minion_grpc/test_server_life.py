@@ -76,7 +76,10 @@ async def test_the_limit_of_calls_at_once_holds() -> None:
 
 async def test_a_drain_reports_not_serving_finishes_calls_in_hand_and_takes_no_more() -> None:
     gate = Gate()
-    async with serving(EchoServicer(gate), drain_notice_seconds=0.2) as served, served.channel() as channel:
+    async with (
+        serving(EchoServicer(gate), drain_notice_seconds=0.2, drain_seconds=60) as served,
+        served.channel() as channel,
+    ):
         health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
         assert (await health.read()).status == health_pb2.HealthCheckResponse.SERVING
         call = asyncio.ensure_future(_outcome(stub(channel).Echo(EchoRequest())))
@@ -86,7 +89,7 @@ async def test_a_drain_reports_not_serving_finishes_calls_in_hand_and_takes_no_m
         assert (await health.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
         health.cancel()
         assert not served.server.ready
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(50):
             while await _outcome(stub(channel).Echo(EchoRequest(), timeout=0.3)) != "UNAVAILABLE":
                 continue
         assert not drain.done()

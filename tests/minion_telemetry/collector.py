@@ -64,7 +64,7 @@ async def collecting(
         await server.stop(None)
 
 
-async def until(condition: Any, seconds: float = 30) -> None:
+async def until(condition: Any, seconds: float = 60) -> None:
     """Waits until a condition holds; fails when it does not in time."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - a span that has left its thread tells nobody

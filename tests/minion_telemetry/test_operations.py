@@ -91,7 +91,7 @@ async def test_a_scrape_that_takes_long_holds_nobody_up(readiness: Readiness) ->
         def collect(self) -> Iterator[Metric]:
             asked.set()
             # The event loop alone lets it go: one that stood still would be waited for in vain.
-            assert answer.wait(20)
+            assert answer.wait(60)
             yield GaugeMetricFamily("slow", "Slow.", value=1)
 
         def describe(self) -> Iterator[Metric]:
@@ -103,7 +103,7 @@ async def test_a_scrape_that_takes_long_holds_nobody_up(readiness: Readiness) ->
     server.start()
     try:
         scraping = asyncio.create_task(asyncio.to_thread(get, server, "/metrics"))
-        assert await asyncio.to_thread(asked.wait, 20)
+        assert await asyncio.to_thread(asked.wait, 60)
         assert await asyncio.to_thread(get, server, "/healthz") == (200, "ok\n")
         answer.set()
         status, text = await scraping

@@ -47,8 +47,8 @@ def counted(registry: CollectorRegistry) -> dict[str, float]:
     }
 
 
-def exporters() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "minion-spans" and thread.is_alive()]
+def exporters() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "minion-spans" and thread.is_alive()}
 
 
 async def stopped(telemetry: Telemetry) -> None:
@@ -58,7 +58,7 @@ async def stopped(telemetry: Telemetry) -> None:
 
 
 async def test_spans_leave_by_themselves_and_are_counted(log: io.BytesIO) -> None:
-    before = len(exporters())
+    before = exporters()
     async with collecting() as collector:
         telemetry = started(collector.endpoint)
         end_spans(telemetry.tracer, 1_200)
@@ -66,7 +66,7 @@ async def test_spans_leave_by_themselves_and_are_counted(log: io.BytesIO) -> Non
         await until(lambda: counted(telemetry.registry)["exported"] == 1_200)
         await stopped(telemetry)
     assert counted(telemetry.registry) == {"exported": 1_200, "failed": 0, "dropped": 0}
-    assert len(exporters()) == before
+    await until(lambda: not exporters() - before)
     assert lines(log) == []
 
 
@@ -168,7 +168,7 @@ async def test_a_span_that_cannot_be_encoded_costs_no_other(log: io.BytesIO) -> 
 
 
 async def test_with_no_collector_spans_are_dropped_beyond_a_bound_and_the_log_gets_one_line(log: io.BytesIO) -> None:
-    before = len(exporters())
+    before = exporters()
     telemetry = started(f"http://127.0.0.1:{free_ports(1)[0]}")
     end_spans(telemetry.tracer, 20_000)
     await until(lambda: lines(log))
@@ -184,11 +184,11 @@ async def test_with_no_collector_spans_are_dropped_beyond_a_bound_and_the_log_ge
     ]
     assert lines(log)[0]["cause"] == "UNAVAILABLE"
     assert lines(log)[1]["count"] <= 4_096 + 512
-    assert len(exporters()) == before
+    await until(lambda: not exporters() - before)
 
 
 async def test_a_collector_that_hangs_holds_nobody_up(log: io.BytesIO) -> None:
-    before = len(exporters())
+    before = exporters()
     async with collecting() as collector:
         collector.hangs = True
         telemetry = started(collector.endpoint)
@@ -200,7 +200,7 @@ async def test_a_collector_that_hangs_holds_nobody_up(log: io.BytesIO) -> None:
         await stopped(telemetry)
     assert counted(telemetry.registry)["exported"] == 0
     assert sum(counted(telemetry.registry).values()) == 20_600
-    assert len(exporters()) == before
+    await until(lambda: not exporters() - before)
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.PERMISSION_DENIED])
@@ -217,9 +217,11 @@ async def test_a_collector_that_refuses_is_asked_ever_less_and_spoken_of_once(
         assert collector.asked <= 2 + (monotonic() - began)
         assert [line["cause"] for line in lines(log)] == [code.name]
         collector.fault = None
+        # Of the first ones nothing may be left, where the machine was elsewhere for a while.
+        end_spans(telemetry.tracer, 1)
         await until(lambda: len(lines(log)) == 2)
         lost = counted(telemetry.registry)["failed"]
-        await until(lambda: len(collector.spans) == 2_000 - lost)
+        await until(lambda: len(collector.spans) == 2_001 - lost)
         # What may be taken later is kept, what never will be is given up.
         assert (lost == 0) == (code is grpc.StatusCode.UNAVAILABLE)
         assert lines(log)[1]["event"] == "the collector takes traces again"

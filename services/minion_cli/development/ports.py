@@ -3,12 +3,11 @@
 import errno
 import socket
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
 from minion_errors import Unavailable
-from minion_settings import Fault
+from minion_settings import Fault, free_ports
 
 _LAST_PORT: Final = 65_535
 
@@ -44,13 +43,8 @@ def chosen(environ: Mapping[str, str]) -> dict[str, Ports]:
 
 def free() -> dict[str, Ports]:
     """Picks ports that nobody uses now; another process may take one before we do, which is then said so."""
-    with ExitStack() as held:
-        numbers = []
-        for _ in range(2 * len(DOCUMENTED)):
-            bound = held.enter_context(socket.socket())
-            bound.bind(("127.0.0.1", 0))
-            numbers.append(int(bound.getsockname()[1]))
-    return {service: Ports(numbers[2 * index], numbers[2 * index + 1]) for index, service in enumerate(DOCUMENTED)}
+    numbers = iter(free_ports(2 * len(DOCUMENTED)))
+    return {service: Ports(next(numbers), next(numbers)) for service in DOCUMENTED}
 
 
 def check(ports: Mapping[str, Ports]) -> None:

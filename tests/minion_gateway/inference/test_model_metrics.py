@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 
 import pytest_asyncio
+from genai_prices.data_snapshot import get_snapshot
 from minion_gateway.inference.domain import Model, ModelKind, Operation, Usage
 from minion_gateway.inference.metrics import ModelMetrics, ModelNames
 from minion_gateway.inference.prices import ModelPrice, Prices
@@ -86,16 +88,16 @@ async def test_a_models_label_is_the_operators_name_or_the_lists_and_never_a_cal
 
 
 def test_there_is_an_end_of_names() -> None:
-    class Listed(Prices):
-        def listed_name(self, model: str) -> str | None:
-            return f"{model}-listed"
-
+    prices = Prices({"openai/mine": ModelPrice(Decimal(1))})
+    named = (f"{provider.id}/{model.id}" for provider in get_snapshot().providers for model in provider.models)
+    listed = list(islice((name for name in named if prices.listed_name(name) == name), 1_000))
     registry = CollectorRegistry()
-    names = ModelNames(["openai/mine"], Listed({"openai/mine": ModelPrice(Decimal(1))}))
-    metrics = ModelMetrics(registry, names, [Model("openai/mine", "openai", ModelKind.CHAT)])
-    for number in range(1_000):
-        metrics.answered(f"openai/{number}", "openai", Usage(1, 1), None)
-        metrics.ended(Operation.CHAT, f"openai/{number}", "openai", "ok", 0.1)
+    metrics = ModelMetrics(
+        registry, ModelNames(["openai/mine"], prices), [Model("openai/mine", "openai", ModelKind.CHAT)]
+    )
+    for name in listed:
+        metrics.answered(name, "openai", Usage(1, 1), None)
+        metrics.ended(Operation.CHAT, name, "openai", "ok", 0.1)
     told = generate_latest(registry).decode()
     # 99 beside the configured one, and the rest together.
     assert told.count("llm_cost_usd_total{") == 101

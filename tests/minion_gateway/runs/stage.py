@@ -238,14 +238,14 @@ class Client:
     async def create(self, session_id: str, text: str = "hello", **fields: Any) -> run_pb2.Run:
         """Runs a turn and waits."""
         request = run_service_pb2.CreateRunRequest(session_id=session_id, text=text, **fields)
-        answer = await self.runs.CreateRun(request, timeout=20)
+        answer = await self.runs.CreateRun(request, timeout=120)
         run: run_pb2.Run = answer.run
         return run
 
     async def stream(self, session_id: str, text: str = "hello", **fields: Any) -> list[run_pb2.RunEvent]:
         """Runs a turn and collects its events."""
         request = run_service_pb2.StreamRunRequest(session_id=session_id, text=text, **fields)
-        return [answer.event async for answer in self.runs.StreamRun(request, timeout=20)]
+        return [answer.event async for answer in self.runs.StreamRun(request, timeout=120)]
 
     async def watch(self, run_id: str, after: int = 0, *, channel: grpc.aio.Channel | None = None) -> list[bytes]:
         """Re-attaches to a run and collects its events as they stand on the wire."""
@@ -254,7 +254,7 @@ class Client:
             request_serializer=run_service_pb2.WatchRunRequest.SerializeToString,
         )
         request = run_service_pb2.WatchRunRequest(run_id=run_id, after_sequence=after)
-        return [answer async for answer in method(request, timeout=20)]
+        return [answer async for answer in method(request, timeout=120)]
 
     async def get(self, run_id: str) -> run_pb2.Run:
         """Reads a run."""
