@@ -137,7 +137,7 @@ async def test_a_pool_is_scraped_while_it_works_and_its_connections_go(
     working = [asyncio.create_task(work()) for _ in range(4)]
     try:
         for _ in range(20):
-            assert "db_client_connection_count" in await asyncio.to_thread(scrape, f"127.0.0.1:{operations.port}")
+            assert "db_client_connections" in await asyncio.to_thread(scrape, f"127.0.0.1:{operations.port}")
             await _cut(notes, None)
     finally:
         over = True
