@@ -42,7 +42,7 @@ class SpanCounts:
     def __init__(self, registry: CollectorRegistry) -> None:
         spans = Counter(
             "trace_spans",
-            "Recorded spans: exported, failed (their batch was given up) or dropped (no room to wait).",
+            "Recorded spans: exported, failed (given up, or not to be encoded) or dropped (no room to wait).",
             ["outcome"],
             registry=registry,
         )

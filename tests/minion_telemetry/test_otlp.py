@@ -97,8 +97,9 @@ def test_ids_and_counts_push_out_nothing_that_recurs() -> None:
             names.MINION_RUN_ID: f"run {number}",
             names.GEN_AI_USAGE_INPUT_TOKENS: number,
             "other": str(number),
+            names.RPC_METHOD: "minion.test.v1.EchoService/Rare",
         }
-        maker.start_span("work", attributes={**values, names.RPC_METHOD: "minion.test.v1.EchoService/Rare"}).end()
+        maker.start_span("work", attributes=values).end()
         encode(kept.spans)
         kept.spans.clear()
         return otlp._remembered.cache_info().misses
