@@ -64,10 +64,15 @@ def test_the_operations_port_serves_nothing_else(stack: RunningStack) -> None:
             assert connection.getresponse().status == expected, path
 
 
-def test_the_turns_log_lines_share_its_trace_and_tell_nothing_personal(turn: Taken, stack: RunningStack) -> None:
-    lines = [json.loads(line) for line in stack.log.read_text().splitlines()]
-    ours: list[dict[str, Any]] = [line for line in lines if line.get("trace_id") == turn.run.trace_id]
-    assert {"gateway", "session", "memory"} <= {line.get("service") for line in ours}
+async def test_the_turns_log_lines_share_its_trace_and_tell_nothing_personal(turn: Taken, stack: RunningStack) -> None:
+    # A service writes its line after the caller has had the answer.
+    async def written() -> bool:
+        whole = stack.log.read_text().rpartition("\n")[0]
+        lines: list[dict[str, Any]] = [json.loads(line) for line in whole.splitlines()]
+        ours = [line.get("service") for line in lines if line.get("trace_id") == turn.run.trace_id]
+        return {"gateway", "session", "memory"} <= set(ours)
+
+    await until(written)
     assert _ADDRESS not in stack.log.read_text()
 
 
