@@ -193,4 +193,6 @@ async def test_an_alert_fires_for_what_has_happened(watched: Watched) -> None:
         return bool(await watched.prometheus.query('ALERTS{alertname="MinionPostgresDeadlocks", alertstate="firing"}'))
 
     await until(fires, seconds=30.0)
-    assert not await watched.prometheus.query('ALERTS{alertname=~"Minion(Service|Postgres|PostgresExporter)Down", alertstate="firing"}')
+    assert not await watched.prometheus.query(
+        'ALERTS{alertname=~"Minion(Service|Postgres(Exporter)?)Down", alertstate="firing"}'
+    )

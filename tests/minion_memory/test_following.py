@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest_asyncio
@@ -146,7 +147,7 @@ async def test_a_feed_that_is_down_is_told_and_one_that_is_not_followed_is_not(
     database_factory: Callable[..., Awaitable[ClonedDatabase]],
 ) -> None:
     database = await database_factory()
-    addresses = dict.fromkeys(("gateway_address", "session_address", "registry_address"), NOBODY)
+    addresses: dict[str, Any] = dict.fromkeys(("gateway_address", "session_address", "registry_address"), NOBODY)
     with structlog.testing.capture_logs() as lines:
         async with serve("memory", database, **addresses) as lonely:
 
