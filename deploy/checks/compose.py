@@ -21,7 +21,10 @@ from minion_session.settings import SessionSettings
 from minion_settings import SettingsError, unknown
 from minion_settings.variables import variables
 
+from deploy.checks import collector, containers, doors
+from deploy.checks.commands import argument_faults
 from deploy.checks.image import Dockerfile
+from deploy.checks.places import Source
 
 FILE = "docker-compose.yml"
 # Where people put settings of the services; it may be missing.
@@ -34,6 +37,8 @@ SETTINGS: Mapping[str, type[ServerSettings]] = {
 _WITHOUT_HEALTH_CHECK = {"otel-collector"}
 # What their images write outside of volumes and /tmp can't be moved.
 _WRITABLE = {"pgadmin"}
+# A fault that begins with its file.
+_PLACED = re.compile(r"[\w./-]+\.(yml|json):")
 _REFERENCE = re.compile(r"\$\{(?P<name>\w+)(?:(?P<how>:-|:\?)(?P<rest>[^}]*))?\}")
 _SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|_KEY$|_PASS$|AUTH$")
 # Our image has its own health check.
@@ -90,6 +95,14 @@ def faults(folder: Path) -> Iterator[str]:
         yield f"{', '.join(built) or 'nobody'} builds {_OURS.rstrip(':')}: one must, and no other"
     used = {part.partition(":")[0] for service in composed["services"].values() for part in service.get("volumes", [])}
     yield from (f"volume {name} is nobody's" for name in composed["volumes"] if name not in used)
+    source = Source.read(folder, Path(FILE))
+    for check in (containers.faults, doors.faults):
+        yield from check(folder, source)
+    yield from collector.faults(folder)
+    for name, service in composed["services"].items():
+        if service["image"].startswith(_OURS):
+            for fault in argument_faults(service["command"]) if service.get("command") else ():
+                yield f"{source.of(name, 'command')}: {name}: {fault}"
     image = Dockerfile.read(folder)
     for name, kind in SETTINGS.items():
         yield from (f"{name}: {fault}" for fault in _settings_faults(kind, composed["services"], image))
@@ -184,7 +197,11 @@ def _settings_faults(kind: type[ServerSettings], services: Mapping[str, Any], im
     except SettingsError as error:
         yield from (f"{fault.variable} {fault.description}" for fault in error.faults)
         return
-    documented = DOCUMENTED[kind.service]
+    yield from _running_faults(settings, service)
+
+
+def _running_faults(settings: ServerSettings, service: Mapping[str, Any]) -> Iterator[str]:
+    documented = DOCUMENTED[settings.service]
     if (settings.port, settings.operations_port) != (documented.rpc, documented.operations):
         yield "listens on other ports than the documented ones"
     if f":{settings.port}:{settings.port}" not in "".join(service.get("ports", [])):
@@ -218,7 +235,7 @@ def main() -> int:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
     found = list(faults(folder))
     for fault in found:
-        print(f"{FILE}: {fault}", file=sys.stderr)
+        print(fault if _PLACED.match(fault) else f"{FILE}: {fault}", file=sys.stderr)
     if not found:
         print(f"{FILE}: every name in it is known, and every service takes its settings")
     return 1 if found else 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from deploy.checks import dashboards, metric_tables, promql, promtool, rules
+from deploy.checks import dashboards, metric_tables, promql, promtool, rules, scrape
 from deploy.checks.queries import Asked
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ def faults(root: Path) -> list[str]:
     except (ValueError, yaml.YAMLError) as fault:
         return [str(fault)]
     asked = [*(rule.asked for rule in written), *(query for each in drawn for query in each.asked())]
-    found = [*rules.faults(root, written), *dashboards.faults(root, drawn)]
+    found = [*scrape.faults(root), *rules.faults(root, written), *dashboards.faults(root, drawn)]
     for rule in written:
         if rule.record:
             series[rule.record] = promql.read(rule.asked.filled(), series).labels | set(rule.labels)
