@@ -1,10 +1,12 @@
 """Slips of the pen that no schema and no program but these checks would tell, each with its file and place."""
 
 import re
+import shutil
+import subprocess
 
 import pytest
 
-from deploy.checks import compose, image, label_values, monitoring
+from deploy.checks import compose, image, label_values, monitoring, promtool
 from deploy.checks.metric_tables import OURS
 from tests.architecture.contract import ROOT
 from tests.deploy import monitored
@@ -98,8 +100,9 @@ def changed_line(copied: Copy, path: str) -> int:
         (PROMETHEUS, "memory:9053", "session:9052", "the service memory shows its metrics at memory:9053"),
     ],
 )
-def test_prometheus(copied: Copy, path: str, old: str, new: str, fault: str) -> None:
-    monitored.needed("promtool")
+def test_prometheus(copied: Copy, path: str, old: str, new: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What promtool has to say takes seconds, and is tested beside this.
+    monkeypatch.setattr(promtool, "faults", lambda *_: ())
     copied.replace(path, old, new)
     told = monitoring.faults(copied.folder)
     place = rf"{re.escape(path)}:({changed_line(copied, path)}: | record )" if path == RECORDING else re.escape(path)
@@ -144,4 +147,17 @@ def test_what_is_commented_out_is_right_when_it_is_not(copied: Copy) -> None:
     commented, _, after = rest.partition("\n\n")
     path.write_text(before + "alerting:" + commented.replace("\n# ", "\n") + "\n\n" + after)
     assert "alertmanagers:\n    - static_configs" in path.read_text()
-    assert monitoring.faults(copied.folder) == []
+    done = subprocess.run(
+        ["promtool", "check", "config", path], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_tells_nothing_of_what_is_right(copied: Copy) -> None:
+    monitored.needed("promtool")
+    copied.replace("deploy/prometheus/rules/runs.yml", "expr:", "exrp:")
+    shutil.rmtree(copied.folder / "deploy/prometheus/tests")
+    (told,) = [fault for fault in promtool.faults(copied.folder, []) if "check config" in fault]
+    assert "SUCCESS" not in told
+    assert told.splitlines()[1].strip().startswith("FAILED")
+    assert "field exrp not found" in told
