@@ -50,13 +50,13 @@ def fresh_environment() -> dict[str, str]:
     return {variable: secret for group in made().values() for variable, secret in group.items()}
 
 
-def load(path: Path, environ: Mapping[str, str] | None) -> dict[str, Any]:
-    """Reads the file as compose does with this environment; None leaves its references as they are.
+def load(path: Path, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Reads the file as compose does with this environment.
 
     Raises KeyError for a variable that is needed and not set.
     """
-    loaded: dict[str, Any] = yaml.safe_load(path.read_text())
-    return loaded if environ is None else _interpolated(loaded, environ)
+    loaded: dict[str, Any] = _interpolated(yaml.safe_load(path.read_text()), environ)
+    return loaded
 
 
 def _interpolated(value: Any, environ: Mapping[str, str]) -> Any:
@@ -79,9 +79,9 @@ def _interpolated(value: Any, environ: Mapping[str, str]) -> Any:
 
 def faults(folder: Path) -> Iterator[str]:
     """Yields what is wrong with the file of a folder, in words."""
-    raw = load(folder / FILE, None)
+    source = Source.read(folder, Path(FILE))
     try:
-        composed = load(folder / FILE, fresh_environment())
+        composed = _interpolated(source.content, fresh_environment())
     except KeyError as missing:
         yield f"{missing.args[0]} by `minion secrets`, and has no default"
         return
@@ -89,13 +89,12 @@ def faults(folder: Path) -> Iterator[str]:
         yield from (f"{name}: {fault}" for fault in _reference_faults(composed, service, folder))
         yield from (f"{name}: {fault}" for fault in _image_faults(name, service))
         yield from (f"{name}: {fault}" for fault in _confinement_faults(name, service))
-        yield from (f"{name}: {fault}" for fault in _exposure_faults(name, raw["services"][name]))
+        yield from (f"{name}: {fault}" for fault in _exposure_faults(name, source.content["services"][name]))
     built = [name for name, service in composed["services"].items() if "build" in service]
     if len(built) != 1:
         yield f"{', '.join(built) or 'nobody'} builds {_OURS.rstrip(':')}: one must, and no other"
     used = {part.partition(":")[0] for service in composed["services"].values() for part in service.get("volumes", [])}
     yield from (f"volume {name} is nobody's" for name in composed["volumes"] if name not in used)
-    source = Source.read(folder, Path(FILE))
     for check in (containers.faults, doors.faults):
         yield from check(folder, source)
     yield from collector.faults(folder)
@@ -233,7 +232,10 @@ def _seconds(text: str) -> float:
 def main() -> int:
     """Checks the folder given, or this one; returns the exit code."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
-    found = list(faults(folder))
+    try:
+        found = list(faults(folder))
+    except (OSError, ValueError) as broken:
+        found = [str(broken)]
     for fault in found:
         print(fault if _PLACED.match(fault) else f"{FILE}: {fault}", file=sys.stderr)
     if not found:

@@ -80,7 +80,7 @@ def _dashboard_faults(root: Path, grafana: Mapping[str, Any]) -> Iterator[str]:
     mounted = {_target(mount): mount.partition(":")[0] for mount in grafana.get("volumes", [])}
     for path in sorted((root / _PROVIDERS).glob("*.yml")):
         source = Source.read(root, path.relative_to(root))
-        for provider in source.content["providers"]:
-            place = provider["options"]["path"]
+        for provider in source.content.get("providers", ()):
+            place = provider.get("options", {}).get("path", "")
             if mounted.get(place) != _DASHBOARDS:
                 yield f"{source.at(place)}: {_DASHBOARDS} is not mounted at {place}"

@@ -29,10 +29,11 @@ def faults(root: Path) -> list[str]:
     try:
         written, drawn = rules.read(root), dashboards.read(root)
         series = metric_tables.known_series(root)
+        found = list(scrape.faults(root))
     except (ValueError, yaml.YAMLError) as fault:
         return [str(fault)]
     asked = [*(rule.asked for rule in written), *(query for each in drawn for query in each.asked())]
-    found = [*scrape.faults(root), *rules.faults(root, written), *dashboards.faults(root, drawn)]
+    found += [*rules.faults(root, written), *dashboards.faults(root, drawn)]
     for rule in written:
         if rule.record:
             series[rule.record] = promql.read(rule.asked.filled(), series).labels | set(rule.labels)

@@ -19,9 +19,12 @@ class Source:
 
     @classmethod
     def read(cls, root: Path, file: Path) -> Self:
-        """Reads the file. Raises FileNotFoundError, and yaml.YAMLError where it is neither."""
+        """Reads the file. Raises FileNotFoundError, and ValueError, which names it, where it is neither."""
         text = (root / file).read_text()
-        return cls(file, text, yaml.safe_load(text))
+        try:
+            return cls(file, text, yaml.safe_load(text) or {})
+        except yaml.YAMLError as fault:
+            raise ValueError(f"{file}: {fault}") from fault
 
     def at(self, *texts: object) -> str:
         """File and line of the last of these texts, each looked for behind the one before it."""

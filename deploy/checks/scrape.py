@@ -26,7 +26,7 @@ def faults(root: Path) -> Iterator[str]:
         loaded |= found
     for path in sorted(set((root / RULES).glob("*.yml")) - loaded):
         yield f"{source.at('rule_files')}: {path.relative_to(root)} is not loaded"
-    jobs: dict[str, Any] = {job["job_name"]: job for job in source.content["scrape_configs"]}
+    jobs: dict[str, Any] = {job.get("job_name", ""): job for job in source.content.get("scrape_configs", ())}
     for name in jobs:
         if name not in JOBS:
             yield f"{source.at(f'job_name: {name}')}: no query asks for the job {name}{hint(name, JOBS)}"
@@ -41,7 +41,7 @@ def _target_faults(source: Source, job: Any) -> Iterator[str]:
     for group in job.get("static_configs", ()):
         service = group.get("labels", {}).get("service", "")
         asked.add(service)
-        for target in group["targets"]:
+        for target in group.get("targets", ()):
             if service not in DOCUMENTED:
                 place = source.at(target, "labels")
                 yield f"{place}: {target} is labelled as the service {service}{hint(service, DOCUMENTED)}"

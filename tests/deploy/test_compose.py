@@ -1,9 +1,6 @@
 """What docker-compose.yml says, as far as it can be known with no engine."""
 
-from pathlib import Path
-
 import pytest
-import yaml
 from minion_cli.development.ports import DOCUMENTED
 from minion_postgres import roles
 from minion_postgres.roles import MONITOR
@@ -132,48 +129,6 @@ def test_the_doors_are_the_promised_ones() -> None:
     assert services["pgadmin"]["profiles"] == ["tools"]
     assert services["redis"]["profiles"] == ["full"]
     assert [name for name, service in services.items() if service.get("profiles")] == ["pgadmin", "redis"]
-
-
-def test_what_is_mounted_is_read_where_it_is_mounted() -> None:
-    services = load(ROOT / FILE, fresh_environment())["services"]
-    mounted = {
-        target.removesuffix(":ro"): source
-        for service in services.values()
-        for source, _, target in (mount.partition(":") for mount in service.get("volumes", ()))
-    }
-    (configuration,) = [
-        part.partition("=")[2] for part in services["otel-collector"]["command"] if part.startswith("--config=")
-    ]
-    assert mounted[configuration] == "./deploy/otel-collector/config.yml"
-    (configuration,) = [
-        part.partition("=")[2] for part in services["prometheus"]["command"] if part.startswith("--config.file=")
-    ]
-    assert mounted[str(Path(configuration).parent)] == "./deploy/prometheus"
-    for provider in sorted((ROOT / "deploy/grafana/provisioning/dashboards").glob("*.yml")):
-        for each in yaml.safe_load(provider.read_text())["providers"]:
-            assert mounted[each["options"]["path"]] == "./deploy/grafana/dashboards"
-
-
-def test_prometheus_asks_what_compose_starts() -> None:
-    services = load(ROOT / FILE, fresh_environment())["services"]
-    for path in sorted((ROOT / "deploy/prometheus").glob("prometheus.yml")):
-        jobs = yaml.safe_load(path.read_text())["scrape_configs"]
-        asked = {target for job in jobs for each in job["static_configs"] for target in each["targets"]}
-        assert {target.partition(":")[0] for target in asked} - {"localhost"} <= set(services)
-        assert {f"{name}:{pair.operations}" for name, pair in DOCUMENTED.items()} <= asked
-
-
-def test_the_collector_hands_on_what_services_send() -> None:
-    services = load(ROOT / FILE, fresh_environment())["services"]
-    collector = yaml.safe_load((ROOT / "deploy/otel-collector/config.yml").read_text())
-    _, _, port = services["gateway"]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"].rpartition(":")
-    assert collector["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"] == f"0.0.0.0:{port}"
-    assert collector["exporters"]["otlp"]["endpoint"].partition(":")[0] in services
-    pipeline = collector["service"]["pipelines"]["traces"]
-    assert pipeline["processors"][0] == "memory_limiter"
-    for kind in ("receivers", "processors", "exporters"):
-        assert set(pipeline[kind]) == set(collector[kind])
-    assert set(collector["service"]["extensions"]) == set(collector["extensions"])
 
 
 def test_tls_is_laid_over_the_five_services() -> None:

@@ -97,6 +97,8 @@ def changed_line(copied: Copy, path: str) -> int:
         (PROMETHEUS, "job_name: minion", "job_name: minon", "no query asks for the job minon (meant minion?)"),
         (PROMETHEUS, "{service: memory}", "{service: memry}", "is labelled as the service memry (meant memory?)"),
         (PROMETHEUS, "registry:9051", "registry:9015", "shows its metrics at registry:9051, not at registry:9015"),
+        (PROMETHEUS, "scrape_configs:", "scrape_config:", "there is no job minion, for which queries ask"),
+        (PROMETHEUS, "job_name: minion", "jobname: minion", "there is no job minion, for which queries ask"),
         (PROMETHEUS, "memory:9053", "session:9052", "the service memory shows its metrics at memory:9053"),
     ],
 )
