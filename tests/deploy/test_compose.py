@@ -1,6 +1,7 @@
 """What docker-compose.yml says, as far as it can be known with no engine."""
 
 import pytest
+from minion_cli.client_settings import ClientSettings
 from minion_cli.development.ports import DOCUMENTED
 from minion_postgres import roles
 from minion_postgres.roles import MONITOR
@@ -142,5 +143,7 @@ def test_tls_is_laid_over_the_five_services() -> None:
             kind.load(container_environment(both, Dockerfile.read(ROOT)))
         # They are settings, taken together: what is missing here are the files alone.
         assert {fault.description.partition(":")[0] for fault in told.value.faults} == {"can't be read"}
-        missing = set(laid_over[name]["environment"]) - {"MINION_PEER_TLS"}
+        missing = {"MINION_TLS_CERTIFICATE", "MINION_TLS_KEY", "MINION_PEER_CA"}
         assert {fault.variable for fault in told.value.faults} == missing
+        clients = {ClientSettings.variable("client_tls"), ClientSettings.variable("client_ca")}
+        assert set(laid_over[name]["environment"]) == missing | clients | {"MINION_PEER_TLS"}
