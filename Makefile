@@ -109,7 +109,7 @@ deploy-check: check-image check-compose check-yaml check-monitoring ## Check all
 
 .PHONY: check-image
 check-image: $(STAMP)
-	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/hadolint --no-color deploy/Dockerfile
 	$(BIN)/python -m deploy.checks.image
 
 .PHONY: check-compose

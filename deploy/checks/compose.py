@@ -21,7 +21,10 @@ from minion_session.settings import SessionSettings
 from minion_settings import SettingsError, unknown
 from minion_settings.variables import variables
 
+from deploy.checks import collector, containers, doors
+from deploy.checks.commands import argument_faults
 from deploy.checks.image import Dockerfile
+from deploy.checks.places import Source
 
 FILE = "docker-compose.yml"
 # Where people put settings of the services; it may be missing.
@@ -34,6 +37,8 @@ SETTINGS: Mapping[str, type[ServerSettings]] = {
 _WITHOUT_HEALTH_CHECK = {"otel-collector"}
 # What their images write outside of volumes and /tmp can't be moved.
 _WRITABLE = {"pgadmin"}
+# A fault that begins with its file.
+_PLACED = re.compile(r"[\w./-]+\.(yml|json):")
 _REFERENCE = re.compile(r"\$\{(?P<name>\w+)(?:(?P<how>:-|:\?)(?P<rest>[^}]*))?\}")
 _SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|_KEY$|_PASS$|AUTH$")
 # Our image has its own health check.
@@ -45,13 +50,13 @@ def fresh_environment() -> dict[str, str]:
     return {variable: secret for group in made().values() for variable, secret in group.items()}
 
 
-def load(path: Path, environ: Mapping[str, str] | None) -> dict[str, Any]:
-    """Reads the file as compose does with this environment; None leaves its references as they are.
+def load(path: Path, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Reads the file as compose does with this environment.
 
     Raises KeyError for a variable that is needed and not set.
     """
-    loaded: dict[str, Any] = yaml.safe_load(path.read_text())
-    return loaded if environ is None else _interpolated(loaded, environ)
+    loaded: dict[str, Any] = _interpolated(yaml.safe_load(path.read_text()), environ)
+    return loaded
 
 
 def _interpolated(value: Any, environ: Mapping[str, str]) -> Any:
@@ -74,9 +79,9 @@ def _interpolated(value: Any, environ: Mapping[str, str]) -> Any:
 
 def faults(folder: Path) -> Iterator[str]:
     """Yields what is wrong with the file of a folder, in words."""
-    raw = load(folder / FILE, None)
+    source = Source.read(folder, Path(FILE))
     try:
-        composed = load(folder / FILE, fresh_environment())
+        composed = _interpolated(source.content, fresh_environment())
     except KeyError as missing:
         yield f"{missing.args[0]} by `minion secrets`, and has no default"
         return
@@ -84,12 +89,19 @@ def faults(folder: Path) -> Iterator[str]:
         yield from (f"{name}: {fault}" for fault in _reference_faults(composed, service, folder))
         yield from (f"{name}: {fault}" for fault in _image_faults(name, service))
         yield from (f"{name}: {fault}" for fault in _confinement_faults(name, service))
-        yield from (f"{name}: {fault}" for fault in _exposure_faults(name, raw["services"][name]))
+        yield from (f"{name}: {fault}" for fault in _exposure_faults(name, source.content["services"][name]))
     built = [name for name, service in composed["services"].items() if "build" in service]
     if len(built) != 1:
         yield f"{', '.join(built) or 'nobody'} builds {_OURS.rstrip(':')}: one must, and no other"
     used = {part.partition(":")[0] for service in composed["services"].values() for part in service.get("volumes", [])}
     yield from (f"volume {name} is nobody's" for name in composed["volumes"] if name not in used)
+    for check in (containers.faults, doors.faults):
+        yield from check(folder, source)
+    yield from collector.faults(folder)
+    for name, service in composed["services"].items():
+        if service["image"].startswith(_OURS):
+            for fault in argument_faults(service["command"]) if service.get("command") else ():
+                yield f"{source.of(name, 'command')}: {name}: {fault}"
     image = Dockerfile.read(folder)
     for name, kind in SETTINGS.items():
         yield from (f"{name}: {fault}" for fault in _settings_faults(kind, composed["services"], image))
@@ -184,7 +196,11 @@ def _settings_faults(kind: type[ServerSettings], services: Mapping[str, Any], im
     except SettingsError as error:
         yield from (f"{fault.variable} {fault.description}" for fault in error.faults)
         return
-    documented = DOCUMENTED[kind.service]
+    yield from _running_faults(settings, service)
+
+
+def _running_faults(settings: ServerSettings, service: Mapping[str, Any]) -> Iterator[str]:
+    documented = DOCUMENTED[settings.service]
     if (settings.port, settings.operations_port) != (documented.rpc, documented.operations):
         yield "listens on other ports than the documented ones"
     if f":{settings.port}:{settings.port}" not in "".join(service.get("ports", [])):
@@ -216,9 +232,12 @@ def _seconds(text: str) -> float:
 def main() -> int:
     """Checks the folder given, or this one; returns the exit code."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
-    found = list(faults(folder))
+    try:
+        found = list(faults(folder))
+    except (OSError, ValueError) as broken:
+        found = [str(broken)]
     for fault in found:
-        print(f"{FILE}: {fault}", file=sys.stderr)
+        print(fault if _PLACED.match(fault) else f"{FILE}: {fault}", file=sys.stderr)
     if not found:
         print(f"{FILE}: every name in it is known, and every service takes its settings")
     return 1 if found else 0

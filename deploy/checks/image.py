@@ -7,16 +7,21 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+from deploy.checks.commands import argument_faults, script_faults
 
 FILE = "deploy/Dockerfile"
 _SHELL = re.compile(r"[;&|<>`*]|\$\(")
 _FLAG = re.compile(r"--[\w-]+=\S+\s+")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _EXEC_FORM = {"ENTRYPOINT", "CMD"}
+_MAKING = {"RUN", "COPY", "WORKDIR"}
+_SOURCE = re.compile(r"\bsource=([^,\s]+)")
+_FILE_NAME = re.compile(r"\w[\w.-]*\.(lock|txt|py|toml)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,29 +102,36 @@ def faults(folder: Path) -> Iterator[str]:
     """Yields what is wrong with the file of a folder, in words."""
     dockerfile = Dockerfile.read(folder)
     ignored = Ignored((folder / ".dockerignore").read_text())
-    earlier: set[str] = set()
+    earlier: dict[str, Stage] = {}
     for stage in dockerfile.stages:
         if not re.search(r":\d+\.\d+", stage.base):
             yield f"stage {stage.name} stands on {stage.base}, which is pinned by no version"
         for step in stage.steps:
             yield from (f"line {step.line}: {fault}" for fault in _step_faults(step, folder, ignored, earlier))
-        earlier.add(stage.name)
+        yield from (f"line {line}: {fault}" for line, fault in _file_faults(stage))
+        earlier[stage.name] = stage
     said = {step.instruction: step.arguments for step in dockerfile.image.steps}
     yield from (
         f"{name} is missing" for name in ("USER", "HEALTHCHECK", "STOPSIGNAL", "ENTRYPOINT") if name not in said
     )
+    yield from _command_faults(folder, dockerfile)
     if not re.fullmatch(r"[1-9]\d*:[1-9]\d*", said.get("USER", "")):
         yield "USER must be a number that is not 0, so that a cluster can tell that it isn't root"
     if not said.get("HEALTHCHECK", "").partition("CMD ")[2].startswith("["):
         yield "HEALTHCHECK must not need a shell"
 
 
-def _step_faults(step: Step, folder: Path, ignored: "Ignored", earlier: set[str]) -> Iterator[str]:
+def _step_faults(step: Step, folder: Path, ignored: "Ignored", earlier: Mapping[str, Stage]) -> Iterator[str]:
     source = next((flag.partition("=")[2] for flag in step.flags if flag.startswith("--from=")), None)
     for flag in step.flags:
         stage = re.search(r"\bfrom=([\w-]+)", flag)
         if stage is not None and stage[1] not in earlier:
             yield f"there is no stage {stage[1]} above"
+        elif stage is not None:
+            mounted = _SOURCE.search(flag)
+            wanted = [mounted[1]] if mounted else shlex.split(step.arguments)[:-1]
+            made = _words(earlier[stage[1]])
+            yield from (f"takes {each} from {stage[1]}, where nothing makes it" for each in wanted if each not in made)
     if step.instruction == "COPY" and source is None:
         for path in shlex.split(step.arguments)[:-1]:
             if not (folder / path).exists():
@@ -133,6 +145,36 @@ def _step_faults(step: Step, folder: Path, ignored: "Ignored", earlier: set[str]
             json.loads(step.arguments)
         except ValueError:
             yield f"{step.instruction} must be in exec form"
+
+
+def _words(stage: Stage) -> set[str]:
+    """Everything that a stage names: what is taken from it must be among this."""
+    return {word for step in stage.steps if step.instruction in _MAKING for word in step.arguments.split()}
+
+
+def _file_faults(stage: Stage) -> Iterator[tuple[int, str]]:
+    """Yields relative files that a RUN takes and no COPY before it has brought, each with its line."""
+    brought: set[str] = set()
+    for step in stage.steps:
+        if step.instruction == "COPY":
+            brought.update(Path(path).name for path in shlex.split(step.arguments)[:-1])
+        if step.instruction == "RUN" and not _SHELL.search(step.arguments):
+            for word in shlex.split(step.arguments):
+                if _FILE_NAME.fullmatch(word) and word not in brought:
+                    yield step.line, f"RUN takes {word}, which nothing above copies"
+
+
+def _command_faults(folder: Path, dockerfile: Dockerfile) -> Iterator[str]:
+    """Yields programs and subcommands that the image hasn't."""
+    for step in dockerfile.image.steps:
+        said = step.arguments.partition("CMD ")[2] if step.instruction == "HEALTHCHECK" else step.arguments
+        if step.instruction not in {*_EXEC_FORM, "HEALTHCHECK"} or not said.startswith("["):
+            continue
+        words: list[str] = json.loads(said)
+        if step.instruction != "CMD":
+            yield from (f"line {step.line}: {fault}" for fault in script_faults(folder, words.pop(0)))
+        if words:
+            yield from (f"line {step.line}: {fault}" for fault in argument_faults(words))
 
 
 class Ignored:
@@ -192,7 +234,10 @@ def main() -> int:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
     found = list(faults(folder))
     for fault in found:
-        print(f"{FILE}: {fault}", file=sys.stderr)
+        print(
+            f"{FILE}:{fault.removeprefix('line ')}" if fault.startswith("line ") else f"{FILE}: {fault}",
+            file=sys.stderr,
+        )
     if not found:
         print(f"{FILE}: all that it copies is there")
     return 1 if found else 0

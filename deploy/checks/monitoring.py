@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from deploy.checks import dashboards, metric_tables, promql, promtool, rules
+from deploy.checks import dashboards, metric_tables, promql, promtool, rules, scrape
 from deploy.checks.queries import Asked
 
 ROOT = Path(__file__).parents[2]
@@ -29,10 +29,11 @@ def faults(root: Path) -> list[str]:
     try:
         written, drawn = rules.read(root), dashboards.read(root)
         series = metric_tables.known_series(root)
+        found = list(scrape.faults(root))
     except (ValueError, yaml.YAMLError) as fault:
         return [str(fault)]
     asked = [*(rule.asked for rule in written), *(query for each in drawn for query in each.asked())]
-    found = [*rules.faults(root, written), *dashboards.faults(root, drawn)]
+    found += [*rules.faults(root, written), *dashboards.faults(root, drawn)]
     for rule in written:
         if rule.record:
             series[rule.record] = promql.read(rule.asked.filled(), series).labels | set(rule.labels)

@@ -28,6 +28,8 @@ from promql_parser import (
     parse,
 )
 
+from deploy.checks import label_values
+
 _KEEPING = {"topk", "bottomk", "limitk", "limit_ratio"}  # they choose series and leave them as they are
 _SETS = {"and", "or", "unless"}
 _COMPARISONS = {"==", "!=", ">", "<", ">=", "<="}
@@ -115,6 +117,9 @@ class _Reader:
             return _Value(frozenset(), unknown=True)
         for matchers in (selector.matchers.matchers, *selector.matchers.or_matchers):
             self.faults += [f"{name} has no label {each.name}" for each in matchers if each.name not in labels]
+            for each in matchers:
+                if each.name in labels:
+                    self.faults += label_values.faults(name, each)
         return _Value(labels)
 
     def _aggregation(self, aggregation: AggregateExpr) -> _Value:

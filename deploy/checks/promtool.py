@@ -14,6 +14,7 @@ from deploy.checks.rules import TESTS
 
 CONFIGURATION = Path("deploy/prometheus/prometheus.yml")
 _SECONDS = 300
+_WELL = re.compile(r"\s*(SUCCESS|Checking |Unit Testing)")
 _BAD_QUERY = re.compile(r'group "(?P<place>(?:[^"\\]|\\.)*)", rule \d+, "[^"]*": (?P<fault>.*)')
 
 
@@ -56,7 +57,9 @@ def _bad_queries(asked: Sequence[Asked]) -> Iterator[str]:
 def _said(*arguments: str | Path, root: Path) -> Iterator[str]:
     done = _run(*arguments, root=root)
     if done.returncode:
-        yield f"promtool {' '.join(map(str, arguments))}:\n{(done.stdout + done.stderr).strip()}"
+        # Of what went well it tells too.
+        told = [line for line in (done.stderr + done.stdout).splitlines() if line.strip() and not _WELL.match(line)]
+        yield f"promtool {' '.join(map(str, arguments))}:\n" + "\n".join(told)
 
 
 def _run(*arguments: str | Path, root: Path) -> "subprocess.CompletedProcess[str]":

@@ -1,9 +1,7 @@
 """What docker-compose.yml says, as far as it can be known with no engine."""
 
-from pathlib import Path
-
 import pytest
-import yaml
+from minion_cli.client_settings import ClientSettings
 from minion_cli.development.ports import DOCUMENTED
 from minion_postgres import roles
 from minion_postgres.roles import MONITOR
@@ -134,48 +132,6 @@ def test_the_doors_are_the_promised_ones() -> None:
     assert [name for name, service in services.items() if service.get("profiles")] == ["pgadmin", "redis"]
 
 
-def test_what_is_mounted_is_read_where_it_is_mounted() -> None:
-    services = load(ROOT / FILE, fresh_environment())["services"]
-    mounted = {
-        target.removesuffix(":ro"): source
-        for service in services.values()
-        for source, _, target in (mount.partition(":") for mount in service.get("volumes", ()))
-    }
-    (configuration,) = [
-        part.partition("=")[2] for part in services["otel-collector"]["command"] if part.startswith("--config=")
-    ]
-    assert mounted[configuration] == "./deploy/otel-collector/config.yml"
-    (configuration,) = [
-        part.partition("=")[2] for part in services["prometheus"]["command"] if part.startswith("--config.file=")
-    ]
-    assert mounted[str(Path(configuration).parent)] == "./deploy/prometheus"
-    for provider in sorted((ROOT / "deploy/grafana/provisioning/dashboards").glob("*.yml")):
-        for each in yaml.safe_load(provider.read_text())["providers"]:
-            assert mounted[each["options"]["path"]] == "./deploy/grafana/dashboards"
-
-
-def test_prometheus_asks_what_compose_starts() -> None:
-    services = load(ROOT / FILE, fresh_environment())["services"]
-    for path in sorted((ROOT / "deploy/prometheus").glob("prometheus.yml")):
-        jobs = yaml.safe_load(path.read_text())["scrape_configs"]
-        asked = {target for job in jobs for each in job["static_configs"] for target in each["targets"]}
-        assert {target.partition(":")[0] for target in asked} - {"localhost"} <= set(services)
-        assert {f"{name}:{pair.operations}" for name, pair in DOCUMENTED.items()} <= asked
-
-
-def test_the_collector_hands_on_what_services_send() -> None:
-    services = load(ROOT / FILE, fresh_environment())["services"]
-    collector = yaml.safe_load((ROOT / "deploy/otel-collector/config.yml").read_text())
-    _, _, port = services["gateway"]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"].rpartition(":")
-    assert collector["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"] == f"0.0.0.0:{port}"
-    assert collector["exporters"]["otlp"]["endpoint"].partition(":")[0] in services
-    pipeline = collector["service"]["pipelines"]["traces"]
-    assert pipeline["processors"][0] == "memory_limiter"
-    for kind in ("receivers", "processors", "exporters"):
-        assert set(pipeline[kind]) == set(collector[kind])
-    assert set(collector["service"]["extensions"]) == set(collector["extensions"])
-
-
 def test_tls_is_laid_over_the_five_services() -> None:
     composed = load(ROOT / FILE, fresh_environment())
     laid_over = load(ROOT / "docker-compose.tls.yml", {"MINION_CERTIFICATES": "/etc/minion"})["services"]
@@ -187,5 +143,7 @@ def test_tls_is_laid_over_the_five_services() -> None:
             kind.load(container_environment(both, Dockerfile.read(ROOT)))
         # They are settings, taken together: what is missing here are the files alone.
         assert {fault.description.partition(":")[0] for fault in told.value.faults} == {"can't be read"}
-        missing = set(laid_over[name]["environment"]) - {"MINION_PEER_TLS"}
+        missing = {"MINION_TLS_CERTIFICATE", "MINION_TLS_KEY", "MINION_PEER_CA"}
         assert {fault.variable for fault in told.value.faults} == missing
+        clients = {ClientSettings.variable("client_tls"), ClientSettings.variable("client_ca")}
+        assert set(laid_over[name]["environment"]) == missing | clients | {"MINION_PEER_TLS"}

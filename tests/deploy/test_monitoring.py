@@ -300,7 +300,7 @@ def _of(expression: str) -> promql.Query:
     [
         ("calls_total", "job instance service code"),
         ("sum(calls_total)", ""),
-        ('sum by (code) (rate(calls_total{service=~"a|b"}[5m]))', "code"),
+        ('sum by (code) (rate(calls_total{service=~"gateway|memory"}[5m]))', "code"),
         ("sum(calls_total) by (service, code)", "service code"),
         ("sum without (instance, job) (calls_total offset 1h)", "service code"),
         ("histogram_quantile(0.9, sum by (service, le) (rate(seconds_bucket[1m])))", "service"),
