@@ -58,6 +58,8 @@ _OF_LABELS: Mapping[str, frozenset[str]] = {
     ),
     "grpc_type": frozenset({"unary", "client_stream", "server_stream", "bidi_stream"}),
 }
+# One pair of brackets around the whole.
+_GROUP = re.compile(r"\((?:\?:)?([^()]*)\)")
 _SUFFIX = re.compile(r"_(bucket|sum|count)$")
 
 
@@ -70,7 +72,8 @@ def faults(metric: str, matcher: Matcher) -> Iterator[str]:
         if matcher.value not in values:
             yield f"{metric} has no {matcher.name} {matcher.value}{hint(matcher.value, values)}"
         return
-    for part in matcher.value.split("|"):
+    grouped = _GROUP.fullmatch(matcher.value)
+    for part in (grouped[1] if grouped else matcher.value).split("|"):
         try:
             fits = any(re.fullmatch(part, value) for value in values)
         except re.error:

@@ -88,6 +88,7 @@ def changed_line(copied: Copy, path: str) -> int:
     ("path", "old", "new", "fault"),
     [
         (RECORDING, "|Unavailable|", "|Unavailble|", "has no grpc_code Unavailble (meant Unavailable?)"),
+        (RECORDING, 'outcome="error"', 'outcome=~"(eror|ok)"', "has no outcome eror (meant error?)"),
         (RECORDING, 'outcome="error"', 'outcome="eror"', "has no outcome eror (meant error?)"),
         (RECORDING, 'grpc_type="unary"', 'grpc_type="unry"', "has no grpc_type unry (meant unary?)"),
         (RECORDING, "CreateRun|", "CreatRun|", "has no grpc_method CreatRun (meant CreateRun?)"),
