@@ -20,7 +20,7 @@ JOBS = frozenset({"minion", "postgres", "otel-collector", "prometheus"})
 
 # By metric and label; a histogram by its own name.
 OF_METRICS: Mapping[tuple[str, str], frozenset[str]] = {
-    ("db_client_connection_count", "state"): frozenset({"idle", "used"}),
+    ("db_client_connections", "state"): frozenset({"idle", "used"}),
     ("trace_spans_total", "outcome"): frozenset({"exported", "failed", "dropped"}),
     ("tls_certificate_expiry_timestamp_seconds", "listener"): frozenset({"tls", "mtls"}),
     ("agent_executions_total", "state"): frozenset({"completed", "failed", "input_required"}),
