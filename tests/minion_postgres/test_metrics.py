@@ -84,7 +84,7 @@ async def test_who_waits_is_counted(database: Database, telemetry: Telemetry) ->
     assert await waiting == 2
     assert value(registry, "connection_wait_seconds_count") == before + 3
     assert value(registry, "connection_wait_seconds_sum") > 0
-    assert (value(registry, "connection_pending_requests"), value(registry, "timeouts_total")) == (0, 0)
+    assert (value(registry, "connection_pending_requests"), value(registry, "connection_timeouts_total")) == (0, 0)
 
 
 async def test_who_gives_up_is_counted(notes: ClonedDatabase, telemetry: Telemetry) -> None:
@@ -104,7 +104,7 @@ async def test_who_gives_up_is_counted(notes: ClonedDatabase, telemetry: Telemet
         before = value(registry, "connection_wait_seconds_count")
         with pytest.raises(Unavailable):
             await database.fetch_value("SELECT 1")
-        assert (value(registry, "connection_pending_requests"), value(registry, "timeouts_total")) == (0, 1)
+        assert (value(registry, "connection_pending_requests"), value(registry, "connection_timeouts_total")) == (0, 1)
         assert value(registry, "connection_wait_seconds_count") == before
 
 
