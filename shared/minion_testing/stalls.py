@@ -1,8 +1,8 @@
-"""Measuring for how long the event loop worked without serving anybody."""
+"""Measuring for how long the event loop worked without serving anybody, and what was done elsewhere."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from time import perf_counter, thread_time
+from time import perf_counter, process_time, thread_time
 from typing import Any
 
 _TRIES = 3
@@ -21,6 +21,14 @@ async def longest_stall(work: Callable[[], Awaitable[Any]], *, enough: float = 0
         if best < enough:
             break
     return best
+
+
+async def share_off_loop(work: Awaitable[Any]) -> float:
+    """Awaits `work`; gives the share of the process's CPU time that other threads than the loop's spent meanwhile."""
+    process, loop = process_time(), thread_time()
+    await work
+    process, loop = process_time() - process, thread_time() - loop
+    return 1 - loop / process
 
 
 async def _stall(work: Awaitable[Any]) -> float:
