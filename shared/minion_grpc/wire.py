@@ -54,11 +54,6 @@ def _since_the_epoch(moment: datetime) -> tuple[int, int]:
     return since.days * 86_400 + since.seconds, since.microseconds * 1_000
 
 
-def optional_timestamp_fields(moment: datetime | None) -> dict[str, int] | None:
-    """Gives a timestamp's fields where there is one; None leaves the field unset."""
-    return None if moment is None else timestamp_fields(moment)
-
-
 def to_optional_timestamp(moment: datetime | None) -> Timestamp | None:
     """Converts a datetime where there is one; None leaves the field unset when given to a message's constructor."""
     return None if moment is None else to_timestamp(moment)

@@ -59,7 +59,11 @@ class Source:
     quote: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+NO_SOURCE = Source()
+
+
+# Nobody changes one, nor any of its kinds, but they aren't frozen: freezing makes each several times as dear.
+@dataclass(slots=True, kw_only=True)
 class Remembered:
     """What a memory says, and of whom."""
 
@@ -79,7 +83,7 @@ class Remembered:
     valid_until: datetime | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class NewMemory(Remembered):
     """A memory to store; with no embedding, its content is to be embedded. Times that are None are the store's to say.
 
@@ -93,7 +97,7 @@ class NewMemory(Remembered):
     superseded_by: UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Memory(Remembered):
     """A memory that is stored; `embedding_model` is empty while it has no vector."""
 

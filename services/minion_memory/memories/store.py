@@ -16,6 +16,7 @@ from pgvector import Vector
 
 from minion_memory.embedding_models.domain import EmbeddingModel
 from minion_memory.memories.domain import (
+    NO_SOURCE,
     Change,
     Cursor,
     Filters,
@@ -32,6 +33,8 @@ from minion_memory.memories.domain import (
 )
 
 _QUERIES = queries.load(__package__)
+_TYPES = {kind.value: kind for kind in MemoryType}
+_TRUSTS = {trust.value: trust for trust in Trust}
 # What a page, or the hits of a search, may weigh, so that a client's 4 MiB hold it.
 REPLY_BYTES = 3 * 1024 * 1024
 
@@ -291,15 +294,15 @@ def memory_of(row: Record) -> Memory:
         agent_id=row["agent_id"],
         user_id=row["user_id"],
         key=row["key"],
-        type=MemoryType(row["type"]),
+        type=_TYPES[row["type"]],
         content=row["content"],
         speaker=row["speaker"],
         importance=row["importance"],
         confidence=row["confidence"],
-        trust=Trust(row["trust"]),
+        trust=_TRUSTS[row["trust"]],
         labels=row["labels"],
         metadata=row["metadata"],
-        source=Source(row["source_session"], tuple(row["source_sequences"]), row["source_quote"]),
+        source=_source(row["source_session"], row["source_sequences"], row["source_quote"]),
         embedding_model=row["embedding_model"],
         create_time=row["create_time"],
         update_time=row["update_time"],
@@ -311,3 +314,9 @@ def memory_of(row: Record) -> Memory:
         access_time=row["access_time"],
         revision=row["revision"],
     )
+
+
+def _source(session_id: UUID | None, sequences: Sequence[int], quote: str) -> Source:
+    if session_id is None and not sequences and not quote:
+        return NO_SOURCE
+    return Source(session_id, tuple(sequences), quote)

@@ -1,6 +1,5 @@
 """Between the contract's searches and the domain's; checks the shape of requests."""
 
-from array import array
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum
@@ -10,8 +9,8 @@ from minion.memory.v1 import memory_pb2, memory_service_pb2
 from minion_errors import Violations
 from minion_grpc import wire
 
-from minion_memory.memories.convert import memory_fields
-from minion_memory.memories.domain import Embedding, MemoryType, Trust
+from minion_memory.memories.convert import embedding_from_proto, memory_fields
+from minion_memory.memories.domain import MemoryType, Trust
 from minion_memory.retrieval.domain import Found, Hit, Plan, Search
 
 Kind = TypeVar("Kind", bound=Enum)
@@ -27,7 +26,7 @@ _PLANS_TO_PROTO = {plan: getattr(memory_pb2, f"SEARCH_PLAN_{plan.name}") for pla
 def search_from_proto(request: memory_service_pb2.SearchMemoriesRequest) -> Search:
     """Reads what to look for; whether the vector fits its model is the service's to say."""
     violations = Violations()
-    embedding = _embedding(request.vector, violations) if request.HasField("vector") else None
+    embedding = embedding_from_proto(request.vector, "vector", violations) if request.HasField("vector") else None
     if not request.query and embedding is None:
         violations.add("query", "is required where no vector is given")
     min_score = request.min_score if request.HasField("min_score") else None
@@ -108,9 +107,3 @@ def _moment(
     violations: Violations,
 ) -> datetime | None:
     return wire.from_timestamp(getattr(request, name), name, violations) if request.HasField(name) else None
-
-
-def _embedding(embedding: memory_pb2.Embedding, violations: Violations) -> Embedding:
-    violations.length("vector.model", embedding.model, minimum=1, maximum=200)
-    # A slice makes a plain list, which array() reads faster than protobuf's own container.
-    return Embedding(embedding.model, array("f", embedding.values[:]))

@@ -81,7 +81,8 @@ class Search:
     as_of: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
+# Nobody changes one, nor a hit, but they aren't frozen, as memories aren't.
+@dataclass(slots=True)
 class Shares:
     """What a score is made of."""
 
@@ -109,7 +110,7 @@ class Shares:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hit:
     """A memory found; `similarity` is the cosine of the vectors, None where one of them is missing."""
 
