@@ -33,8 +33,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def to_timestamp(moment: datetime) -> Timestamp:
     """Converts an aware datetime; microseconds are kept."""
-    seconds, nanos = _since_the_epoch(moment)
-    return Timestamp(seconds=seconds, nanos=nanos)
+    since = moment - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
 
 
 def set_microseconds(timestamp: Timestamp, microseconds: int) -> None:
@@ -43,15 +43,11 @@ def set_microseconds(timestamp: Timestamp, microseconds: int) -> None:
     timestamp.nanos = rest * 1_000
 
 
-def timestamp_fields(moment: datetime) -> dict[str, int]:
-    """Gives a timestamp's fields, for a message that is made of fields of fields: nothing is made to be copied then."""
-    seconds, nanos = _since_the_epoch(moment)
-    return {"seconds": seconds, "nanos": nanos}
-
-
-def _since_the_epoch(moment: datetime) -> tuple[int, int]:
+def set_timestamp(timestamp: Timestamp, moment: datetime) -> None:
+    """Sets a timestamp where it stands to an aware datetime; microseconds are kept."""
     since = moment - _EPOCH
-    return since.days * 86_400 + since.seconds, since.microseconds * 1_000
+    timestamp.seconds = since.days * 86_400 + since.seconds
+    timestamp.nanos = since.microseconds * 1_000
 
 
 def to_optional_timestamp(moment: datetime | None) -> Timestamp | None:
@@ -100,8 +96,15 @@ def json_bytes(values: Iterable[Any]) -> int:
 def to_struct(values: Mapping[str, Any]) -> Struct:
     """Converts a JSON object."""
     struct = Struct()
-    _set_fields(struct, values)
+    set_struct(struct, values)
     return struct
+
+
+def set_struct(struct: Struct, values: Mapping[str, Any]) -> None:
+    """Sets a structure where it stands to a JSON object."""
+    fields = struct.fields
+    for name, value in values.items():
+        _set(fields[name], value)
 
 
 def from_struct(struct: Struct, field: str, violations: Violations) -> dict[str, Any]:
@@ -191,7 +194,7 @@ def _set(target: Value, value: Any) -> None:
         case Mapping():
             # Filled where it stands: a copy at each level would make deep values cost their depth again.
             target.struct_value.SetInParent()
-            _set_fields(target.struct_value, value)
+            set_struct(target.struct_value, value)
         case list() | tuple():
             target.list_value.SetInParent()
             items = target.list_value.values
@@ -199,12 +202,6 @@ def _set(target: Value, value: Any) -> None:
                 _set(items.add(), item)
         case _:
             raise TypeError(f"a {type(value).__name__} is no JSON value")
-
-
-def _set_fields(struct: Struct, values: Mapping[str, Any]) -> None:
-    fields = struct.fields
-    for name, value in values.items():
-        _set(fields[name], value)
 
 
 def _plain(value: Value, field: str, violations: Violations, depth: int) -> Any:

@@ -136,12 +136,11 @@ def list_from_proto(request: memory_service_pb2.ListMemoriesRequest) -> tuple[Fi
 
 def stored_to_proto(stored: tuple[Stored, ...]) -> memory_service_pb2.StoreMemoriesResponse:
     """Writes what became of a batch."""
-    return memory_service_pb2.StoreMemoriesResponse(
-        results=[
-            memory_service_pb2.StoreResult(memory=memory_to_proto(one.memory), outcome=_OUTCOMES_TO_PROTO[one.outcome])
-            for one in stored
-        ]
-    )
+    response = memory_service_pb2.StoreMemoriesResponse()
+    for one in stored:
+        result = response.results.add(outcome=_OUTCOMES_TO_PROTO[one.outcome])
+        set_memory(result.memory, one.memory)
+    return response
 
 
 def memories_to_proto(memories: Sequence[Memory]) -> list[memory_pb2.Memory]:
@@ -151,51 +150,50 @@ def memories_to_proto(memories: Sequence[Memory]) -> list[memory_pb2.Memory]:
 
 def memory_to_proto(memory: Memory) -> memory_pb2.Memory:
     """Writes a memory."""
-    return memory_pb2.Memory(**memory_fields(memory))
+    message = memory_pb2.Memory()
+    set_memory(message, memory)
+    return message
 
 
-def memory_fields(memory: Memory) -> dict[str, Any]:
-    """Gives a memory's fields, for messages that hold one: a message would be copied into them, which costs as much as
-    making it. Those that are empty mostly are left out then: protobuf takes its time for empty ones too."""
-    fields: dict[str, Any] = {
-        "memory_id": str(memory.memory_id),
-        "agent_id": str(memory.agent_id),
-        "user_id": memory.user_id,
-        "key": memory.key,
-        "type": _TYPES_TO_PROTO[memory.type],
-        "content": memory.content,
-        "importance": memory.importance,
-        "confidence": memory.confidence,
-        "trust": _TRUSTS_TO_PROTO[memory.trust],
-        "embedding_model": memory.embedding_model,
-        "create_time": wire.timestamp_fields(memory.create_time),
-        "update_time": wire.timestamp_fields(memory.update_time),
-        "valid_from": wire.timestamp_fields(memory.valid_from),
-        "occur_time": wire.timestamp_fields(memory.occur_time),
-        "access_count": memory.access_count,
-        "revision": memory.revision,
-        "etag": memory.etag,
-    }
+def set_memory(message: memory_pb2.Memory, memory: Memory) -> None:
+    """Writes a memory where its message stands: handed over, it would be copied, which costs as much as making it.
+
+    What is empty mostly is left out then: protobuf takes its time for empty fields too.
+    """
+    message.memory_id = str(memory.memory_id)
+    message.agent_id = str(memory.agent_id)
+    message.user_id = memory.user_id
+    message.key = memory.key
+    message.type = _TYPES_TO_PROTO[memory.type]
+    message.content = memory.content
     if memory.speaker:
-        fields["speaker"] = memory.speaker
+        message.speaker = memory.speaker
+    message.importance = memory.importance
+    message.confidence = memory.confidence
+    message.trust = _TRUSTS_TO_PROTO[memory.trust]
     if memory.labels:
-        fields["labels"] = memory.labels
+        message.labels.update(memory.labels)
     if memory.metadata:
-        fields["metadata"] = wire.to_struct(memory.metadata)
+        wire.set_struct(message.metadata, memory.metadata)
     source = memory.source
     if source.session_id or source.message_sequences or source.quote:
-        fields["source"] = {
-            "session_id": wire.optional_text(source.session_id),
-            "message_sequences": source.message_sequences,
-            "quote": source.quote,
-        }
+        message.source.session_id = wire.optional_text(source.session_id)
+        message.source.message_sequences.extend(source.message_sequences)
+        message.source.quote = source.quote
+    message.embedding_model = memory.embedding_model
+    wire.set_timestamp(message.create_time, memory.create_time)
+    wire.set_timestamp(message.update_time, memory.update_time)
+    wire.set_timestamp(message.valid_from, memory.valid_from)
     if memory.valid_until:
-        fields["valid_until"] = wire.timestamp_fields(memory.valid_until)
+        wire.set_timestamp(message.valid_until, memory.valid_until)
+    wire.set_timestamp(message.occur_time, memory.occur_time)
     if memory.superseded_by:
-        fields["superseded_by"] = str(memory.superseded_by)
+        message.superseded_by = str(memory.superseded_by)
+    message.access_count = memory.access_count
     if memory.access_time:
-        fields["access_time"] = wire.timestamp_fields(memory.access_time)
-    return fields
+        wire.set_timestamp(message.access_time, memory.access_time)
+    message.revision = memory.revision
+    message.etag = memory.etag
 
 
 def new_memory_from_proto(new: memory_service_pb2.NewMemory, field: str, violations: Violations) -> NewMemory:

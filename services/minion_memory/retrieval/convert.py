@@ -9,7 +9,7 @@ from minion.memory.v1 import memory_pb2, memory_service_pb2
 from minion_errors import Violations
 from minion_grpc import wire
 
-from minion_memory.memories.convert import embedding_from_proto, memory_fields
+from minion_memory.memories.convert import embedding_from_proto, set_memory
 from minion_memory.memories.domain import MemoryType, Trust
 from minion_memory.retrieval.domain import Found, Hit, Plan, Search
 
@@ -59,29 +59,26 @@ def found_to_proto(found: Found) -> memory_service_pb2.SearchMemoriesResponse:
     response = memory_service_pb2.SearchMemoriesResponse(
         plan=_PLANS_TO_PROTO[found.plan], scope_count=found.scope_count
     )
-    # Made where they stand: hits that are handed over are copied, with all that they hold.
     for hit in found.hits:
-        response.hits.add(**_hit_fields(hit))
+        _set_hit(response.hits.add(), hit)
     return response
 
 
-def _hit_fields(hit: Hit) -> dict[str, Any]:
+def _set_hit(message: memory_pb2.MemoryHit, hit: Hit) -> None:
+    set_memory(message.memory, hit.memory)
     shares = hit.shares
-    return {
-        "memory": memory_fields(hit.memory),
-        "score": shares.score,
-        "similarity": hit.similarity,
-        "explanation": {
-            "semantic": shares.semantic,
-            "lexical": shares.lexical,
-            "neighborhood": shares.neighborhood,
-            "cues": shares.cues,
-            "recency": shares.recency,
-            "importance": shares.importance,
-            "access": shares.access,
-            "trust": shares.trust,
-        },
-    }
+    message.score = shares.score
+    if hit.similarity is not None:
+        message.similarity = hit.similarity
+    explanation = message.explanation
+    explanation.semantic = shares.semantic
+    explanation.lexical = shares.lexical
+    explanation.neighborhood = shares.neighborhood
+    explanation.cues = shares.cues
+    explanation.recency = shares.recency
+    explanation.importance = shares.importance
+    explanation.access = shares.access
+    explanation.trust = shares.trust
 
 
 def _kinds(
