@@ -91,9 +91,7 @@ def update_from_proto(request: memory_service_pb2.UpdateMemoryRequest) -> tuple[
     begins, ends = values.get("valid_from"), values.get("valid_until")
     if begins and ends and ends < begins:
         violations.add("memory.valid_until", "must not be before valid_from")
-    embedding = (
-        embedding_from_proto(request.embedding, "embedding", violations) if request.HasField("embedding") else None
-    )
+    embedding = _embedding(request.embedding, "embedding", violations) if request.HasField("embedding") else None
     if embedding and "content" not in paths:
         violations.add("embedding", "is of a new content: update_mask must name content")
     update = Update(
@@ -225,9 +223,7 @@ def new_memory_from_proto(new: memory_service_pb2.NewMemory, field: str, violati
         valid_from=valid_from,
         valid_until=valid_until,
         occur_time=occur_time,
-        embedding=embedding_from_proto(new.embedding, f"{field}.embedding", violations)
-        if new.HasField("embedding")
-        else None,
+        embedding=_embedding(new.embedding, f"{field}.embedding", violations) if new.HasField("embedding") else None,
     )
 
 
@@ -321,8 +317,7 @@ def _required_moment(
     return _moment(memory, name, field, violations)
 
 
-def embedding_from_proto(embedding: memory_pb2.Embedding, field: str, violations: Violations) -> Embedding:
-    """Reads a vector with its model; whether the two go together is the service's to say."""
+def _embedding(embedding: memory_pb2.Embedding, field: str, violations: Violations) -> Embedding:
     violations.length(f"{field}.model", embedding.model, minimum=1, maximum=200)
     # By way of numpy, which takes protobuf's numbers over without making an object of each.
     return Embedding(embedding.model, array("f", np.asarray(embedding.values, np.float32).tobytes()))

@@ -4,7 +4,6 @@ import enum
 import hashlib
 import math
 import unicodedata
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -47,7 +46,7 @@ class Embedding:
     """A text's place in a model's space."""
 
     model: str
-    values: "array[float]"
+    values: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,9 +213,9 @@ def vector_fault(values: Sequence[float], dimension: int) -> str | None:
     return None
 
 
-def measurable(values: "array[float]") -> "array[float]":
+def measurable(values: Sequence[float]) -> Sequence[float]:
     """Scales a vector to length 1 where its own would not survive single precision; its direction is what counts."""
     length = math.hypot(*values)
     if _SHORTEST <= length <= _LONGEST:
         return values
-    return array("f", [value / length for value in values])
+    return [value / length for value in values]

@@ -48,7 +48,7 @@ class Placed:
 
     memory: NewMemory
     model: EmbeddingModel | None
-    vector: "array[float] | None"
+    vector: Sequence[float] | None
     given: bool
 
 
@@ -140,7 +140,7 @@ class MemoryStore:
         tenant_id: UUID,
         update: Update,
         model: EmbeddingModel | None,
-        vector: "array[float] | None",
+        vector: Sequence[float] | None,
         change: Change,
         key: Key | None,
     ) -> Memory | None:
@@ -191,9 +191,10 @@ class MemoryStore:
         return bool(await self._database.fetch_value(_QUERIES.delete_memory, tenant_id, *request_of(key), memory_id))
 
 
-def packed(vector: "array[float]") -> Vector:
-    """Makes a vector as pgvector takes it; by way of numpy, which hands the numbers over without looking at each."""
-    return Vector(np.frombuffer(measurable(vector), dtype=np.float32))
+def packed(vector: Sequence[float]) -> Vector:
+    """Makes a vector as pgvector takes it; of an array by way of numpy, which hands it over without looking at each."""
+    fit = measurable(vector)
+    return Vector(np.frombuffer(fit, dtype=np.float32) if isinstance(fit, array) else list(fit))
 
 
 def request_of(key: Key | None) -> tuple[UUID | None, bytes | None]:
@@ -260,10 +261,10 @@ def _receipt(item: Mapping[str, Any]) -> Receipt:
         memory_id=UUID(item["memory_id"]),
         outcome=Outcome(item["outcome"]),
         embedding_model=item.get("embedding_model", ""),
-        create_time=create_time,
+        create_time=row["create_time"],
         update_time=datetime.fromisoformat(item["update_time"]),
-        valid_from=_moment(item.get("valid_from")) or create_time,
-        occur_time=_moment(item.get("occur_time")) or create_time,
+        valid_from=_moment(item.get("valid_from")),
+        occur_time=_moment(item.get("occur_time")),
         superseded_by=UUID(item["superseded_by"]) if item.get("superseded_by") else None,
         access_count=item.get("access_count", 0),
         access_time=_moment(item.get("access_time")),

@@ -9,8 +9,8 @@ from minion.memory.v1 import memory_pb2, memory_service_pb2
 from minion_errors import Violations
 from minion_grpc import wire
 
-from minion_memory.memories.convert import embedding_from_proto, set_memory
-from minion_memory.memories.domain import MemoryType, Trust
+from minion_memory.memories.convert import set_memory
+from minion_memory.memories.domain import Embedding, MemoryType, Trust
 from minion_memory.retrieval.domain import Found, Hit, Plan, Search
 
 Kind = TypeVar("Kind", bound=Enum)
@@ -26,7 +26,7 @@ _PLANS_TO_PROTO = {plan: getattr(memory_pb2, f"SEARCH_PLAN_{plan.name}") for pla
 def search_from_proto(request: memory_service_pb2.SearchMemoriesRequest) -> Search:
     """Reads what to look for; whether the vector fits its model is the service's to say."""
     violations = Violations()
-    embedding = embedding_from_proto(request.vector, "vector", violations) if request.HasField("vector") else None
+    embedding = _embedding(request.vector, violations) if request.HasField("vector") else None
     if not request.query and embedding is None:
         violations.add("query", "is required where no vector is given")
     min_score = request.min_score if request.HasField("min_score") else None
@@ -43,7 +43,7 @@ def search_from_proto(request: memory_service_pb2.SearchMemoriesRequest) -> Sear
         min_similarity=min_score,
         limit=request.limit or _DEFAULT_LIMIT,
         labels=_labels(request.labels, violations),
-        metadata=wire.from_bounded_struct(request.metadata, "metadata", violations, maximum=_MOST_METADATA_BYTES),
+        metadata=_metadata(request, violations),
         occurred_after=_moment(request, "occurred_after", violations),
         occurred_before=_moment(request, "occurred_before", violations),
         session_id=violations.optional_identifier("session_id", request.session_id),
@@ -84,6 +84,8 @@ def _set_hit(message: memory_pb2.MemoryHit, hit: Hit) -> None:
 def _kinds(
     numbers: Sequence[int], known: Mapping[int, Kind], field: str, choices: str, violations: Violations
 ) -> frozenset[Kind]:
+    if not numbers:
+        return frozenset()
     for place, number in enumerate(numbers):
         if number not in known:
             violations.add(f"{field}[{place}]", f"must be {choices}")
@@ -91,11 +93,19 @@ def _kinds(
 
 
 def _labels(labels: Mapping[str, str], violations: Violations) -> dict[str, str]:
+    if not labels:
+        return {}
     violations.count("labels", labels, maximum=8)
     for label, value in labels.items():
         violations.length(f"labels (key {label[:63]!r})", label, minimum=1, maximum=63)
         violations.length(f"labels[{label[:63]!r}]", value, maximum=63)
     return dict(labels)
+
+
+def _metadata(request: memory_service_pb2.SearchMemoriesRequest, violations: Violations) -> dict[str, Any]:
+    if not request.HasField("metadata"):
+        return {}
+    return wire.from_bounded_struct(request.metadata, "metadata", violations, maximum=_MOST_METADATA_BYTES)
 
 
 def _moment(
@@ -104,3 +114,9 @@ def _moment(
     violations: Violations,
 ) -> datetime | None:
     return wire.from_timestamp(getattr(request, name), name, violations) if request.HasField(name) else None
+
+
+def _embedding(embedding: memory_pb2.Embedding, violations: Violations) -> Embedding:
+    violations.length("vector.model", embedding.model, minimum=1, maximum=200)
+    # A plain list: numpy reads one faster, but its code, run once a call, has to be fetched from memory first.
+    return Embedding(embedding.model, embedding.values[:])

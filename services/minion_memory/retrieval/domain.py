@@ -58,7 +58,8 @@ WEIGHTS = Weights()
 HALF_LIFE = timedelta(days=30)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Nobody changes one, nor what it finds, but they aren't frozen, as memories aren't.
+@dataclass(slots=True, kw_only=True)
 class Search:
     """What to look for, and which memories count; None and empty filters match all.
 
@@ -81,7 +82,6 @@ class Search:
     as_of: datetime | None
 
 
-# Nobody changes one, nor a hit, but they aren't frozen, as memories aren't.
 @dataclass(slots=True)
 class Shares:
     """What a score is made of."""
@@ -137,6 +137,8 @@ class Signs:
     years: tuple[int, ...]
 
 
+_NO_SIGNS = Signs(False, (), ())
+
 _WHEN = re.compile(r"\b(when|(what|which)\s+(day|date|month|year|time)|how\s+(long|recently))\b", re.IGNORECASE)
 _MONTHS = (
     *("january", "february", "march", "april", "may", "june"),
@@ -153,6 +155,8 @@ _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 
 def signs(query: str) -> Signs:
     """Reads the signs of a query. English, as the words of the index are; another language has none."""
+    if not query:
+        return _NO_SIGNS
     months = {_MONTHS.index((found["plain"] or found["verb"]).lower()) + 1 for found in _MONTH.finditer(query)}
     years = {int(found[0]) for found in _YEAR.finditer(query)}
     return Signs(bool(_WHEN.search(query)), tuple(sorted(months)), tuple(sorted(years)))

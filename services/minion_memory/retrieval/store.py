@@ -1,6 +1,5 @@
 """Searches in Postgres."""
 
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from minion_memory.memories.store import REPLY_BYTES, memory_of, packed
 from minion_memory.retrieval.domain import HALF_LIFE, WEIGHTS, Found, Hit, Plan, Search, Shares, signs
 
 _QUERIES = queries.load(__package__)
+_PLANS = {plan.value: plan for plan in Plan}
 # Up to so many memories a scope is weighed whole: choosing candidates first would cost more.
 _WHOLE_SCOPE = 200
 _WEIGHTS = list(astuple(WEIGHTS))
@@ -43,7 +43,7 @@ class RetrievalStore:
         return [row["form"] for row in rows]
 
     async def search(
-        self, tenant_id: UUID, search: Search, model: EmbeddingModel | None, vector: "array[float] | None"
+        self, tenant_id: UUID, search: Search, model: EmbeddingModel | None, vector: Sequence[float] | None
     ) -> Found:
         """Finds the memories of a scope that fit best, less than 3 MiB of them; with no vector, by words alone.
 
@@ -66,7 +66,7 @@ class RetrievalStore:
             for row in rows
             if row["memory_id"] is not None
         )
-        return Found(hits, Plan(rows[0]["plan"]), rows[0]["scope_count"])
+        return Found(hits, _PLANS[rows[0]["plan"]], rows[0]["scope_count"])
 
     async def note_accesses(self, tenant_id: UUID, counts: Mapping[UUID, int]) -> None:
         """Adds to how often memories were brought; those that are gone, or are going, are left out."""
@@ -82,13 +82,13 @@ def _wish(search: Search) -> dict[str, Any]:
         "asks_when": query.asks_when,
         "months": query.months,
         "years": query.years,
-        "types": sorted(kind.value for kind in search.types) or None,
+        "types": sorted(kind.value for kind in search.types) if search.types else None,
         "labels": dict(search.labels) or None,
         "metadata": dict(search.metadata) or None,
         "occurred_after": search.occurred_after,
         "occurred_before": search.occurred_before,
         "session_id": str(search.session_id) if search.session_id else None,
-        "trusts": sorted(trust.value for trust in search.trusts) or None,
+        "trusts": sorted(trust.value for trust in search.trusts) if search.trusts else None,
         "as_of": search.as_of,
         "least_similarity": search.min_similarity,
         "most": search.limit,
