@@ -261,10 +261,10 @@ def _receipt(item: Mapping[str, Any]) -> Receipt:
         memory_id=UUID(item["memory_id"]),
         outcome=Outcome(item["outcome"]),
         embedding_model=item.get("embedding_model", ""),
-        create_time=row["create_time"],
+        create_time=create_time,
         update_time=datetime.fromisoformat(item["update_time"]),
-        valid_from=_moment(item.get("valid_from")),
-        occur_time=_moment(item.get("occur_time")),
+        valid_from=_moment(item.get("valid_from")) or create_time,
+        occur_time=_moment(item.get("occur_time")) or create_time,
         superseded_by=UUID(item["superseded_by"]) if item.get("superseded_by") else None,
         access_count=item.get("access_count", 0),
         access_time=_moment(item.get("access_time")),
@@ -289,7 +289,11 @@ def _with_field(error: InvalidArgument, first: int) -> InvalidArgument:
 
 
 def memory_of(row: Record) -> Memory:
-    """Reads a row of memory.memory_details, or of memory.revision_details."""
+    """Reads a row of memory.memory_details, or of memory.revision_details.
+
+    Rows of a search have NULL for what is empty, and for times that are those of creation: decoding each costs time.
+    """
+    create_time = row["create_time"]
     return Memory(
         memory_id=row["memory_id"],
         agent_id=row["agent_id"],
@@ -301,15 +305,15 @@ def memory_of(row: Record) -> Memory:
         importance=row["importance"],
         confidence=row["confidence"],
         trust=_TRUSTS[row["trust"]],
-        labels=row["labels"],
-        metadata=row["metadata"],
+        labels=row["labels"] or {},
+        metadata=row["metadata"] or {},
         source=_source(row["source_session"], row["source_sequences"], row["source_quote"]),
         embedding_model=row["embedding_model"],
-        create_time=row["create_time"],
-        update_time=row["update_time"],
-        valid_from=row["valid_from"],
+        create_time=create_time,
+        update_time=row["update_time"] or create_time,
+        valid_from=row["valid_from"] or create_time,
         valid_until=row["valid_until"],
-        occur_time=row["occur_time"],
+        occur_time=row["occur_time"] or create_time,
         superseded_by=row["superseded_by"],
         access_count=row["access_count"],
         access_time=row["access_time"],
@@ -317,7 +321,7 @@ def memory_of(row: Record) -> Memory:
     )
 
 
-def _source(session_id: UUID | None, sequences: Sequence[int], quote: str) -> Source:
+def _source(session_id: UUID | None, sequences: Sequence[int] | None, quote: str) -> Source:
     if session_id is None and not sequences and not quote:
         return NO_SOURCE
-    return Source(session_id, tuple(sequences), quote)
+    return Source(session_id, tuple(sequences or ()), quote)
