@@ -2,10 +2,10 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -24,6 +24,7 @@ from minion_postgres.migrations import Migrations, applied_query
 from minion_postgres.queries import Query
 from minion_postgres.settings import DatabaseSettings
 
+_T = TypeVar("_T")
 # Seconds by which asyncpg waits longer than the server's own limit: the server's answer is the better one.
 _SERVER_FIRST = 1.0
 _JSONB_VERSION = b"\x01"
@@ -160,8 +161,7 @@ class Database:
             tracer=telemetry.tracer,
             metrics=metrics,
         )
-        with database._connecting():
-            await pool
+        await database._connecting(pool)
         try:
             await database._check_migrated(migrations)
         except BaseException:
@@ -182,23 +182,19 @@ class Database:
 
     async def fetch(self, sql: str, *args: object) -> list[Record]:
         """Runs a query in a round trip of its own and returns its rows."""
-        async with self._alone(sql) as connection:
-            return await connection.fetch(_text(sql), *args)
+        return await self._alone(PooledConnection.fetch, sql, args)
 
     async def fetch_one(self, sql: str, *args: object) -> Record | None:
         """Runs a query in a round trip of its own and returns its first row, if there is one."""
-        async with self._alone(sql) as connection:
-            return await connection.fetchrow(_text(sql), *args)
+        return await self._alone(PooledConnection.fetchrow, sql, args)
 
     async def fetch_value(self, sql: str, *args: object) -> Any:
         """Runs a query in a round trip of its own and returns the first column of its first row."""
-        async with self._alone(sql) as connection:
-            return await connection.fetchval(_text(sql), *args)
+        return await self._alone(PooledConnection.fetchval, sql, args)
 
     async def execute(self, sql: str, *args: object) -> int:
         """Runs a statement in a round trip of its own and returns how many rows it touched."""
-        async with self._alone(sql) as connection:
-            return _touched(await connection.execute(_text(sql), *args))
+        return _touched(await self._alone(PooledConnection.execute, sql, args))
 
     @asynccontextmanager
     async def transaction(self, tenant_id: UUID | None) -> AsyncIterator[Transaction]:
@@ -274,40 +270,52 @@ class Database:
         try:
             yield
         except Exception as error:
-            if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-                # A failover made this server a replica: every connection of the pool leads to the wrong place.
-                self._is_replica = True
-            if isinstance(error, asyncpg.InternalClientError):
-                # Nobody may be given a connection whose driver doesn't know where it stands.
-                connection.terminate()
-            translated = faults.while_running(error, self._place, closed=is_closed(connection), commits=commits)
-            if span is not None:
-                _mark(span, error, translated)
-            if translated is None:
-                raise
-            raise translated from error
+            self._translate(error, connection, span, commits=commits)
+            raise
         finally:
             if span is not None:
                 span.end()
 
-    @asynccontextmanager
-    async def _alone(self, sql: str) -> AsyncIterator[PooledConnection]:
-        """Lends a connection to one statement that commits by itself."""
-        with self._connecting():
-            connection = await self._lender.lend()
+    async def _alone(self, run: Callable[..., Awaitable[_T]], sql: str, args: Sequence[object]) -> _T:
+        """Runs one statement that commits by itself, by a method of the connection that it is lent.
+
+        Written out, where transactions have context managers: those take longer than the rest of what is done here.
+        """
+        connection = await self._connecting(self._lender.lend())
         try:
-            with self.statement(sql, connection, commits=True):
-                yield connection
+            span = self._span(sql)
+            try:
+                found = await run(connection, _text(sql), *args)
+            except Exception as error:
+                self._translate(error, connection, span, commits=True)
+                raise
+            finally:
+                if span is not None:
+                    span.end()
         except BaseException:
             await self._give_back(connection)
             raise
         await self._lender.take_back(connection)
+        return found
+
+    def _translate(self, error: Exception, connection: PooledConnection, span: Span | None, *, commits: bool) -> None:
+        """Raises what a statement's error is in the domain's words; returns where it stays what it is."""
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+            # A failover made this server a replica: every connection of the pool leads to the wrong place.
+            self._is_replica = True
+        if isinstance(error, asyncpg.InternalClientError):
+            # Nobody may be given a connection whose driver doesn't know where it stands.
+            connection.terminate()
+        translated = faults.while_running(error, self._place, closed=is_closed(connection), commits=commits)
+        if span is not None:
+            _mark(span, error, translated)
+        if translated is not None:
+            raise translated from error
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[PooledConnection]:
         """Lends a connection to a transaction, whose caller may hold on to it: it is of no more use to him then."""
-        with self._connecting():
-            connection = await self._lender.lend()
+        connection = await self._connecting(self._lender.lend())
         try:
             yield connection
         finally:
@@ -320,10 +328,9 @@ class Database:
             self._lender.expire()
         await self._lender.give_back(connection)
 
-    @contextmanager
-    def _connecting(self) -> Iterator[None]:
+    async def _connecting(self, connected: Awaitable[_T]) -> _T:
         try:
-            yield
+            return await connected
         except Exception as error:
             translated = faults.while_connecting(error, self._place)
             if translated is None:
