@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from minion_auth import Authenticator, CallerKind
 from minion_auth import identity as identities
 from minion_errors import InvalidArgument, MinionError, ResourceExhausted, Unavailable, Unimplemented
-from minion_telemetry import Telemetry, attributes, mask_principal
+from minion_telemetry import PlainLog, Telemetry, attributes, bind_fields, mask_principal
 from opentelemetry import context as trace_context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, get_current_span, set_span_in_context
 
@@ -59,6 +59,7 @@ class Surroundings:
         "draining",
         "log",
         "max_message_bytes",
+        "plain_log",
         "service",
         "switched_off",
         "tracer",
@@ -75,6 +76,7 @@ class Surroundings:
         self.tracer = telemetry.tracer
         # Bound once: looking the logger up for every line costs as much as writing it.
         self.log = structlog.get_logger().bind()
+        self.plain_log = PlainLog()
         self.draining = False
         self.watchers: set[asyncio.Task[Any]] = set()
         # Method → the setting that switched it off.
@@ -210,7 +212,7 @@ class Method:
                 reason="FEATURE_DISABLED",
                 metadata={"setting": setting},
             )
-        structlog.contextvars.bind_contextvars(
+        bind_fields(
             service=self._around.service,
             method=self._name,
             tenant_id=None if identity.tenant_id is None else str(identity.tenant_id),
@@ -271,7 +273,7 @@ class Method:
             "duration_ms": round(seconds * 1_000, 3),
         }
         if failure is None:
-            self._around.log.info("rpc", **fields)
+            self._around.plain_log.info("rpc", fields)
         elif isinstance(failure, MinionError):
             write = getattr(self._around.log, error_table.row_of(failure).level)
             write("rpc", **fields, reason=failure.reason, error=str(failure), about=failure.metadata)

@@ -18,7 +18,6 @@ def log() -> Iterator[io.BytesIO]:
     lines = io.BytesIO()
     configure_logging("info", "json", stream=lines)
     yield lines
-    structlog.contextvars.clear_contextvars()
     structlog.reset_defaults()
 
 

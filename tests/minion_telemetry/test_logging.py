@@ -1,3 +1,4 @@
+import asyncio
 import io
 import json
 import logging
@@ -6,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 import structlog
-from minion_telemetry import Telemetry, TelemetrySettings, configure_logging
+from minion_telemetry import PlainLog, Telemetry, TelemetrySettings, bind_fields, bound_fields, configure_logging
 
 
 def lines(log: io.BytesIO) -> list[dict[str, Any]]:
@@ -14,12 +15,55 @@ def lines(log: io.BytesIO) -> list[dict[str, Any]]:
 
 
 def test_a_line_is_one_json_object_with_time_level_and_context(log: io.BytesIO) -> None:
-    structlog.contextvars.bind_contextvars(run_id="r1")
-    structlog.get_logger().info("step done", seq=3)
+    with bound_fields(run_id="r1"):
+        structlog.get_logger().info("step done", seq=3)
     [line] = lines(log)
     assert line["event"] == "step done"
     assert (line["level"], line["run_id"], line["seq"]) == ("info", "r1", 3)
     assert line["timestamp"].startswith("20")
+
+
+def test_what_is_bound_is_masked_and_ends_with_its_block(log: io.BytesIO) -> None:
+    with bound_fields(principal="user:ann@example.com", note="mail to bob@example.com", password="abc"):
+        structlog.get_logger().info("inside", note="own")
+    structlog.get_logger().info("outside")
+    inside, outside = lines(log)
+    assert (inside["principal"], inside["note"], inside["password"]) == ("user:[EMAIL]", "own", "[SECRET]")
+    assert not {"principal", "note", "password"} & outside.keys()
+
+
+def test_tasks_inherit_what_is_bound_and_keep_what_they_bind(log: io.BytesIO) -> None:
+    async def task() -> None:
+        bind_fields(seq=1)
+        structlog.get_logger().info("inside")
+
+    async def main() -> None:
+        with bound_fields(run_id="r1"):
+            await asyncio.create_task(task())
+            structlog.get_logger().info("outside")
+
+    asyncio.run(main())
+    inside, outside = lines(log)
+    assert (inside["run_id"], inside["seq"]) == ("r1", 1)
+    assert outside["run_id"] == "r1"
+    assert "seq" not in outside
+
+
+def test_a_plain_line_is_a_loggers_but_not_masked(log: io.BytesIO) -> None:
+    telemetry = Telemetry.start("test", TelemetrySettings())
+    with bound_fields(service="test"), telemetry.tracer.start_as_current_span("work"):
+        structlog.get_logger().info("done", code="OK", duration_ms=1.5)
+        PlainLog().info("done", {"code": "OK", "duration_ms": 1.5})
+    telemetry.shutdown()
+    by_logger, plain = lines(log)
+    assert plain.pop("timestamp") >= by_logger.pop("timestamp")
+    assert plain == by_logger
+
+
+def test_a_plain_line_keeps_to_the_level(log: io.BytesIO) -> None:
+    configure_logging("warning", "json", stream=log)
+    PlainLog().info("quiet", {})
+    assert log.getvalue() == b""
 
 
 def test_lines_below_the_level_are_not_written(log: io.BytesIO) -> None:

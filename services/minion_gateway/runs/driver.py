@@ -8,7 +8,7 @@ from uuid import UUID
 import structlog
 from minion_auth import CallerKind, Identity, acting_as
 from minion_errors import MinionError
-from minion_telemetry import Telemetry, attributes
+from minion_telemetry import Telemetry, attributes, bind_fields
 from opentelemetry.context import Context
 from opentelemetry.trace import (
     Link,
@@ -158,9 +158,7 @@ class Driver:
         assert self._engine is not None
         turn = driven.turn
         run = turn.run
-        structlog.contextvars.bind_contextvars(
-            service="gateway", tenant_id=str(run.tenant_id), run_id=str(run.run_id), principal=run.principal
-        )
+        bind_fields(service="gateway", tenant_id=str(run.tenant_id), run_id=str(run.run_id), principal=run.principal)
         identity = Identity(
             kind=CallerKind.SERVICE,
             tenant_id=run.tenant_id,

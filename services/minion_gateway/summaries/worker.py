@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 from minion_auth import CallerKind, Identity, acting_as
 from minion_errors import MinionError
-from minion_telemetry import Telemetry, attributes
+from minion_telemetry import Telemetry, attributes, bind_fields
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, TraceFlags, use_span
 from prometheus_client import Counter
@@ -121,7 +121,7 @@ class SummaryWorker:
 
     async def _work(self, job: Job) -> None:
         """One job's task. What fails inside ends the job, never the worker."""
-        structlog.contextvars.bind_contextvars(
+        bind_fields(
             service="gateway", tenant_id=str(job.tenant_id), session_id=str(job.session_id), run_id=str(job.run_id)
         )
         identity = Identity(

@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 import structlog
 from minion_auth import CallerKind, Identity, acting_as
 from minion_errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, MinionError, NotFound, Unavailable
+from minion_telemetry import bound_fields
 
 from minion_memory.embedding_models.domain import Chosen, EmbeddingModel
 from minion_memory.embedding_models.service import EmbeddingModels
@@ -293,5 +294,5 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
 
 @contextmanager
 def _logging(lease: Lease) -> Iterator[None]:
-    with structlog.contextvars.bound_contextvars(tenant_id=str(lease.tenant_id), job_id=str(lease.job_id)):
+    with bound_fields(tenant_id=str(lease.tenant_id), job_id=str(lease.job_id)):
         yield
