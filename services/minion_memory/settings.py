@@ -44,10 +44,11 @@ class MemorySettings(ServerSettings, DatabaseSettings, ExtractionSettings):
         "it may walk the HNSW index.",
     )
     walk_candidates: int = Field(
-        default=60,
+        default=120,
         ge=10,
         le=1_000,
-        description="Candidates of its scope that an index walk holds (hnsw.ef_search): more miss less, and cost time.",
+        description="Candidates that a walk of an index holds (hnsw.ef_search) where all of it is the scope's; more "
+        "where a part is. More miss less, and cost time.",
     )
     walk_limit: int = Field(
         default=20_000,
@@ -56,7 +57,7 @@ class MemorySettings(ServerSettings, DatabaseSettings, ExtractionSettings):
         description="Vectors that an index walk visits at most (hnsw.max_scan_tuples).",
     )
     access_write_seconds: float = Field(
-        default=2.0,
+        default=5.0,
         gt=0,
         le=3_600,
         description="Seconds between two writes of which memories searches brought.",

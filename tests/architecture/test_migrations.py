@@ -19,7 +19,9 @@ _EXCEPTIONS = {
     ("activity", "0002_administration"): "a CHECK of a short text is looked at partition by partition, with no rewrite",
 }
 # What functions*.sql may drop: the last release dropped it too, so that nothing of its own calls it.
-_DROPPED = {"memory": {"memory.list_query", "memory.store_memories"}}
+_DROPPED = {
+    "memory": {"memory.list_query", "memory.search_memories", "memory.store_memories", "memory.weigh_nearest"},
+}
 _BODY = re.compile(r"\$\$.*?\$\$", re.DOTALL)
 _COMMENT = re.compile(r"--[^\n]*")
 _CREATE_TABLE = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?(\w+\.\w+)")

@@ -294,6 +294,33 @@ async def test_of_several_replicas_one_makes_room(database_factory: MakeDatabase
     assert sorted(name for names in installed for name in names) == ["acme/one", "acme/two"]
 
 
+async def test_walk_made_by_a_migration_knows_models_installed_meanwhile(database_factory: MakeDatabase) -> None:
+    database = await database_factory()
+    async with serve("memory", database) as served, operating(served) as operator:
+        await operator.RegisterEmbeddingModel(registering("acme/one", 3))
+    installer, migration, looker = [await asyncpg.connect(database.dsn("memory", "owner")) for _ in range(3)]
+    try:
+        async with installer.transaction():
+            assert len(await installer.fetch("SELECT memory.install_embedding_models()")) == 1
+            making = asyncio.create_task(migration.execute("SELECT memory.make_walk()"))
+
+            async def waits() -> bool:
+                asked = "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)"
+                return bool(await looker.fetchval(asked, migration.get_server_pid()))
+
+            await until(waits)
+        await making
+        walked = await looker.fetch(
+            "SELECT (memory.walk($1, $1, 'ann', NULL, array_fill(1, ARRAY[dimension])::vector, 1, model_id)).ids"
+            "  FROM memory.embedding_models",
+            uuid4(),
+        )
+        assert [row["ids"] for row in walked] == [None] * 3
+    finally:
+        for connection in (installer, migration, looker):
+            await connection.close()
+
+
 async def test_without_the_owners_database_a_warning_is_logged_once(database_factory: MakeDatabase) -> None:
     database = await database_factory()
     with structlog.testing.capture_logs() as lines:

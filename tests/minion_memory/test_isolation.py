@@ -216,7 +216,8 @@ async def test_search_scans_the_index_of_its_plan(
         await connection.execute("SET LOCAL enable_seqscan = off")
         before = await scans()
         rows = await connection.fetch(
-            "SELECT plan FROM memory.find_memories($1, $2, 1::smallint, $3::float4[]::vector, 5, $4, 80, 20000, 1000)",
+            "SELECT plan"
+            "  FROM memory.retrieve_memories($1, $2, 1::smallint, $3::float4[]::vector, 5, $4, 80, 20000, 1000)",
             tenant_id,
             wish(scope),
             towards(0),
@@ -264,7 +265,7 @@ async def test_store_looks_up_by_key_and_reads_no_other_memory(
 
 async def test_settings_of_a_walk_end_with_it(connection: Connection, scope: str, tenant_id: UUID) -> None:
     walked = await connection.fetchval(
-        "SELECT plan FROM memory.find_memories($1, $2, 1::smallint, $3::float4[]::vector, 5, 10, 80, 20000, 1000)",
+        "SELECT plan FROM memory.retrieve_memories($1, $2, 1::smallint, $3::float4[]::vector, 5, 10, 80, 20000, 1000)",
         tenant_id,
         wish(scope),
         towards(0),

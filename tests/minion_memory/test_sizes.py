@@ -12,6 +12,7 @@ import pytest
 from google.protobuf import struct_pb2
 from minion.memory.v1 import memory_pb2
 from minion_memory.memories.store import packed, prepare
+from minion_testing.embeddings import Themes
 from minion_testing.postgres import ClonedDatabase
 from minion_testing.serving import Served, serve
 from uuid_utils.compat import uuid7
@@ -24,8 +25,6 @@ EXACT, HNSW, AGAIN = (
     memory_pb2.SEARCH_PLAN_HNSW_THEN_EXACT,
 )
 MakeDatabase = Callable[..., Awaitable[ClonedDatabase]]
-# As texts do, vectors lie near a space of few dimensions.
-_SUBJECTS = 16
 _COLUMNS = (
     *("tenant_id", "memory_id", "agent_id", "user_id", "key", "type", "content", "labels", "metadata"),
     *("importance", "confidence", "trust", "model_id"),
@@ -46,21 +45,13 @@ class Tenant:
         return {str(int(place) * every) for place in np.argsort(-scores)[:limit]}
 
 
-def vectors(source: np.random.Generator, subjects: np.ndarray, count: int) -> np.ndarray:
-    made = source.normal(size=(count, _SUBJECTS)) @ subjects
-    made += source.normal(size=made.shape) * 0.3 * np.sqrt(_SUBJECTS)
-    unit: np.ndarray = (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
-    return unit
-
-
 @asynccontextmanager
 async def tenants(
-    database: ClonedDatabase, sizes: tuple[int, ...], *, exact_search_limit: int = 20_000
+    database: ClonedDatabase, sizes: tuple[int, ...], *, queries: int, exact_search_limit: int = 20_000
 ) -> AsyncIterator[tuple[Served, list[Tenant], np.ndarray]]:
     """Loads tenants of these sizes from behind, with the index made at the end, and serves them."""
-    source = np.random.default_rng(4)
-    subjects = source.normal(size=(_SUBJECTS, DIMENSION))
-    made = [Tenant(uuid4(), uuid4(), [uuid7() for _ in range(size)], vectors(source, subjects, size)) for size in sizes]
+    themes = Themes(DIMENSION, 4)
+    made = [Tenant(uuid4(), uuid4(), [uuid7() for _ in range(size)], themes.vectors(size)) for size in sizes]
     # COPY knows no row-level security, so it takes who is above it.
     admin = await asyncpg.connect(database.admin_dsn, server_settings={"maintenance_work_mem": "512MB"})
     try:
@@ -77,7 +68,7 @@ async def tenants(
     finally:
         await admin.close()
     async with serve("memory", database, exact_search_limit=exact_search_limit, access_write_seconds=3_600) as served:
-        yield served, made, vectors(source, subjects, 40)
+        yield served, made, themes.vectors(queries)
 
 
 async def _load(admin: "asyncpg.Connection[asyncpg.Record]", tenant: Tenant) -> None:
@@ -138,7 +129,7 @@ async def check(served: Served, tenant: Tenant, queries: np.ndarray, plan: int) 
 
 @pytest.mark.timeout(180)
 async def test_every_size_finds_its_nearest(database_factory: MakeDatabase) -> None:
-    async with tenants(await database_factory(), (10, 100, 1_000, 6_000), exact_search_limit=1_500) as (
+    async with tenants(await database_factory(), (10, 100, 1_000, 6_000), queries=40, exact_search_limit=1_500) as (
         served,
         made,
         queries,
@@ -151,6 +142,6 @@ async def test_every_size_finds_its_nearest(database_factory: MakeDatabase) -> N
 @pytest.mark.timeout(900)
 async def test_every_size_to_a_hundred_thousand_finds_its_nearest(database_factory: MakeDatabase) -> None:
     sizes = (10, 100, 1_000, 10_000, 30_000, 100_000)
-    async with tenants(await database_factory(), sizes) as (served, made, queries):
+    async with tenants(await database_factory(), sizes, queries=300) as (served, made, queries):
         for tenant, plan in zip(made, (EXACT, EXACT, EXACT, EXACT, HNSW, HNSW), strict=True):
             await check(served, tenant, queries, plan)

@@ -8,7 +8,6 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import orjson
-import pytest
 import pytest_asyncio
 from minion.memory.v1 import memory_pb2
 from minion_memory.memories.store import packed, prepare
@@ -94,44 +93,35 @@ async def test_walk_that_brings_too_few_is_followed_by_comparing_all(walking: St
 
 
 async def test_walk_brings_the_best_that_a_reply_holds(admin: Connection, agent_id: str) -> None:
-    every = await found_by(admin, "find_memories", agent_id, 1_000_000)
+    every = await found_by(admin, "retrieve_memories", agent_id, 1_000_000)
     assert [row["plan"] for row in every] == ["hnsw"] * 10
     largest = await admin.fetchval("SELECT max(byte_count) FROM memory.memories")
-    some = await found_by(admin, "find_memories", agent_id, 3 * largest)
+    some = await found_by(admin, "retrieve_memories", agent_id, 3 * largest)
     assert 3 <= len(some) < 10
     assert some == every[: len(some)]
-    assert await found_by(admin, "find_memories", agent_id, 1) == every[:1]
+    assert await found_by(admin, "retrieve_memories", agent_id, 1) == every[:1]
 
 
 async def test_walk_brings_the_best_first_by_order_and_not_by_chance(admin: Connection, agent_id: str) -> None:
     plans: list[str] = []
     admin.add_log_listener(lambda _, message: plans.append(message.detail or ""))
     await admin.execute("SET debug_print_plan = on; SET client_min_messages = log")
-    await found_by(admin, "find_memories", agent_id, 1_000_000)
+    await found_by(admin, "retrieve_memories", agent_id, 1_000_000)
     # The statement that brings them, without what it reads from: nodes of a plan, the outermost first.
-    (outer,) = [plan.partition(":subplans")[0] for plan in plans if ":ctename best" in plan]
-    assert [node for node in re.findall(r"\{([A-Z]+)\b", outer) if node in {"SORT", "CTESCAN"}] == ["SORT", "CTESCAN"]
+    (outer,) = [plan for plan in plans if "{WINDOWAGG" in plan]
+    assert [node for node in re.findall(r"\{([A-Z]+)\b", outer) if node in {"LIMIT", "SORT"}][:2] == ["LIMIT", "SORT"]
 
 
 async def test_release_before_is_told_the_same(admin: Connection, agent_id: str) -> None:
-    now = await found_by(admin, "find_memories", agent_id, 1_000_000)
-    before = await found_by(admin, "search_memories", agent_id, 1_000_000)
-    assert [row["place"] for row in before] == list(range(1, 11))
-    for name in ("plan", "scope_count", "memory_id", "similarity", "shares"):
-        assert [row[name] for row in before] == [row[name] for row in now]
-    nothing = await found_by(admin, "search_memories", str(uuid4()), 1_000_000)
-    assert [tuple(row) for row in nothing] == [("exact", 0, None, None, None, None)]
-
-
-async def test_search_that_the_release_before_has_begun_goes_on(admin: Connection, agent_id: str) -> None:
-    now = await found_by(admin, "find_memories", agent_id, 1_000_000)
-    weighed = await admin.fetch(
-        "SELECT * FROM memory.weigh_nearest($1, jsonb_populate_record(NULL::memory.search_wish, $2), $3, $4)",
-        await tenant_of(admin, agent_id),
-        wish(agent_id),
-        [row["memory_id"] for row in reversed(now)],
-        [1 - row["similarity"] for row in reversed(now)],
-    )
-    assert [row["memory_id"] for row in weighed] == [row["memory_id"] for row in now]
-    for before, after in zip(weighed, now, strict=True):
-        assert before["shares"] == pytest.approx(after["shares"])
+    now = await found_by(admin, "retrieve_memories", agent_id, 1_000_000)
+    before = await found_by(admin, "find_memories", agent_id, 1_000_000)
+    assert len(before) == 10
+    model = await admin.fetchval("SELECT name FROM memory.embedding_models WHERE model_id = 1")
+    # What it reads that may not be NULL for it.
+    empty = {"labels": "{}", "metadata": "{}", "source_sequences": [], "embedding_model": model}
+    for row, known in zip(now, before, strict=True):
+        times = dict.fromkeys(("update_time", "valid_from", "occur_time"), row["create_time"])
+        filled = {name: (empty | times).get(name) if value is None else value for name, value in row.items()}
+        assert filled == dict(known)
+    nothing = await found_by(admin, "find_memories", str(uuid4()), 1_000_000)
+    assert [(row["plan"], row["scope_count"], row["memory_id"]) for row in nothing] == [("exact", 0, None)]

@@ -288,11 +288,13 @@ def _with_field(error: InvalidArgument, first: int) -> InvalidArgument:
     )
 
 
-def memory_of(row: Record) -> Memory:
+def memory_of(row: Record, model: str = "") -> Memory:
     """Reads a row of memory.memory_details, or of memory.revision_details.
 
-    Rows of a search have NULL for what is empty, and for times that are those of creation: decoding each costs time.
+    Rows of a search have NULL for what is empty, for times that are those of creation, and for the model that was asked
+    for, which is `model`: decoding each costs time.
     """
+    embedding_model = row["embedding_model"]
     create_time = row["create_time"]
     return Memory(
         memory_id=row["memory_id"],
@@ -308,7 +310,7 @@ def memory_of(row: Record) -> Memory:
         labels=row["labels"] or {},
         metadata=row["metadata"] or {},
         source=_source(row["source_session"], row["source_sequences"], row["source_quote"]),
-        embedding_model=row["embedding_model"],
+        embedding_model=model if embedding_model is None else embedding_model,
         create_time=create_time,
         update_time=row["update_time"] or create_time,
         valid_from=row["valid_from"] or create_time,

@@ -32,13 +32,13 @@ BEGIN
         EXECUTE format('CREATE POLICY owner ON %s TO minion_memory_owner USING (true)', partition);
         EXECUTE format('CREATE INDEX memory_vectors_%s_hnsw ON %s USING hnsw ((embedding::%s) %s)',
                        model.model_id, partition, indexed, split_part(indexed, '(', 1) || '_cosine_ops');
-        -- At the first installation the function is yet to come, and makes the walks of all models then.
-        IF to_regprocedure('memory.make_walk(smallint, integer)') IS NOT NULL THEN
-            PERFORM memory.make_walk(model.model_id, model.dimension);
-        END IF;
         UPDATE memory.embedding_models SET install_time = now() WHERE model_id = model.model_id;
         RETURN NEXT model.model_id;
     END LOOP;
+    -- At the first installation the function is yet to come, and is called when it does.
+    IF FOUND AND to_regprocedure('memory.make_walk()') IS NOT NULL THEN
+        PERFORM memory.make_walk();
+    END IF;
 END $$;
 REVOKE EXECUTE ON FUNCTION memory.install_embedding_models() FROM minion_memory_app;
 SELECT memory.install_embedding_models();

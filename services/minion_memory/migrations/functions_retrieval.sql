@@ -91,7 +91,8 @@ BEGIN
 END $$;
 
 -- The walk of a model's index: the nearest vectors of a scope, filtered on the way. The cast makes it match the index's
--- expression. $1 tenant, $2 agent, $3 user, $4 types or NULL, $5 the query's vector, $6 the most rows.
+-- expression. $1 tenant, $2 agent, $3 user, $4 types or NULL, $5 the query's vector, $6 the most rows, as those of
+-- memory.walk.
 CREATE OR REPLACE FUNCTION memory.walk_query(model smallint, dimension integer) RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT format('SELECT memory_id, embedding <=> $5 AS distance FROM memory.memory_vectors
                     WHERE model_id = %1$s AND tenant_id = $1 AND agent_id = $2 AND user_id = $3
@@ -264,22 +265,42 @@ BEGIN
     );
 END $$;
 
--- Makes the walk of a model's index a function with a plan of its own: planning it costs as much as half the walk. For the
--- owner; install_embedding_models calls it for models to come.
-CREATE OR REPLACE FUNCTION memory.make_walk(model smallint, dimension integer) RETURNS void LANGUAGE plpgsql AS $make$
+-- Makes memory.walk, a function with a statement for each model: planning a walk costs as much as half of it, so each keeps
+-- its plan, and to find it takes no statement that is made of text and parsed. For the owner; install_embedding_models
+-- calls it when there are other models. One at a time, so that none leaves out what another adds.
+CREATE OR REPLACE FUNCTION memory.make_walk() RETURNS void LANGUAGE plpgsql AS $make$
 BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('minion memory walk', 0));
     EXECUTE format($walk$
-        CREATE OR REPLACE FUNCTION memory.walk_%s(
-            tenant uuid, agent uuid, subject text, types text[], query vector, most integer,
+        CREATE OR REPLACE FUNCTION memory.walk(
+            tenant uuid, agent uuid, subject text, types text[], query vector, most integer, model smallint,
             OUT ids uuid[], OUT distances double precision[]
         ) LANGUAGE plpgsql STABLE SET enable_sort = off SET plan_cache_mode = force_generic_plan AS $$
         BEGIN
-            SELECT array_agg(memory_id), array_agg(distance) INTO ids, distances FROM (%s) AS nearest;
+            CASE model %s END CASE;
         END $$
-    $walk$, model, memory.walk_query(model, dimension));
+    $walk$, (SELECT string_agg(format('WHEN %s THEN
+                     SELECT array_agg(memory_id), array_agg(distance) INTO ids, distances FROM (%s) AS nearest;',
+                     model_id, memory.walk_query(model_id, dimension)), ' ' ORDER BY model_id)
+               FROM memory.embedding_models WHERE install_time IS NOT NULL));
 END $make$;
-REVOKE EXECUTE ON FUNCTION memory.make_walk(smallint, integer) FROM minion_memory_app;
-SELECT memory.make_walk(model_id, dimension) FROM memory.embedding_models WHERE install_time IS NOT NULL;
+REVOKE EXECUTE ON FUNCTION memory.make_walk() FROM minion_memory_app;
+SELECT memory.make_walk();
+
+-- The nearest vectors of a scope, by comparing all. Its rows lie in one run of the index, in the order of the table: a
+-- bitmap of them would only be made and read again.
+CREATE OR REPLACE FUNCTION memory.compare(
+    tenant uuid, agent uuid, subject text, types text[], query vector, most integer, model smallint,
+    OUT ids uuid[], OUT distances double precision[]
+) LANGUAGE plpgsql STABLE SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    SELECT array_agg(memory_id), array_agg(distance) INTO ids, distances
+      FROM (SELECT v.memory_id, v.embedding <=> query AS distance
+              FROM memory.memory_vectors v
+             WHERE v.model_id = model AND v.tenant_id = tenant AND v.agent_id = agent AND v.user_id = subject
+               AND (types IS NULL OR v.type = ANY (types))
+             ORDER BY distance LIMIT most) nearest;
+END $$;
 
 -- The memories of a scope that fit a wish best, in order, with how they were found and how many the scope has; one row
 -- with no memory when nothing was found. `query` is NULL where there is no vector, `wish.said` empty where no words are.
@@ -290,9 +311,13 @@ SELECT memory.make_walk(model_id, dimension) FROM memory.embedding_models WHERE 
 -- comparing is cheaper. Whatever brings fewer than wanted, for a filter that no count knows, is done again with all.
 -- The best come that `most_bytes` hold, one in any case. Stable, so that all of it sees one snapshot.
 --
+-- NULL stands for what is empty (labels, metadata, source_sequences), for a time that is the same as create_time, and for
+-- an embedding_model that is the one asked for: most memories have only such, and sending and reading them costs more
+-- than finding out.
+--
 -- Each statement in here costs a search 10 to 50 µs before it has read a row: what can be asked together is, and what a
 -- plain assignment can do (which needs no executor) is no statement.
-CREATE OR REPLACE FUNCTION memory.find_memories(
+CREATE OR REPLACE FUNCTION memory.retrieve_memories(
     tenant uuid, request jsonb, model smallint, query vector, whole_limit bigint, exact_limit bigint,
     walk_candidates integer, walk_limit integer, most_bytes bigint
 ) RETURNS TABLE (
@@ -324,7 +349,6 @@ DECLARE
     by_trust constant double precision := wish.weights[10];
     setting text;
     moved boolean;
-    model_name text;
     counted bigint;
     matching bigint;
     told bigint;
@@ -337,6 +361,8 @@ DECLARE
     forms text[];
     matched uuid[];
     matches double precision[];
+    enough boolean;
+    walked record;
     nearest uuid[];
     distances double precision[];
     picked uuid[];
@@ -357,9 +383,8 @@ BEGIN
            EXISTS (SELECT FROM memory.tenant_models own WHERE own.tenant_id = tenant AND own.model_id <> model),
            CASE WHEN query IS NOT NULL AND scope.memory_count > whole_limit
                 THEN (SELECT reltuples::bigint FROM pg_class
-                       WHERE oid = format('memory.memory_vectors_%s', model)::regclass) END,
-           (SELECT e.name FROM memory.embedding_models e WHERE e.model_id = model)
-      INTO counted, matching, told, moved, indexed, model_name
+                       WHERE oid = format('memory.memory_vectors_%s', model)::regclass) END
+      INTO counted, matching, told, moved, indexed
       FROM (SELECT) asked
       LEFT JOIN memory.scope_counts scope
              ON scope.tenant_id = tenant AND scope.agent_id = agent AND scope.user_id = subject;
@@ -382,13 +407,10 @@ BEGIN
     END IF;
 
     IF query IS NOT NULL AND counted > whole_limit THEN
-        -- Past its first batch of candidates a walk brings vectors in nearly the order of their distances, so the best of
-        -- several times as many are taken. Measured with one in thirty matching: 92 % of the nearest ten are among the
-        -- first ten, 99 % among the first forty.
         indexed := greatest(matching, indexed);
-        fetched := most * CASE WHEN matching * 3 >= indexed THEN 2 ELSE 4 END;
-        IF with_words OR matching <= exact_limit THEN
-            -- More, since what else weighs may put another first; comparing costs the same however many are taken.
+        fetched := most * 2;
+        IF with_words THEN
+            -- More, since words may put another first.
             fetched := greatest(fetched, 50);
         END IF;
         visited := fetched * indexed / matching;
@@ -402,78 +424,72 @@ BEGIN
     LOOP
         IF counted > whole_limit AND NOT all_weighed THEN
             IF chosen = 'hnsw' THEN
-                -- As many candidates of its own as the setting says, whatever share of the index the scope is; but no more
-                -- than cost as much as comparing all.
-                candidates := least(1000, greatest(walk_candidates, fetched,
-                                                   least(walk_candidates * indexed / matching, matching / 10)));
+                -- As many as the setting says where the whole index is the scope's. Where a part of it is, more by the
+                -- root of that: since the others' vectors lead the way too, so many find as much (0.992 to 0.997 of the
+                -- nearest, from the whole to a twentieth). But enough for half as many of the scope again as are fetched,
+                -- and no more than cost as much as comparing all.
+                candidates := least(1000, greatest(walk_candidates, fetched, least(matching / 10, ceil(greatest(
+                    walk_candidates * sqrt(indexed::double precision / matching), visited * 1.5::double precision)))));
                 -- All of them end with the transaction.
                 setting := set_config('hnsw.ef_search', candidates::text, true);
-                setting := set_config('hnsw.max_scan_tuples', least(greatest(4 * visited, 1000), walk_limit)::text, true);
+                setting := set_config('hnsw.max_scan_tuples', least(greatest(8 * visited, 1000), walk_limit)::text, true);
                 -- A walk that may go on keeps all that it passes by, which makes it dearer by a tenth to a third. So the
                 -- first batch of candidates is walked alone, where it is likely to hold enough: it is the same either way.
-                nearest := NULL;
-                IF candidates * matching / indexed * 2 >= fetched * 3 THEN
+                enough := candidates * 2 >= visited * 3;
+                IF enough THEN
                     setting := set_config('hnsw.iterative_scan', 'off', true);
-                    EXECUTE format('SELECT * FROM memory.walk_%s($1, $2, $3, $4, $5, $6)', model)
-                       INTO nearest, distances USING tenant, agent, subject, types, query, fetched;
+                    walked := memory.walk(tenant, agent, subject, types, query, fetched, model);
+                    enough := coalesce(cardinality(walked.ids) >= fetched, false);
                 END IF;
-                IF coalesce(cardinality(nearest), 0) < fetched THEN
+                IF NOT enough THEN
+                    -- Past its first batch a walk brings vectors in nearly the order of their distances, so the best of
+                    -- several times as many are taken. Measured with one in thirty matching: 92 % of the nearest ten are
+                    -- among the first ten, 99 % among the first forty.
                     setting := set_config('hnsw.iterative_scan', 'relaxed_order', true);
-                    EXECUTE format('SELECT * FROM memory.walk_%s($1, $2, $3, $4, $5, $6)', model)
-                       INTO nearest, distances USING tenant, agent, subject, types, query, fetched;
+                    walked := memory.walk(tenant, agent, subject, types, query, fetched * 2, model);
                 END IF;
+                nearest := walked.ids;
+                distances := walked.distances;
             ELSIF query IS NOT NULL THEN
-                SELECT array_agg(best.memory_id), array_agg(best.distance) INTO nearest, distances
-                  FROM (SELECT v.memory_id, v.embedding <=> query AS distance
-                          FROM memory.memory_vectors v
-                         WHERE v.model_id = model AND v.tenant_id = tenant
-                           AND v.agent_id = agent AND v.user_id = subject
-                           AND (types IS NULL OR v.type = ANY (types))
-                         ORDER BY distance LIMIT fetched) best;
+                walked := memory.compare(tenant, agent, subject, types, query, fetched, model);
+                nearest := walked.ids;
+                distances := walked.distances;
             END IF;
             IF told = 0 AND NOT with_words THEN
                 -- No words and no turns: what memory.weigh would make of the nearest, with less to plan and to join, and
-                -- brought at once. Nothing comes unless it is as many as wanted and all of them fit.
+                -- brought at once. Nothing comes unless as many as wanted pass, all of them fit, and each is embedded with
+                -- the model asked for.
                 RETURN QUERY
-                    WITH best AS MATERIALIZED (
-                        SELECT weighed.* FROM (
-                            SELECT m.memory_id, m.agent_id, m.user_id, m.key, m.type, m.content, m.speaker, m.importance,
-                                   m.confidence, m.trust, m.labels, m.metadata, m.source_session, m.source_sequences,
-                                   m.source_quote, m.model_id, m.create_time, m.updated_at, m.valid_from, m.valid_until,
-                                   m.occur_time, m.superseded_by, m.revision, m.byte_count,
-                                   a.access_count, a.access_time, one.distance,
-                                   by_meaning * (1 - one.distance) AS semantic,
+                    SELECT chosen, counted, 1 - distance,
+                           ARRAY[semantic, 0, 0, cues, by_newness, by_weight, by_use, by_worth],
+                           memory_id, agent_id, user_id, key, type, content, speaker, importance, confidence, trust,
+                           nullif(labels, '{}'), nullif(metadata, '{}'),
+                           source_session, nullif(source_sequences, '{}'), source_quote, NULL::text,
+                           create_time, nullif(updated_at, create_time), nullif(valid_from, create_time), valid_until,
+                           nullif(occur_time, create_time), superseded_by, coalesce(access_count, 0), access_time, revision
+                      FROM (SELECT m.*, a.access_count, a.access_time,
+                                   by_meaning * (1 - m.distance) AS semantic,
                                    CASE WHEN m.is_question THEN -by_question ELSE 0 END AS cues,
                                    by_recency * memory.newness(m.occur_time, moment, half_life) AS by_newness,
                                    by_importance * m.importance * m.confidence AS by_weight,
                                    by_access * coalesce(a.access_count::double precision / (a.access_count + 100), 0)
                                        AS by_use,
-                                   by_trust * memory.worth(m.trust) AS by_worth
-                              FROM unnest(nearest, distances) AS one (id, distance)
-                             CROSS JOIN LATERAL (SELECT * FROM memory.memories m
-                                                  WHERE m.tenant_id = tenant AND m.memory_id = one.id LIMIT 1) m
-                              LEFT JOIN LATERAL (SELECT * FROM memory.memory_access a
-                                                  WHERE a.tenant_id = tenant AND a.memory_id = one.id LIMIT 1) a ON true
+                                   by_trust * memory.worth(m.trust) AS by_worth,
+                                   count(*) OVER () AS passing, sum(m.byte_count) OVER () AS passing_bytes,
+                                   bool_and(m.model_id IS NOT DISTINCT FROM model) OVER () AS of_one_model
+                              FROM (SELECT *, distances[array_position(nearest, memories.memory_id)] AS distance
+                                      FROM memory.memories
+                                     WHERE memories.tenant_id = tenant AND memories.memory_id = ANY (nearest)
+                                    OFFSET 0) m
+                              LEFT JOIN LATERAL (SELECT used.access_count, used.access_time FROM memory.memory_access used
+                                                  WHERE used.tenant_id = tenant AND used.memory_id = m.memory_id
+                                                  LIMIT 1) a ON true
                              WHERE memory.passes(wish, moment, m.type, m.labels, m.metadata, m.occur_time,
                                                  m.source_session, m.trust, m.valid_from, m.valid_until, m.superseded_by)
-                               AND (least_similarity IS NULL OR 1 - one.distance >= least_similarity)
-                            -- Each share is reckoned once, not again where the order is.
-                            OFFSET 0) weighed
-                         ORDER BY semantic + cues + by_newness + by_weight + by_use + by_worth DESC, distance, memory_id
-                         LIMIT most
-                    )
-                    SELECT chosen, counted, 1 - distance,
-                           ARRAY[semantic, 0, 0, cues, by_newness, by_weight, by_use, by_worth],
-                           memory_id, agent_id, user_id, key, type, content, speaker, importance, confidence, trust,
-                           labels, metadata, source_session, source_sequences, source_quote,
-                           CASE WHEN best.model_id = model THEN model_name
-                                ELSE coalesce((SELECT e.name FROM memory.embedding_models e
-                                                WHERE e.model_id = best.model_id), '') END,
-                           create_time, updated_at, valid_from, valid_until, occur_time, superseded_by,
-                           coalesce(access_count, 0), access_time, revision
-                      FROM best
-                     WHERE (SELECT count(*) = most AND sum(byte_count) <= most_bytes FROM best)
-                     ORDER BY semantic + cues + by_newness + by_weight + by_use + by_worth DESC, distance, memory_id;
+                               AND (least_similarity IS NULL OR 1 - m.distance >= least_similarity)) weighed
+                     WHERE passing >= most AND passing_bytes <= most_bytes AND of_one_model
+                     ORDER BY semantic + cues + by_newness + by_weight + by_use + by_worth DESC, distance, memory_id
+                     LIMIT most;
                 IF FOUND THEN
                     RETURN;
                 END IF;
@@ -521,69 +537,44 @@ BEGIN
     RETURN QUERY
         SELECT chosen, counted, found.similarity, found.shares,
                d.memory_id, d.agent_id, d.user_id, d.key, d.type, d.content, d.speaker, d.importance, d.confidence, d.trust,
-               d.labels, d.metadata, d.source_session, d.source_sequences, d.source_quote, d.embedding_model,
-               d.create_time, d.update_time, d.valid_from, d.valid_until, d.occur_time, d.superseded_by,
-               d.access_count, d.access_time, d.revision
+               nullif(d.labels, '{}'), nullif(d.metadata, '{}'),
+               d.source_session, nullif(d.source_sequences, '{}'), d.source_quote,
+               nullif(d.embedding_model, (SELECT e.name FROM memory.embedding_models e WHERE e.model_id = model)),
+               d.create_time, nullif(d.update_time, d.create_time), nullif(d.valid_from, d.create_time), d.valid_until,
+               nullif(d.occur_time, d.create_time), d.superseded_by, d.access_count, d.access_time, d.revision
           FROM unnest(hits[:fitting]) WITH ORDINALITY AS found (memory_id, similarity, shares, byte_count, place)
          CROSS JOIN LATERAL (SELECT * FROM memory.memory_details d
                               WHERE d.tenant_id = tenant AND d.memory_id = found.memory_id LIMIT 1) d
          ORDER BY found.place;
 END $$;
 
--- What the release before asks, for as long as its replicas are about; the next release drops both. The second is what
--- its search_memories goes on to: a search that had begun when this file was applied still calls it.
-CREATE OR REPLACE FUNCTION memory.search_memories(
+-- What the release before asks, for as long as its replicas are about. The next release drops it, and with it
+-- memory.make_walk(smallint, integer) and memory.walk_1, memory.walk_2 and so on, which its own find_memories goes on to.
+CREATE OR REPLACE FUNCTION memory.find_memories(
     tenant uuid, request jsonb, model smallint, query vector, whole_limit bigint, exact_limit bigint,
     walk_candidates integer, walk_limit integer, most_bytes bigint
-) RETURNS TABLE (plan text, scope_count bigint, place integer, memory_id uuid, similarity double precision,
-                 shares double precision[])
+) RETURNS TABLE (
+    plan text, scope_count bigint, similarity double precision, shares double precision[],
+    memory_id uuid, agent_id uuid, user_id text, key text, type text, content text, speaker text,
+    importance double precision, confidence double precision, trust text, labels jsonb, metadata jsonb,
+    source_session uuid, source_sequences bigint[], source_quote text, embedding_model text,
+    create_time timestamptz, update_time timestamptz, valid_from timestamptz, valid_until timestamptz,
+    occur_time timestamptz, superseded_by uuid, access_count bigint, access_time timestamptz, revision bigint
+)
 LANGUAGE sql STABLE ROWS 10 AS $$
-    SELECT plan, scope_count, CASE WHEN memory_id IS NOT NULL THEN place::integer END, memory_id, similarity, shares
-      FROM memory.find_memories(
-               tenant, request, model, query, whole_limit, exact_limit, walk_candidates, walk_limit, most_bytes)
-           WITH ORDINALITY AS found (
-               plan, scope_count, similarity, shares, memory_id, agent_id, user_id, key, type, content, speaker,
-               importance, confidence, trust, labels, metadata, source_session, source_sequences, source_quote,
-               embedding_model, create_time, update_time, valid_from, valid_until, occur_time, superseded_by,
-               access_count, access_time, revision, place);
+    SELECT found.plan, scope_count, similarity, shares, memory_id, agent_id, user_id, key, type, content, speaker,
+           importance, confidence, trust, coalesce(labels, '{}'), coalesce(metadata, '{}'), source_session,
+           coalesce(source_sequences, '{}'), source_quote,
+           coalesce(embedding_model, (SELECT e.name FROM memory.embedding_models e WHERE e.model_id = model)),
+           create_time, coalesce(update_time, create_time), coalesce(valid_from, create_time), valid_until,
+           coalesce(occur_time, create_time), superseded_by, access_count, access_time, revision
+      FROM memory.retrieve_memories(
+               tenant, request, model, query, whole_limit, exact_limit, walk_candidates, walk_limit, most_bytes) found;
 $$;
 
-CREATE OR REPLACE FUNCTION memory.weigh_nearest(
-    tenant uuid, wish memory.search_wish, nearest uuid[], distances double precision[]
-) RETURNS TABLE (memory_id uuid, similarity double precision, shares double precision[], byte_count integer)
-LANGUAGE plpgsql STABLE ROWS 10 SET plan_cache_mode = force_generic_plan AS $$
-DECLARE
-    by_meaning constant double precision := wish.weights[1];
-    by_question constant double precision := wish.weights[6];
-    by_recency constant double precision := wish.weights[7];
-    by_importance constant double precision := wish.weights[8];
-    by_access constant double precision := wish.weights[9];
-    by_trust constant double precision := wish.weights[10];
-    moment constant timestamptz := coalesce(wish.as_of, now());
-    half_life constant double precision := extract(epoch FROM wish.half_life);
-BEGIN
-    RETURN QUERY
-        SELECT weighed.id, 1 - weighed.distance, ARRAY[semantic, 0, 0, cues, recency, importance, access, trust],
-               weighed.byte_count
-          FROM (SELECT one.id, one.distance, by_meaning * (1 - one.distance) AS semantic,
-                       CASE WHEN m.is_question THEN -by_question ELSE 0 END AS cues,
-                       by_recency * memory.newness(m.occur_time, moment, half_life) AS recency,
-                       by_importance * m.importance * m.confidence AS importance,
-                       by_access * coalesce(a.access_count::double precision / (a.access_count + 100), 0) AS access,
-                       by_trust * memory.worth(m.trust) AS trust, m.byte_count
-                  FROM unnest(nearest, distances) AS one (id, distance)
-                 CROSS JOIN LATERAL (SELECT * FROM memory.memories m
-                                      WHERE m.tenant_id = tenant AND m.memory_id = one.id LIMIT 1) m
-                  LEFT JOIN LATERAL (SELECT access_count FROM memory.memory_access a
-                                      WHERE a.tenant_id = tenant AND a.memory_id = one.id LIMIT 1) a ON true
-                 WHERE memory.passes(wish, moment, m.type, m.labels, m.metadata, m.occur_time, m.source_session, m.trust,
-                                     m.valid_from, m.valid_until, m.superseded_by)
-                   AND (wish.least_similarity IS NULL OR 1 - one.distance >= wish.least_similarity)
-                -- Each share is reckoned once, not again where the order is.
-                OFFSET 0) weighed
-         ORDER BY semantic + cues + recency + importance + access + trust DESC, weighed.distance, weighed.id
-         LIMIT wish.most;
-END $$;
+-- Of the release before the last one.
+DROP FUNCTION IF EXISTS memory.search_memories(uuid, jsonb, smallint, vector, bigint, bigint, integer, integer, bigint);
+DROP FUNCTION IF EXISTS memory.weigh_nearest(uuid, memory.search_wish, uuid[], double precision[]);
 
 -- Adds to how often memories were brought; `counts` runs in parallel to `ids`. Those that are being deleted are left
 -- out: nobody waits, and no lock is taken in another order than a deletion's.

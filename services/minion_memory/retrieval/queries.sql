@@ -1,6 +1,6 @@
--- name: find_memories
+-- name: retrieve_memories
 -- The memories of a scope that fit best, in order; one row with no memory when there is none.
-SELECT * FROM memory.find_memories($1, $2, $3, $4, $5, $6, $7, $8, $9);
+SELECT * FROM memory.retrieve_memories($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: named_speakers
 -- The names by which a text calls speakers of a scope.

@@ -50,7 +50,7 @@ class RetrievalStore:
         Raises Aborted (EMBEDDING_MODEL_MOVED) when the tenant's memories have another model's vectors by now.
         """
         rows = await self._database.fetch(
-            _QUERIES.find_memories,
+            _QUERIES.retrieve_memories,
             tenant_id,
             _wish(search),
             model.model_id if model else None,
@@ -61,8 +61,9 @@ class RetrievalStore:
             self._limits.walk_limit,
             REPLY_BYTES,
         )
+        name = model.name if model else ""
         hits = tuple(
-            Hit(memory_of(row), row["similarity"], Shares(*row["shares"]))
+            Hit(memory_of(row, name), row["similarity"], Shares(*row["shares"]))
             for row in rows
             if row["memory_id"] is not None
         )

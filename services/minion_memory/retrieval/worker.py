@@ -8,8 +8,8 @@ from minion_errors import MinionError
 from minion_memory.retrieval.domain import AccessLog
 from minion_memory.retrieval.store import RetrievalStore
 
-# Memories that are remembered as brought until they are written down: 3 MB.
-ACCESS_LIMIT = 20_000
+# Memories that are remembered as brought until they are written down: 8 MB.
+ACCESS_LIMIT = 50_000
 
 
 class AccessWriter:
