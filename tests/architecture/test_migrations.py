@@ -18,7 +18,7 @@ _RELEASED = {"registry": 7, "session": 5, "memory": 7, "activity": 2, "gateway":
 _EXCEPTIONS = {
     ("activity", "0002_administration"): "a CHECK of a short text is looked at partition by partition, with no rewrite",
 }
-# What functions*.sql may drop: the last release dropped it too, so that nothing of its own calls it.
+# What functions*.sql may drop: nothing of the last release calls it, nor a call that began on it.
 _DROPPED = {
     "memory": {"memory.list_query", "memory.search_memories", "memory.store_memories", "memory.weigh_nearest"},
 }

@@ -3,6 +3,7 @@
 import re
 from array import array
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -63,6 +64,17 @@ async def tenant_of(admin: Connection, agent_id: str) -> UUID | None:
     return found
 
 
+@asynccontextmanager
+async def rolled_back(admin: Connection) -> AsyncIterator[None]:
+    """Undoes what a block did."""
+    transaction = admin.transaction()
+    await transaction.start()
+    try:
+        yield
+    finally:
+        await transaction.rollback()
+
+
 def wish(agent_id: str) -> str:
     """What asks for the ten memories of a scope that fit best."""
     asked: dict[str, Any] = {"agent_id": agent_id, "user_id": "ann", "said": "", "most": 10, "weights": [0.5] * 10}
@@ -107,7 +119,7 @@ async def test_walk_brings_the_best_first_by_order_and_not_by_chance(admin: Conn
     admin.add_log_listener(lambda _, message: plans.append(message.detail or ""))
     await admin.execute("SET debug_print_plan = on; SET client_min_messages = log")
     await found_by(admin, "retrieve_memories", agent_id, 1_000_000)
-    # The statement that brings them, without what it reads from: nodes of a plan, the outermost first.
+    # The statement that brings them: nodes of its plan, the outermost first.
     (outer,) = [plan for plan in plans if "{WINDOWAGG" in plan]
     assert [node for node in re.findall(r"\{([A-Z]+)\b", outer) if node in {"LIMIT", "SORT"}][:2] == ["LIMIT", "SORT"]
 
@@ -125,3 +137,55 @@ async def test_release_before_is_told_the_same(admin: Connection, agent_id: str)
         assert filled == dict(known)
     nothing = await found_by(admin, "find_memories", str(uuid4()), 1_000_000)
     assert [(row["plan"], row["scope_count"], row["memory_id"]) for row in nothing] == [("exact", 0, None)]
+
+
+async def test_release_before_is_given_no_null_and_the_same_values(admin: Connection, agent_id: str) -> None:
+    first = (await found_by(admin, "find_memories", agent_id, 1_000_000))[0]["memory_id"]
+    told = {"labels": '{"team": "red"}', "metadata": '{"a": [1]}', "source_sequences": [3, 4]}
+    async with rolled_back(admin):
+        await admin.execute(
+            "UPDATE memory.memories SET labels = $2, metadata = $3, source_sequences = $4,"
+            " valid_from = create_time - interval '1 day', occur_time = create_time - interval '2 days'"
+            " WHERE memory_id = $1",
+            *(first, *told.values()),
+        )
+        for name in ("retrieve_memories", "find_memories"):
+            (row,) = [row for row in await found_by(admin, name, agent_id, 1_000_000) if row["memory_id"] == first]
+            assert {column: row[column] for column in told} == told
+            assert (row["create_time"] - row["valid_from"]).days == 1
+            assert (row["create_time"] - row["occur_time"]).days == 2
+
+
+async def test_a_memory_of_another_model_is_said_to_be_its(admin: Connection, agent_id: str) -> None:
+    found = await found_by(admin, "retrieve_memories", agent_id, 1_000_000)
+    assert {row["embedding_model"] for row in found} == {None}
+    other = await admin.fetchval("SELECT name FROM memory.embedding_models WHERE model_id = 2")
+    async with rolled_back(admin):
+        await admin.execute("UPDATE memory.memories SET model_id = 2 WHERE memory_id = $1", found[0]["memory_id"])
+        again = await found_by(admin, "retrieve_memories", agent_id, 1_000_000)
+    assert [row["memory_id"] for row in again] == [row["memory_id"] for row in found]
+    assert [row["embedding_model"] for row in again] == [other, *[None] * 9]
+
+
+async def test_a_walk_of_a_model_that_has_none_brings_nothing(admin: Connection, agent_id: str) -> None:
+    walked = await admin.fetchrow(
+        "SELECT (memory.walk($1, $2, 'ann', NULL, $3, 10, 99::smallint)).*",
+        *(await tenant_of(admin, agent_id), UUID(agent_id), packed(array("f", towards(0)))),
+    )
+    assert walked is not None
+    assert (walked["ids"], walked["distances"]) == (None, None)
+
+
+async def test_what_else_weighs_puts_a_farther_memory_first_where_all_are_compared(postgres: ClonedDatabase) -> None:
+    agent_id = str(uuid4())
+    near = [placed(towards(n / 10), agent_id=agent_id, key=str(n), importance=0.0) for n in range(250)]
+    near[30].memory.importance = 1.0
+    async with (
+        serve("memory", postgres, gateway_address="127.0.0.1:1") as served,
+        calling(served, uuid4()) as stub,
+    ):
+        for first in range(0, 250, 100):
+            await stub.StoreMemories(batch(*near[first : first + 100]))
+        found = await stub.SearchMemories(search(agent_id, towards(0), limit=1))
+    assert found.plan == memory_pb2.SEARCH_PLAN_EXACT
+    assert [hit.memory.key for hit in found.hits] == ["30"]

@@ -24,12 +24,14 @@ def test_a_line_is_one_json_object_with_time_level_and_context(log: io.BytesIO) 
 
 
 def test_what_is_bound_is_masked_and_ends_with_its_block(log: io.BytesIO) -> None:
-    with bound_fields(principal="user:ann@example.com", note="mail to bob@example.com", password="abc"):
+    bound = {"principal": "user:ann@example.com", "said": "mail to bob@example.com", "note": "bound"}
+    with bound_fields(**bound, password="abc"):
         structlog.get_logger().info("inside", note="own")
     structlog.get_logger().info("outside")
     inside, outside = lines(log)
-    assert (inside["principal"], inside["note"], inside["password"]) == ("user:[EMAIL]", "own", "[SECRET]")
-    assert not {"principal", "note", "password"} & outside.keys()
+    assert (inside["principal"], inside["said"]) == ("user:[EMAIL]", "mail to [EMAIL]")
+    assert (inside["note"], inside["password"]) == ("own", "[SECRET]")
+    assert not {"principal", "said", "note", "password"} & outside.keys()
 
 
 def test_tasks_inherit_what_is_bound_and_keep_what_they_bind(log: io.BytesIO) -> None:
@@ -49,7 +51,7 @@ def test_tasks_inherit_what_is_bound_and_keep_what_they_bind(log: io.BytesIO) ->
     assert "seq" not in outside
 
 
-def test_a_plain_line_is_a_loggers_but_not_masked(log: io.BytesIO) -> None:
+def test_a_plain_line_is_a_loggers(log: io.BytesIO) -> None:
     telemetry = Telemetry.start("test", TelemetrySettings())
     with bound_fields(service="test"), telemetry.tracer.start_as_current_span("work"):
         structlog.get_logger().info("done", code="OK", duration_ms=1.5)
@@ -58,6 +60,13 @@ def test_a_plain_line_is_a_loggers_but_not_masked(log: io.BytesIO) -> None:
     by_logger, plain = lines(log)
     assert plain.pop("timestamp") >= by_logger.pop("timestamp")
     assert plain == by_logger
+
+
+def test_a_plain_line_masks_what_is_bound_and_nothing_of_its_own(log: io.BytesIO) -> None:
+    with bound_fields(principal="user:ann@example.com"):
+        PlainLog().info("done", {"method": "bob@example.com"})
+    [line] = lines(log)
+    assert (line["principal"], line["method"]) == ("user:[EMAIL]", "bob@example.com")
 
 
 def test_a_plain_line_keeps_to_the_level(log: io.BytesIO) -> None:

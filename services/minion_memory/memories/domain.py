@@ -61,7 +61,8 @@ class Source:
 NO_SOURCE = Source()
 
 
-# Nobody changes one, nor any of its kinds, but they aren't frozen: freezing makes each several times as dear.
+# Nobody changes one, nor any of its kinds, but they aren't frozen: freezing makes each half as dear again, and a search
+# makes ten.
 @dataclass(slots=True, kw_only=True)
 class Remembered:
     """What a memory says, and of whom."""

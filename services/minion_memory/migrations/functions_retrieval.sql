@@ -267,7 +267,8 @@ END $$;
 
 -- Makes memory.walk, a function with a statement for each model: planning a walk costs as much as half of it, so each keeps
 -- its plan, and to find it takes no statement that is made of text and parsed. For the owner; install_embedding_models
--- calls it when there are other models. One at a time, so that none leaves out what another adds.
+-- calls it when there are other models. One at a time, so that none leaves out what another adds. A model that it doesn't
+-- know brings nothing, and the search compares all.
 CREATE OR REPLACE FUNCTION memory.make_walk() RETURNS void LANGUAGE plpgsql AS $make$
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('minion memory walk', 0));
@@ -277,7 +278,7 @@ BEGIN
             OUT ids uuid[], OUT distances double precision[]
         ) LANGUAGE plpgsql STABLE SET enable_sort = off SET plan_cache_mode = force_generic_plan AS $$
         BEGIN
-            CASE model %s END CASE;
+            CASE model %s ELSE NULL; END CASE;
         END $$
     $walk$, (SELECT string_agg(format('WHEN %s THEN
                      SELECT array_agg(memory_id), array_agg(distance) INTO ids, distances FROM (%s) AS nearest;',
@@ -285,10 +286,12 @@ BEGIN
                FROM memory.embedding_models WHERE install_time IS NOT NULL));
 END $make$;
 REVOKE EXECUTE ON FUNCTION memory.make_walk() FROM minion_memory_app;
+-- An installation that the release before has begun knows nothing of this function: it is waited for.
+LOCK TABLE memory.embedding_models IN EXCLUSIVE MODE;
 SELECT memory.make_walk();
 
--- The nearest vectors of a scope, by comparing all. Its rows lie in one run of the index, in the order of the table: a
--- bitmap of them would only be made and read again.
+-- The nearest vectors of a scope, by comparing all. Its rows of a type lie in one run of the index, in the order of the
+-- table: a bitmap of them would only be made and read again.
 CREATE OR REPLACE FUNCTION memory.compare(
     tenant uuid, agent uuid, subject text, types text[], query vector, most integer, model smallint,
     OUT ids uuid[], OUT distances double precision[]
@@ -409,14 +412,14 @@ BEGIN
     IF query IS NOT NULL AND counted > whole_limit THEN
         indexed := greatest(matching, indexed);
         fetched := most * 2;
-        IF with_words THEN
-            -- More, since words may put another first.
-            fetched := greatest(fetched, 50);
-        END IF;
-        visited := fetched * indexed / matching;
+        visited := CASE WHEN with_words THEN greatest(fetched, 50) ELSE fetched END * indexed / matching;
         -- A vector met on a walk costs about as much as ten compared in a row.
         IF matching > exact_limit AND visited * 10 <= matching THEN
             chosen := 'hnsw';
+        END IF;
+        IF with_words OR chosen = 'exact' THEN
+            -- More, since what else weighs may put another first; comparing costs the same however many are taken.
+            fetched := greatest(fetched, 50);
         END IF;
     END IF;
 
@@ -477,10 +480,11 @@ BEGIN
                                    by_trust * memory.worth(m.trust) AS by_worth,
                                    count(*) OVER () AS passing, sum(m.byte_count) OVER () AS passing_bytes,
                                    bool_and(m.model_id IS NOT DISTINCT FROM model) OVER () AS of_one_model
-                              FROM (SELECT *, distances[array_position(nearest, memories.memory_id)] AS distance
-                                      FROM memory.memories
-                                     WHERE memories.tenant_id = tenant AND memories.memory_id = ANY (nearest)
-                                    OFFSET 0) m
+                              FROM (SELECT one.distance, known.*
+                                      FROM unnest(nearest, distances) AS one (id, distance)
+                                     CROSS JOIN LATERAL (SELECT * FROM memory.memories known
+                                                          WHERE known.tenant_id = tenant AND known.memory_id = one.id
+                                                          LIMIT 1) known) m
                               LEFT JOIN LATERAL (SELECT used.access_count, used.access_time FROM memory.memory_access used
                                                   WHERE used.tenant_id = tenant AND used.memory_id = m.memory_id
                                                   LIMIT 1) a ON true
@@ -515,6 +519,7 @@ BEGIN
         EXIT WHEN all_weighed OR coalesce(cardinality(hits), 0) >= most;
         IF chosen = 'hnsw' THEN
             chosen := 'hnsw_then_exact';
+            fetched := greatest(fetched, 50);
         ELSE
             -- Nothing was missed where all that have words were candidates, and all that have vectors, or all that are as
             -- near as asked for.

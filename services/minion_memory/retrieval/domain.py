@@ -58,8 +58,7 @@ WEIGHTS = Weights()
 HALF_LIFE = timedelta(days=30)
 
 
-# Nobody changes one, nor what it finds, but they aren't frozen, as memories aren't.
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
     """What to look for, and which memories count; None and empty filters match all.
 
