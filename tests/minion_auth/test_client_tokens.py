@@ -159,7 +159,10 @@ async def test_a_call_waits_once_for_keys_that_hang_and_the_next_not_at_all(
             desk.clock.now += 1
             assert await desk.ask(remembered) == "user:ada"
             assert await desk.ask(another) == "user:eve"
-    with desk.jwks.open("wb"):
+    # Whoever hangs at the pipe goes on; whoever was about to read finds a file and no pipe.
+    pipe = desk.jwks.rename(desk.jwks.with_name("pipe"))
+    desk.issuer.publish(desk.jwks)
+    with pipe.open("wb"):
         pass
 
 

@@ -435,6 +435,7 @@ async def test_a_file_that_hangs_holds_one_thread_and_leaves_the_last_good_keys(
 async def test_a_spoilt_file_stays_a_fault_and_is_warned_of_every_half_minute(tmp_path: Path, issuer: Issuer) -> None:
     clock = Clock()
     path = issuer.publish(tmp_path / "jwks.json")
+    others = asyncio.all_tasks()
     with structlog.testing.capture_logs() as lines:
         keys = IssuerKeys(FileKeySource(path), monotonic=clock)
         await keys.find("one")
@@ -442,14 +443,14 @@ async def test_a_spoilt_file_stays_a_fault_and_is_warned_of_every_half_minute(tm
         for _ in range(70):
             clock.now += 1
             await keys.find("one")
-            await asyncio.gather(*(task for task in asyncio.all_tasks() if task is not asyncio.current_task()))
+            await asyncio.gather(*(asyncio.all_tasks() - others))
         assert {line["event"] for line in lines} == {"the keys of the tokens' issuer can't be read"}
         assert [line["failures"] for line in lines] == [1, 31, 61]
         # One good reading, and the next fault is news.
         issuer.publish(path)
         clock.now += 1
         await keys.find("one")
-        await asyncio.gather(*(task for task in asyncio.all_tasks() if task is not asyncio.current_task()))
+        await asyncio.gather(*(asyncio.all_tasks() - others))
         path.write_text("{")
         clock.now += 3.5
         await keys.find("one")
