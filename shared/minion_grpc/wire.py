@@ -33,8 +33,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def to_timestamp(moment: datetime) -> Timestamp:
     """Converts an aware datetime; microseconds are kept."""
-    since = moment - _EPOCH
-    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
+    timestamp = Timestamp()
+    set_timestamp(timestamp, moment)
+    return timestamp
 
 
 def set_microseconds(timestamp: Timestamp, microseconds: int) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import random
 from array import array
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -292,7 +292,5 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
         yield batch
 
 
-@contextmanager
-def _logging(lease: Lease) -> Iterator[None]:
-    with bound_fields(tenant_id=str(lease.tenant_id), job_id=str(lease.job_id)):
-        yield
+def _logging(lease: Lease) -> AbstractContextManager[None]:
+    return bound_fields(tenant_id=str(lease.tenant_id), job_id=str(lease.job_id))

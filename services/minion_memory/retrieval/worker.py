@@ -15,7 +15,7 @@ _PART = 5_000
 
 
 class AccessWriter:
-    """Writes the access log down, a statement a tenant, so that no search waits for a write."""
+    """Writes the access log down, tenant by tenant, so that no search waits for a write."""
 
     def __init__(self, store: RetrievalStore, accesses: AccessLog, *, seconds: float) -> None:
         self._store = store
