@@ -130,7 +130,8 @@ def test_what_is_counted_counts(texts: dict[str, str]) -> None:
     assert total("gateway", r'tool_duration_seconds_count{outcome="ok",tool="calculator"}') >= 1
     assert total("memory", r"memory_searches_total{.*}") >= 1
     for service in SCHEMAS:
-        assert total(service, r'db_client_connections{state="idle"}') >= 1, service
+        # Idle or used: whoever scrapes may come while a worker's statement runs.
+        assert total(service, r"db_client_connections{.*}") >= 1, service
         assert total(service, r"db_client_connection_wait_seconds_count") >= 1, service
     parts = total("gateway", r"agent_time_seconds_total{.*}")
     assert parts == pytest.approx(total("gateway", r"agent_duration_seconds_sum{.*}"), rel=1e-6)
