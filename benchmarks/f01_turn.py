@@ -9,17 +9,14 @@ import asyncio
 import itertools
 import os
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import grpc
 import psutil
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from minion.gateway.v1 import run_service_pb2
 from minion.gateway.v1.run_service_pb2_grpc import RunServiceStub
 from minion.memory.v1 import memory_pb2, memory_service_pb2
@@ -37,10 +34,11 @@ from minion.registry.v1.tenant_service_pb2_grpc import TenantServiceStub
 from minion.session.v1 import session_service_pb2
 from minion.session.v1.session_service_pb2_grpc import SessionServiceStub
 from minion_testing.postgres import ClonedDatabase, cluster
-from minion_testing.serving import OPERATOR_KEY, SERVICE_KEY, SERVICES, free_ports
+from minion_testing.serving import OPERATOR_KEY, SERVICES
 
 from benchmarks.bill import billing
 from benchmarks.figure import Comparison, Figure, Operation, Options, interleave, process_tree, run_slice
+from benchmarks.serving import serving
 
 ID = ("F1", "F2")
 
@@ -55,12 +53,12 @@ _RECORDED = None
 async def measure(options: Options) -> list[Figure]:
     """Measures the turn's latency alone, and its rate and CPU at 8 callers."""
     async with AsyncExitStack() as running:
-        place = Path(await _entered(running, tempfile.TemporaryDirectory(prefix="minion-bench-")))
         served = await running.enter_async_context(cluster(durable=True))
         database, bare = await served.clone(), await served.clone(migrated=False)
         provider, base_url = await running.enter_async_context(providing())
-        addresses, processes = await running.enter_async_context(_services(database, base_url, place))
-        turns = await running.enter_async_context(turning(addresses))
+        variables = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "sk-bench", "MINION_OPERATOR_KEY": OPERATOR_KEY}
+        services = await running.enter_async_context(serving(database, *SERVICES, variables=variables))
+        turns = await running.enter_async_context(turning({name: each.address for name, each in services.items()}))
         bill, echo = await running.enter_async_context(billing(bare.admin_dsn, base_url))
         postmaster = await _postmaster(database)
 
@@ -69,7 +67,7 @@ async def measure(options: Options) -> list[Figure]:
             for warmed in (operation, bill.pay):
                 await run_slice(warmed, seconds=2, concurrency=concurrency, pids=())
             shared = [os.getpid(), provider, *process_tree(postmaster)]
-            ours, theirs = [*processes, *shared], [echo, *shared]
+            ours, theirs = [*(process.pid for process in services.values()), *shared], [echo, *shared]
             return await interleave(
                 operation,
                 bill.pay,
@@ -247,54 +245,6 @@ async def _memories(channel: grpc.aio.Channel, metadata: tuple[tuple[str, str], 
 
 
 @asynccontextmanager
-async def _services(
-    database: ClonedDatabase, provider: str, place: Path
-) -> AsyncIterator[tuple[dict[str, str], list[int]]]:
-    """Runs the five services, a process each; gives their addresses and pids."""
-    addresses = {name: f"127.0.0.1:{port}" for name, port in zip(SERVICES, free_ports(len(SERVICES)), strict=True)}
-    environ = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("MINION_", "OTEL_", "OPENAI_"))},
-        **{f"MINION_{name.upper()}_ADDRESS": address for name, address in addresses.items()},
-        **{f"MINION_{name.upper()}_DATABASE_URL": database.dsn(name) for name in SERVICES},
-        **{f"MINION_{name.upper()}_PORT": address.rpartition(":")[2] for name, address in addresses.items()},
-        **{f"MINION_{name.upper()}_OPERATIONS_PORT": "0" for name in SERVICES},
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "MINION_AUTH_MODE": "required",
-        "MINION_SERVICE_KEY": SERVICE_KEY,
-        "MINION_OPERATOR_KEY": OPERATOR_KEY,
-        "MINION_MODEL_CACHE": str(place / "models"),
-        "OPENAI_BASE_URL": provider,
-        "OPENAI_API_KEY": "sk-bench",
-    }
-    processes: list[asyncio.subprocess.Process] = []
-    log = place / "log"
-    try:
-        with log.open("wb") as sink:
-            for name in SERVICES:
-                command = (sys.executable, "-m", f"minion_{name}")
-                process = await asyncio.create_subprocess_exec(*command, env=environ, stdout=sink, stderr=sink)
-                processes.append(process)
-        for address in addresses.values():
-            await _healthy(address, log)
-        yield addresses, [process.pid for process in processes]
-    finally:
-        for process in processes:
-            if process.returncode is None:
-                process.terminate()
-        await asyncio.gather(*(process.wait() for process in processes))
-
-
-async def _healthy(address: str, log: Path) -> None:
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
-        try:
-            await stub.Check(health_pb2.HealthCheckRequest(), timeout=60, wait_for_ready=True)
-        except grpc.aio.AioRpcError as error:
-            said = await asyncio.to_thread(log.read_text)
-            raise RuntimeError(f"a service did not start: {said[-3000:]}") from error
-
-
-@asynccontextmanager
 async def providing() -> AsyncIterator[tuple[int, str]]:
     """Runs a provider that answers at once; gives its pid and its base URL."""
     process = await asyncio.create_subprocess_exec(
@@ -325,7 +275,3 @@ async def _postmaster(database: ClonedDatabase) -> int:
         return parent.pid
     finally:
         await connection.close()
-
-
-async def _entered(stack: AsyncExitStack, context: Any) -> Any:
-    return stack.enter_context(context)

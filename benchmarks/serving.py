@@ -61,8 +61,8 @@ async def serving(
                     processes[name] = await asyncio.create_subprocess_exec(
                         *command, env=environ, stdout=sink, stderr=sink
                     )
-            for address in addresses.values():
-                await _healthy(address, log)
+            for name, address in addresses.items():
+                await _healthy(address, processes[name], log)
             yield {
                 name: Process(addresses[name], f"127.0.0.1:{operations[name]}", processes[name].pid) for name in names
             }
@@ -73,11 +73,16 @@ async def serving(
             await asyncio.gather(*(process.wait() for process in processes.values()))
 
 
-async def _healthy(address: str, log: Path) -> None:
+async def _healthy(address: str, process: asyncio.subprocess.Process, log: Path) -> None:
+    """Waits until a service answers; raises with what it said when it has ended, or takes too long."""
     async with grpc.aio.insecure_channel(address) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
-        try:
-            await stub.Check(health_pb2.HealthCheckRequest(), timeout=_START_SECONDS, wait_for_ready=True)
-        except grpc.aio.AioRpcError as error:
-            said = await asyncio.to_thread(log.read_text)
-            raise RuntimeError(f"a service did not start: {said[-3000:]}") from error
+        answer = asyncio.ensure_future(
+            stub.Check(health_pb2.HealthCheckRequest(), timeout=_START_SECONDS, wait_for_ready=True)
+        )
+        ended = asyncio.ensure_future(process.wait())
+        await asyncio.wait((answer, ended), return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        if not answer.done() or answer.exception() is not None:
+            answer.cancel()
+            raise RuntimeError(f"a service did not start: {(await asyncio.to_thread(log.read_text))[-3000:]}")
