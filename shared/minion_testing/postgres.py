@@ -40,8 +40,10 @@ _QUICK: Final = {
     "autovacuum": "off",
 }
 
-# A busy machine stops a test's process for more than a second now and then, which is no finding.
+# A busy machine stops a test's process for more than a second now and then, and its database for more than five, which
+# is no finding.
 TRANSACTION_IDLE_SECONDS: Final = 30.0
+POOL_ACQUIRE_SECONDS: Final = 60.0
 
 Role = Literal["app", "owner"]
 
@@ -51,6 +53,9 @@ class ServiceDatabaseSettings(DatabaseSettings, TelemetrySettings):
 
     transaction_idle_seconds: float = Field(
         default=TRANSACTION_IDLE_SECONDS, description="Seconds that a transaction may wait for the test."
+    )
+    pool_acquire_seconds: float = Field(
+        default=POOL_ACQUIRE_SECONDS, description="Seconds that a test waits for a connection."
     )
 
 
