@@ -1,6 +1,8 @@
 """Changes of tools that agents have: blocked bindings, the feed, the audit."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID
 
 import grpc
@@ -153,18 +155,19 @@ async def test_an_agent_that_has_the_tool_must_still_fit_into_a_message(tenant: 
 
 async def test_a_change_of_a_tool_is_told_to_watchers(tenant: Caller) -> None:
     tool = await tenant.register()
-    watching = tenant.agents.WatchAgents(agent_service_pb2.WatchAgentsRequest(include_tools=True), timeout=20)
+    watching: Any = tenant.agents.WatchAgents(agent_service_pb2.WatchAgentsRequest(include_tools=True))
     told: list[agent_service_pb2.WatchAgentsResponse] = []
     try:
-        async for change in watching:
-            if change.kind != agent_pb2.AGENT_CHANGE_KIND_SYNCED:
-                told.append(change)
-                if len(told) == 3:
-                    break
-            elif not told:
-                await updated(tenant, tool.tool_id, documentation="More.")
-                await deprecate(tenant, tool.tool_id)
-                await retire(tenant, tool.tool_id)
+        async with asyncio.timeout(60):
+            assert (await watching.read()).kind == agent_pb2.AGENT_CHANGE_KIND_SYNCED
+            await updated(tenant, tool.tool_id, documentation="More.")
+            await deprecate(tenant, tool.tool_id)
+            await retire(tenant, tool.tool_id)
+            while len(told) < 3:
+                change = await watching.read()
+                # That it is synced is said after each silence, also before the first change shows.
+                if change.kind != agent_pb2.AGENT_CHANGE_KIND_SYNCED:
+                    told.append(change)
     finally:
         watching.cancel()
     for change in told:

@@ -42,8 +42,10 @@ class Statements:
 
     def since(self) -> list[str]:
         """Gives those that came since the last time."""
+        # Whole lines: that a worker's statement is a worker's may stand in the part that is still being written.
         text = self.log.read_bytes()
-        fresh, self.read = text[self.read :].decode(errors="replace"), len(text)
+        end = text.rfind(b"\n") + 1
+        fresh, self.read = text[self.read : end].decode(errors="replace"), end
         found = re.findall(r"LOG:  (?:statement|execute [^:]*): (.*(?:\n\t.*)*)", fresh)
         statements = [" ".join(statement.split()) for statement in found]
         return [statement for statement in statements if not any(name in statement for name in _WORKERS)]
@@ -51,7 +53,7 @@ class Statements:
     async def settled(self) -> None:
         """Waits until the registry has done what it does by itself when it starts."""
         seen = ""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while "purge_requests" not in seen:
                 seen += "\n".join(self.since())
                 await asyncio.sleep(0.02)

@@ -286,6 +286,19 @@ async def crowd(owner: Database) -> UUID:
         """,
         "UPDATE registry.tools SET status = 'deprecated' WHERE tenant_id = $1 AND name LIKE '%00'",
         """
+        INSERT INTO registry.agent_revisions (tenant_id, agent_id, revision, name, display_name, description,
+                                              behavior_type, instructions, llm, capabilities, behavior, metadata,
+                                              labels)
+        SELECT tenant_id, agent_id, revision, name, display_name, description, behavior_type, instructions, llm,
+               capabilities, behavior, metadata, labels FROM registry.agents WHERE tenant_id = $1
+        """,
+        """
+        INSERT INTO registry.tool_versions (tenant_id, tool_id, version, name, description, input_schema, transport,
+                                            builtin, effect, cost_per_call_nanos, labels, digest)
+        SELECT tenant_id, tool_id, version, name, description, input_schema, transport, builtin, effect,
+               cost_per_call_nanos, labels, digest FROM registry.tools WHERE tenant_id = $1
+        """,
+        """
         INSERT INTO registry.agent_tools (tenant_id, agent_id, tool_id, configuration, bound_digest)
         SELECT tenant_id, agent_id, lpad(to_hex(1 + abs(hashtext(name)) % 2000), 32, '0')::uuid, '{}', ''
           FROM registry.agents WHERE tenant_id = $1
@@ -305,9 +318,10 @@ async def crowd(owner: Database) -> UUID:
     ):
         await owner.execute(statement, tenant_id)
     await owner.execute(
-        "VACUUM (ANALYZE) registry.agents, registry.agent_labels, registry.agent_capabilities,"
-        " registry.agent_metadata, registry.agent_words, registry.tools, registry.tool_labels,"
-        " registry.agent_tools, registry.api_keys, registry.changes, registry.tenants"
+        "VACUUM (ANALYZE) registry.agents, registry.agent_revisions, registry.agent_labels,"
+        " registry.agent_capabilities, registry.agent_metadata, registry.agent_words, registry.tools,"
+        " registry.tool_versions, registry.tool_labels, registry.agent_tools, registry.api_keys, registry.changes,"
+        " registry.tenants"
     )
     return tenant_id
 

@@ -47,7 +47,11 @@ async def bring(tenant: Caller, status: AgentStatus) -> agent_pb2.Agent:
     return made
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(steps=st.lists(st.sampled_from(MOVES), max_size=8))
 async def test_random_moves_go_as_the_rules_say(tenant: Caller, steps: list[Move]) -> None:
     now = await tenant.create()

@@ -10,6 +10,7 @@ import pytest_asyncio
 import structlog
 from minion.registry.v1 import rollout_pb2
 from minion_grpc import wire
+from minion_postgres import Database
 from minion_registry.agents.store import AgentStore
 from minion_registry.rollouts.store import RolloutStore
 from minion_testing.errors import refused
@@ -62,6 +63,19 @@ def limits(**fields: Any) -> dict[str, Any]:
 def failures(registry: Served) -> float:
     """How many looks failed so far."""
     return registry.metric("rollout_checks_total", outcome="failed") or 0.0
+
+
+async def failed_look(registry: Served, owner: Database, rollout_id: str, change: str = "") -> None:
+    """Has a rollout looked at now, however long that was put off, and waits until a look has failed."""
+    count = failures(registry)
+    await owner.execute(
+        f"UPDATE registry.rollouts SET check_due_time = now(){change}"  # noqa: S608 - texts of ours
+        " WHERE rollout_id = $1::text::uuid AND status = 'running'",
+        rollout_id,
+    )
+    async with asyncio.timeout(60):
+        while failures(registry) == count:  # noqa: ASYNC110 - a metric tells nobody
+            await asyncio.sleep(0.02)
 
 
 def checked(runs: int) -> Any:
@@ -140,16 +154,16 @@ async def test_steps_begin_by_themselves(activity: Served, tenant: Caller, postg
     # Its time is over, but nobody can say yet whether it is any good.
     assert (await until(tenant, made.rollout_id, overdue)).step_index == 0
     await ran(activity, tenant, made, succeeded=1)
-    moved = await until(tenant, made.rollout_id, lambda found: found.step_index == 1)
-    assert moved.basis_points == 1_000
+    # Whoever looks late finds the step after the next: that none was left out is what the audit says.
     moved = await until(tenant, made.rollout_id, lambda found: found.step_index == 2)
     assert (moved.status, moved.basis_points) == (RUNNING, 10_000)
     # The last step waits for whoever promotes.
     assert (await until(tenant, made.rollout_id, overdue)).status == RUNNING
     entries = await told(postgres, made.rollout_id)
-    assert [(entry.name, entry.details["by"], entry.principal) for entry in entries[1:]] == [
+    assert {(entry.name, entry.details["by"], entry.principal) for entry in entries[1:]} == {
         ("rollout.advance", "SCHEDULE", "service:registry")
-    ] * 2
+    }
+    assert [entry.details["basis_points"] for entry in entries] == [100, 1_000, 10_000]
 
 
 async def test_the_audit_tells_of_the_guardrail_and_its_figures(
@@ -192,14 +206,13 @@ async def test_without_figures_nothing_moves(postgres: ClonedDatabase, database_
     async with (
         serve("registry", database, activity_address="127.0.0.1:1", rollout_check_seconds=CHECK_SECONDS) as registry,
         calling(registry) as caller,
+        await database.connect("registry", "owner") as owner,
     ):
         with structlog.testing.capture_logs() as lines:
             made = await started(caller, steps=[step, last], **limits(max_error_rate=0, min_runs=1))
-            await until(caller, made.rollout_id, lambda found: bool(found.last_check.fault_reason), seconds=45)
-            count = failures(registry)
-            async with asyncio.timeout(45):
-                while failures(registry) < count + 3:  # noqa: ASYNC110 - a metric tells nobody
-                    await asyncio.sleep(0.02)
+            await until(caller, made.rollout_id, lambda found: bool(found.last_check.fault_reason))
+            for _ in range(3):
+                await failed_look(registry, owner, made.rollout_id)
         # Each look counts, one is logged.
         assert [line["reason"] for line in lines if line.get("rollout_id") == made.rollout_id] == ["PEER_UNAVAILABLE"]
         assert not registry.metric("rollout_checks_total", outcome="kept")
@@ -207,21 +220,21 @@ async def test_without_figures_nothing_moves(postgres: ClonedDatabase, database_
         def overdue(found: rollout_pb2.Rollout) -> bool:
             return bool(found.last_check.check_time.ToMicroseconds() > made.create_time.ToMicroseconds() + 1_000_000)
 
-        found = await until(caller, made.rollout_id, overdue, seconds=45)
+        async with asyncio.timeout(60):
+            while not overdue(found := await get(caller, made.rollout_id)):
+                await failed_look(registry, owner, made.rollout_id)
         assert (found.step_index, found.status) == (0, RUNNING)
         assert found.last_check.fault_reason == "PEER_UNAVAILABLE"
         async with refused(grpc.StatusCode.FAILED_PRECONDITION, "ROLLOUT_EVIDENCE_MISSING") as refusal:
             await promote(caller, made.rollout_id)
         assert refusal.metadata["cause"] == "UNREACHABLE"
 
-        # As if that went on.
-        async with await database.connect("registry", "owner") as owner:
-            await owner.execute(
-                "UPDATE registry.rollouts SET last_check = jsonb_set(last_check, '{blind_since}',"
-                " to_jsonb(now() - interval '10 minutes')) WHERE rollout_id = $1::text::uuid",
-                made.rollout_id,
-            )
-        ended = await until(caller, made.rollout_id, lambda found: found.status == ABORTED, seconds=45)
+        # As if that went on. Said again until it is heard: a look that began before it writes over it.
+        blind_since = ", last_check = jsonb_set(last_check, '{blind_since}', to_jsonb(now() - interval '10 minutes'))"
+        async with asyncio.timeout(60):
+            while (ended := await get(caller, made.rollout_id)).status == RUNNING:
+                await failed_look(registry, owner, made.rollout_id, blind_since)
+        assert ended.status == ABORTED
         assert ended.abort_reason == "There were no figures for 10 minutes to judge it by: PEER_UNAVAILABLE."
         assert not ended.breached_guardrail
         assert not (await resolved(caller, made.agent_id)).HasField("rollout")
@@ -236,14 +249,15 @@ async def test_one_that_cannot_be_checked_keeps_no_other_waiting(
     broken = await started(tenant, **limits(max_error_rate=0))
     await until(tenant, broken.rollout_id, lambda found: found.HasField("last_check"))
     before = failures(registry)
-    async with await postgres.connect("registry", "owner") as owner:
-        # Nothing that this release writes: to read it is a fault of ours, not an error that is told to callers.
-        await owner.execute(
-            "UPDATE registry.rollouts SET last_check = '{}', check_due_time = now() WHERE rollout_id = $1::text::uuid",
-            broken.rollout_id,
-        )
-    async with asyncio.timeout(20):
-        while failures(registry) == before:  # noqa: ASYNC110 - a metric tells nobody
+    async with await postgres.connect("registry", "owner") as owner, asyncio.timeout(60):
+        while failures(registry) == before:
+            # Nothing that this release writes: to read it is a fault of ours, not an error that is told to callers.
+            # Again and again, because a look that had begun writes over it.
+            await owner.execute(
+                "UPDATE registry.rollouts SET last_check = '{}', check_due_time = now()"
+                " WHERE rollout_id = $1::text::uuid",
+                broken.rollout_id,
+            )
             await asyncio.sleep(0.02)
     made = await started(tenant, **limits(max_error_rate=0))
     await ran(activity, tenant, made, failed=5)
@@ -256,22 +270,30 @@ async def test_no_more_is_claimed_than_is_being_checked(database_factory: Any) -
         for _ in range(10):
             await started(caller)
 
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
+    async def silent(request: Any, context: Any) -> None:
+        del request, context
+        await asyncio.Event().wait()
 
-    # It takes calls and never answers.
-    async with await asyncio.start_server(silent, "127.0.0.1", 0) as stuck:
-        port = stuck.sockets[0].getsockname()[1]
+    # It takes calls and never answers, for as long as they wait.
+    stuck = grpc.aio.server()
+    handlers: dict[str, Any] = {"GetAgentStats": grpc.unary_unary_rpc_method_handler(silent)}
+    stuck.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler("minion.activity.v1.ActivityService", handlers)]
+    )
+    address = f"127.0.0.1:{stuck.add_insecure_port('127.0.0.1:0')}"
+    await stuck.start()
+    try:
         async with await database.connect("registry", "owner") as owner:
             await owner.execute("UPDATE registry.rollouts SET check_due_time = now()")
-            async with serve("registry", database, activity_address=f"127.0.0.1:{port}", rollout_check_seconds=0.1):
+            async with serve("registry", database, activity_address=address, rollout_check_seconds=0.1):
                 held = "SELECT count(*) FROM registry.rollouts WHERE check_due_time > now()"
                 async with asyncio.timeout(60):
                     while (count := await owner.fetch_value(held)) < 4:  # noqa: ASYNC110 - the database tells nobody
                         await asyncio.sleep(0.01)
                 # The others are left to replicas that have hands free.
                 assert count == 4
+    finally:
+        await stuck.stop(None)
 
 
 async def test_replicas_take_different_rollouts(database_factory: Any) -> None:

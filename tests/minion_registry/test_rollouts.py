@@ -362,7 +362,7 @@ async def test_the_gateway_is_told_who_gets_which_revision(tenant: Caller) -> No
 
 
 async def test_the_feed_tells_of_each_move(tenant: Caller) -> None:
-    watch = tenant.agents.WatchAgents(agent_service_pb2.WatchAgentsRequest(), timeout=10)
+    watch = tenant.agents.WatchAgents(agent_service_pb2.WatchAgentsRequest())
     try:
         async with asyncio.timeout(60):
             first: Any = await watch.read()

@@ -286,7 +286,11 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(steps=st.lists(STEPS, max_size=10))
 async def test_random_changes_go_as_the_rules_say(
     tenant: Caller, stranger: Caller, app: Database, steps: list[tuple[str, int, bool]]
