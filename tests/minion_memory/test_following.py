@@ -17,7 +17,7 @@ from minion_testing.postgres import ClonedDatabase
 from minion_testing.serving import serve
 
 from tests.minion_memory.conftest import NOBODY
-from tests.minion_memory.extraction_stage import House, Tenant, assistant, house, until
+from tests.minion_memory.extraction_stage import DONE, House, Tenant, assistant, house, until
 
 ENDED = extraction_pb2.EXTRACTION_TRIGGER_ENDED
 IDLE = extraction_pb2.EXTRACTION_TRIGGER_IDLE
@@ -107,7 +107,13 @@ async def test_what_was_said_before_an_erasure_is_not_drawn_again(ours: Tenant) 
     # The session service keeps the session, and it goes on.
     await ours.say(session_id, "I live in Rome.")
     await ours.close(session_id)
-    await ours.done(session_id, 2)
+
+    async def drawn_to_the_end() -> bool:
+        # What was said before may be told once more, and be a job that draws nothing.
+        ended = [job for job in await ours.jobs(session_id) if job.state == DONE and job.last_sequence == 2]
+        return {job.extractor for job in ended} == {"episodes-1", "facts-1"}
+
+    await until(drawn_to_the_end)
     await ours.extract(session_id, first_sequence=1)
     said = sorted(memory.content for memory in await ours.kept())
     assert said == ["I live in Rome.", "The user lives in Rome."]
