@@ -1,5 +1,6 @@
 """What a server's disk still holds of a text: every file is read byte by byte."""
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,7 +40,23 @@ async def clear_away(admin_dsn: str) -> None:
     """Does at once what a server does by and by: new statistics, tables and indexes written anew, old files let go."""
     connection = await asyncpg.connect(admin_dsn)
     try:
+        await _until_others_ended(connection)
         for statement in ("ANALYZE", "VACUUM (FULL)", "CHECKPOINT", "SELECT pg_switch_wal()", "CHECKPOINT"):
             await connection.execute(statement)
     finally:
         await connection.close()
+
+
+async def _until_others_ended(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Waits for what others had begun by now: what was there then is kept, as long as one of them may look at it."""
+    begun = await connection.fetchval("SELECT clock_timestamp()")
+    async with asyncio.timeout(60):
+        while True:
+            others = await connection.fetchval(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start < $1",
+                begun,
+            )
+            if others == 0:
+                return
+            await asyncio.sleep(0.01)

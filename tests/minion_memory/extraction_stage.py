@@ -106,7 +106,7 @@ class Tenant:
     async def extract(self, session_id: str, **fields: Any) -> pb.ExtractMemoriesResponse:
         """Draws from a session, and waits."""
         return await self.memories.ExtractMemories(
-            pb.ExtractMemoriesRequest(session_id=session_id, **fields), timeout=20
+            pb.ExtractMemoriesRequest(session_id=session_id, **fields), timeout=60
         )
 
     async def kept(self, user_id: str = "ann", **filters: Any) -> list[memory_pb2.Memory]:
@@ -119,7 +119,7 @@ class Tenant:
         request = pb.ListExtractionJobsRequest(session_id=session_id)
         return list(reversed((await self.memories.ListExtractionJobs(request)).jobs))
 
-    async def done(self, session_id: str, count: int = 1, seconds: float = 20) -> list[extraction_pb2.ExtractionJob]:
+    async def done(self, session_id: str, count: int = 1, seconds: float = 60) -> list[extraction_pb2.ExtractionJob]:
         """Waits until so many jobs of a session are done."""
 
         async def are_done() -> bool:
@@ -206,7 +206,8 @@ async def house(
             gateway_address=gateway.address,
             session_address=session.address,
             registry_address=registry.address,
-            **overrides,
+            # Long enough for a local model that is only now read, on a busy machine.
+            **{"embed_seconds": 60, **overrides},
         ) as memory,
     ):
         yield House(database, memory, session, registry, provider)

@@ -87,7 +87,7 @@ def near(
     )
 
 
-async def ended(stub: ModelStub, reembedding_id: str, *, seconds: float = 30) -> embedding_model_pb2.Reembedding:
+async def ended(stub: ModelStub, reembedding_id: str, *, seconds: float = 60) -> embedding_model_pb2.Reembedding:
     """Waits until a move has ended."""
 
     async def terminal() -> embedding_model_pb2.Reembedding | None:

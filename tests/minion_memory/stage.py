@@ -7,8 +7,11 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID, uuid4
 
+import asyncpg
 from minion.memory.v1 import memory_pb2, memory_service_pb2
 from minion.memory.v1.memory_service_pb2_grpc import MemoryServiceStub
+from minion_postgres import Connection
+from minion_testing.postgres import TRANSACTION_IDLE_SECONDS
 from minion_testing.serving import Served
 
 if TYPE_CHECKING:
@@ -26,6 +29,12 @@ async def calling(served: Served, tenant_id: UUID) -> AsyncIterator[Stub]:
     """Opens a channel for a tenant, as the gateway calls."""
     async with served.acting(tenant_id) as channel:
         yield MemoryServiceStub(channel)
+
+
+async def connected(dsn: str) -> Connection:
+    """Opens a connection whose transactions may wait for the test for longer than its role's may."""
+    limit = f"{TRANSACTION_IDLE_SECONDS:.0f}s"
+    return await asyncpg.connect(dsn, server_settings={"idle_in_transaction_session_timeout": limit})
 
 
 def towards(degrees: float, *, plane: int = 0) -> list[float]:

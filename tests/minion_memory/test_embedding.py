@@ -40,7 +40,9 @@ async def gateway(fake: FakeProvider, tmp_path_factory: pytest.TempPathFactory) 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def service(postgres: ClonedDatabase, gateway: Gateway) -> AsyncIterator[Served]:
     """The memory service with the local model."""
-    async with serve("memory", postgres, gateway_address=gateway.address, embedding_poll_seconds=3_600) as served:
+    async with serve(
+        "memory", postgres, gateway_address=gateway.address, embedding_poll_seconds=3_600, embed_seconds=60
+    ) as served:
         yield served
 
 
@@ -54,6 +56,7 @@ async def by_openai(postgres: ClonedDatabase, gateway: Gateway, tenant_id: UUID)
             gateway_address=gateway.address,
             default_embedding_model=OPENAI,
             embedding_poll_seconds=3_600,
+            embed_seconds=60,
         ) as served,
         calling(served, tenant_id) as stub,
     ):
@@ -188,7 +191,7 @@ async def test_stalling_provider_holds_a_store_up_for_so_long_and_no_longer(
         ) as served,
         calling(served, uuid4()) as stub,
     ):
-        for timeout in (None, 5.0):
+        for timeout in (None, 60.0):
             fake.push(*[Fault(FaultKind.STALL, seconds=20)] * 4)
             try:
                 stored = await stub.StoreMemories(request, timeout=timeout)

@@ -1,6 +1,7 @@
 """Memories drawn by a model of a provider: what it answers wrongly, invents, or was talked into by what it read."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -33,6 +34,9 @@ from tests.minion_memory.extraction_stage import (
     tool,
 )
 
+# Before a second try; so long that none comes by itself while a test looks at the first.
+_PAUSE = timedelta(seconds=60)
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def stage(postgres: ClonedDatabase, model_cache: Path) -> AsyncIterator[House]:
@@ -42,7 +46,7 @@ async def stage(postgres: ClonedDatabase, model_cache: Path) -> AsyncIterator[Ho
         by_model=True,
         follow_sessions=False,
         extraction_attempts=2,
-        extraction_retry_seconds=1.0,
+        extraction_retry_seconds=_PAUSE.total_seconds(),
     ) as running:
         yield running
 
@@ -55,6 +59,18 @@ async def ours(stage: House) -> AsyncIterator[Tenant]:
     async with await stage.database.connect("memory", "owner") as owner:
         await owner.execute("DELETE FROM memory.extraction_jobs WHERE state = 'pending'")
     stage.provider.reset()
+
+
+async def pass_pause(stage: House, ours: Tenant) -> None:
+    """Lets the pause before the second try pass: it is up to a fifth longer or shorter than the setting says."""
+    async with await stage.database.connect("memory", "owner") as owner:
+        moved = await owner.execute(
+            "UPDATE memory.extraction_jobs SET due_time = due_time - $2::interval"
+            " WHERE tenant_id = $1 AND state = 'pending'",
+            ours.tenant_id,
+            1.2 * _PAUSE,
+        )
+        assert moved == 1
 
 
 async def test_the_model_is_shown_the_transcript_as_data(stage: House, ours: Tenant) -> None:
@@ -221,6 +237,7 @@ async def test_a_provider_that_was_away_is_asked_again_by_itself(stage: House, o
     session_id = await ours.session("My name is Ada.")
     async with refused(grpc.StatusCode.UNAVAILABLE, "EXTRACTION_UNAVAILABLE"):
         await ours.extract(session_id, extractor="facts-1")
+    await pass_pause(stage, ours)
     [job] = await ours.done(session_id)
     assert (job.attempt_count, job.created_count, job.error) == (2, 1, "")
 
@@ -273,6 +290,7 @@ async def test_a_job_that_is_not_there_or_not_ended(stage: House, ours: Tenant) 
             await theirs.memories.RetryExtractionJob(pb.RetryExtractionJobRequest(job_id=job_id))
         listed = await theirs.memories.ListExtractionJobs(pb.ListExtractionJobsRequest())
         assert list(listed.jobs) == []
+    await pass_pause(stage, ours)
     await ours.done(session_id)
 
 

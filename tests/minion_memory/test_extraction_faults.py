@@ -15,15 +15,14 @@ from minion_memory.extraction.domain import MOST_MESSAGES, Job, JobState, Sessio
 from minion_memory.extraction.drawing import DrawingStore, Lost, Vectors
 from minion_memory.extraction.episodes import episodes
 from minion_memory.extraction.store import FeedStore, JobStore, Lease
-from minion_memory.memories.store import prepare
-from minion_postgres import Database, DatabaseSettings
-from minion_telemetry import Telemetry, TelemetrySettings
+from minion_postgres import Database
 from minion_testing.errors import refused
 from minion_testing.postgres import ClonedDatabase
 from minion_testing.provider_script import Fault, FaultKind, Script
 from minion_testing.serving import serve
 
 from tests.minion_memory.extraction_stage import CREATED, DONE, House, Tenant, house, until
+from tests.minion_memory.models_stage import as_app
 from tests.minion_memory.test_planning import NOON
 from tests.minion_memory.test_proposals import said
 
@@ -34,13 +33,8 @@ LEASE = timedelta(seconds=30)
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def database(postgres: ClonedDatabase) -> AsyncIterator[Database]:
     """The memory service's own pool, with no service around it."""
-    telemetry = Telemetry.start("memory", TelemetrySettings())
-    settings = DatabaseSettings.model_validate({"database_url": postgres.dsn("memory")})
-    async with await Database.connect(
-        postgres.dsn("memory"), schema="memory", settings=settings, telemetry=telemetry, on_connect=prepare
-    ) as opened:
+    async with as_app(postgres) as opened:
         yield opened
-    telemetry.shutdown()
 
 
 @pytest.fixture
@@ -237,14 +231,17 @@ async def ours(stage: House) -> AsyncIterator[Tenant]:
 
 async def test_what_can_t_be_embedded_now_is_kept_and_embedded_later(stage: House, ours: Tenant) -> None:
     stage.provider.push(Script(Fault(FaultKind.SERVER_ERROR), times=None))
-    session_id = await ours.session("My name is Ada.")
-    answer = await ours.extract(session_id, extractor="facts-1")
-    stage.provider.reset()
-    assert [result.outcome for result in answer.results] == [CREATED]
-    assert answer.results[0].memory.embedding_model == ""
-    async with await stage.database.connect("memory", "owner") as owner:
-        waiting = "SELECT count(*) FROM memory.unembedded_memories WHERE memory_id = $1"
-        assert await owner.fetch_value(waiting, UUID(answer.results[0].memory.memory_id)) == 1
+    try:
+        session_id = await ours.session("My name is Ada.")
+        answer = await ours.extract(session_id, extractor="facts-1")
+        assert [result.outcome for result in answer.results] == [CREATED]
+        assert answer.results[0].memory.embedding_model == ""
+        async with await stage.database.connect("memory", "owner") as owner:
+            waiting = "SELECT count(*) FROM memory.unembedded_memories WHERE memory_id = $1"
+            assert await owner.fetch_value(waiting, UUID(answer.results[0].memory.memory_id)) == 1
+    finally:
+        # From here on the service may embed it at any moment.
+        stage.provider.reset()
 
 
 async def test_an_erasure_takes_jobs_and_what_they_drew(ours: Tenant) -> None:
@@ -283,7 +280,12 @@ async def test_what_waits_and_fails_is_measured(stage: House, ours: Tenant) -> N
     session_id = await ours.session("My name is Ada.")
     await ours.extract(session_id, extractor="facts-1")
     memory = stage.memory
-    assert (memory.metric("extraction_jobs_total", extractor="facts-1", outcome="done") or 0) >= 1
+
+    async def counted() -> bool:
+        return (memory.metric("extraction_jobs_total", extractor="facts-1", outcome="done") or 0) >= 1
+
+    # A job is counted once its end is written, and a caller may see that end before.
+    await until(counted)
     for gauge in ("extraction_jobs_waiting", "extraction_jobs_failed", "extraction_lag_seconds"):
         assert memory.metric(gauge) is not None
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
@@ -19,7 +20,8 @@ from minion_testing.serving import SERVICE_KEY, ActingTokens, serve
 
 from tests.minion_memory.extraction_stage import House, answered, house, proposal
 
-pytestmark = pytest.mark.timeout(120)
+# So long that a replica that is stopped for a while, and not killed, keeps its job.
+_LEASE = timedelta(seconds=600)
 
 
 @asynccontextmanager
@@ -40,14 +42,14 @@ async def replica(stage: House) -> AsyncIterator[tuple[asyncio.subprocess.Proces
             "MINION_SESSION_ADDRESS": stage.session.address,
             "MINION_REGISTRY_ADDRESS": stage.registry.address,
             "MINION_MEMORY_FOLLOW_SESSIONS": "false",
-            "MINION_MEMORY_EXTRACTION_LEASE_SECONDS": "2",
+            "MINION_MEMORY_EXTRACTION_LEASE_SECONDS": str(_LEASE.seconds),
         },
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             async for line in process.stdout:
                 logged = orjson.loads(line)
                 if logged.get("event") == "serving":
@@ -87,6 +89,10 @@ async def test_a_killed_worker_s_job_is_done_once_by_another(
             registry_address=stage.registry.address,
             follow_sessions=False,
         )
+        async with await database.connect("memory", "owner") as owner:
+            # As if the lease's time had passed.
+            lapse = "UPDATE memory.extraction_jobs SET lease_until = lease_until - $1::interval WHERE state = 'running'"
+            assert await owner.execute(lapse, _LEASE) == 1
         async with other as second, replace(stage, memory=second).tenant(ours.tenant_id) as same:
             [job] = await same.done(session_id)
             assert (job.attempt_count, job.created_count) == (2, 1)

@@ -12,7 +12,7 @@ from minion_memory.memories.store import packed, prepare
 from minion_postgres import SCHEMAS, Connection, Database
 from minion_testing.postgres import ClonedDatabase
 
-from tests.minion_memory.stage import Stub, batch, placed, scattered, towards
+from tests.minion_memory.stage import Stub, batch, connected, placed, scattered, towards
 
 _TENANT_TABLES = (
     "erased_subjects",
@@ -52,7 +52,7 @@ async def app(postgres: ClonedDatabase) -> AsyncIterator[Database]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def connection(postgres: ClonedDatabase) -> AsyncIterator[Connection]:
     """One connection as the app role that speaks pgvector."""
-    opened = await asyncpg.connect(postgres.dsn("memory"))
+    opened = await connected(postgres.dsn("memory"))
     await prepare(opened)
     yield opened
     await opened.close()

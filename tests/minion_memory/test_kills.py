@@ -100,6 +100,30 @@ async def until(condition: Callable[[int], bool], postgres: ClonedDatabase, tena
             await asyncio.sleep(0.002)
 
 
+async def until_gone(postgres: ClonedDatabase) -> None:
+    """Waits until what a killed service had sent is over: its connections end then."""
+    connection = await asyncpg.connect(postgres.admin_dsn)
+    try:
+        async with asyncio.timeout(60):
+            while True:
+                left = await connection.fetchval(
+                    "SELECT count(*) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND application_name = 'minion-memory'"
+                )
+                if left == 0:
+                    return
+                await asyncio.sleep(0.01)
+    finally:
+        await connection.close()
+
+
+async def never_ending(some: list[pb.ImportMemoriesRequest]) -> AsyncIterator[pb.ImportMemoriesRequest]:
+    """A stream that says no more after these, and does not end."""
+    for request in some:
+        yield request
+    await asyncio.Event().wait()
+
+
 def requests(agent_id: str) -> list[pb.ImportMemoriesRequest]:
     return [
         pb.ImportMemoriesRequest(memory=placed(scattered(number), agent_id=agent_id, key=str(number)))
@@ -110,13 +134,13 @@ def requests(agent_id: str) -> list[pb.ImportMemoriesRequest]:
 async def test_import_and_erasure_survive_kills(postgres: ClonedDatabase, tenant_id: UUID) -> None:
     wanted = requests(str(uuid4()))
     async with serving(postgres, tenant_id) as service:
-        call = asyncio.ensure_future(service.stub.ImportMemories(iter(wanted), metadata=service.metadata))
+        some = never_ending(wanted[: _COUNT * 2 // 3])
+        call = asyncio.ensure_future(service.stub.ImportMemories(some, metadata=service.metadata))
         await until(lambda count: count >= 300, postgres, tenant_id)
         await service.kill()
         with pytest.raises(grpc.aio.AioRpcError):
             await call
-    # What a killed service had sent may still be under way in the database.
-    await asyncio.sleep(0.5)
+    await until_gone(postgres)
     left = await stored(postgres, tenant_id)
     assert 300 <= left < _COUNT
     assert left % 100 == 0
@@ -129,7 +153,7 @@ async def test_import_and_erasure_survive_kills(postgres: ClonedDatabase, tenant
         await service.kill()
         with suppress(grpc.aio.AioRpcError):
             await call_erase
-    await asyncio.sleep(0.5)
+    await until_gone(postgres)
     left = await stored(postgres, tenant_id)
     assert left in (0, 200, 700)
     async with serving(postgres, tenant_id) as service:

@@ -17,7 +17,7 @@ from uuid_utils.compat import uuid7
 
 from tests.minion_memory.stage import DIMENSION, Stub, calling, search
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.slow
 
 _ROWS = 30_000
 _CENTRES = 300

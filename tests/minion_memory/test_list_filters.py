@@ -4,7 +4,6 @@ import time
 from typing import Any
 from uuid import UUID, uuid4
 
-import asyncpg
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -14,7 +13,7 @@ from minion.memory.v1 import memory_service_pb2 as pb
 from minion_testing.errors import refused
 from minion_testing.postgres import ClonedDatabase
 
-from tests.minion_memory.stage import Stub, batch, placed, towards
+from tests.minion_memory.stage import Stub, batch, connected, placed, towards
 
 
 async def stored(memories: Stub, **fields: Any) -> str:
@@ -125,7 +124,7 @@ async def test_a_page_by_label_reads_no_more_than_it_holds(
             )
         )
     rare = await stored(memories, agent_id=agent_id, key="rare", labels={"common": "", "rare": ""})
-    connection = await asyncpg.connect(postgres.dsn("memory"))
+    connection = await connected(postgres.dsn("memory"))
     try:
         async with connection.transaction():
             await connection.execute("SET LOCAL enable_seqscan = off")

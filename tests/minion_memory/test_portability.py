@@ -226,7 +226,7 @@ async def test_a_stream_that_is_cut_leaves_whole_batches(memories: Stub) -> None
 
     call = memories.ImportMemories(requests())
     await sent.wait()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             if len(await exported(memories)) == 200:
                 break

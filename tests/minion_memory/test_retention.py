@@ -79,7 +79,7 @@ async def test_the_service_prunes_by_its_settings(postgres: ClonedDatabase) -> N
         await fill(memories, 2)
         assert await left(memories) == [FACT, FACT, CONTEXT, CONTEXT]
         await age(postgres, tenant_id, 31)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 if await left(memories) == [FACT, FACT]:
                     break

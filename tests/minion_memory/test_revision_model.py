@@ -43,7 +43,11 @@ async def history(memories: Stub, memory_id: str) -> list[tuple[int, str]]:
     return [(state.memory.revision, state.memory.content) for state in reversed(listed.revisions)]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(moves=_MOVES)
 async def test_a_memory_keeps_to_its_model(memories: Stub, moves: list[tuple[str, str, int]]) -> None:
     agent_id = str(uuid4())

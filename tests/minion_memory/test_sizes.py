@@ -127,7 +127,6 @@ async def check(served: Served, tenant: Tenant, queries: np.ndarray, plan: int) 
     assert right >= 0.99 * wanted
 
 
-@pytest.mark.timeout(180)
 async def test_every_size_finds_its_nearest(database_factory: MakeDatabase) -> None:
     async with tenants(await database_factory(), (10, 100, 1_000, 6_000), queries=40, exact_search_limit=1_500) as (
         served,

@@ -1,6 +1,7 @@
 """Memories without a vector are handed out to whoever makes them one, each for a while."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +31,22 @@ async def picked(app: Database, tenant_id: UUID) -> dict[str, int]:
     return {str(row["memory_id"]): row["attempt_count"] for row in rows if row["tenant_id"] == tenant_id}
 
 
+async def pause_after_picking(postgres: ClonedDatabase, tenant_id: UUID) -> timedelta:
+    """Picks all that is due; gives after how long the tenant's one comes again, counted from the pick."""
+    connection = await asyncpg.connect(postgres.admin_dsn)
+    try:
+        # Within a transaction it is always the same moment.
+        async with connection.transaction():
+            await connection.fetch(_PICK, 1_000)
+            pause = await connection.fetchval(
+                "SELECT due_time - now() FROM memory.unembedded_memories WHERE tenant_id = $1", tenant_id
+            )
+    finally:
+        await connection.close()
+    assert isinstance(pause, timedelta)
+    return pause
+
+
 async def pass_time(postgres: ClonedDatabase, tenant_id: UUID, seconds: int) -> None:
     connection = await asyncpg.connect(postgres.admin_dsn)
     try:
@@ -52,13 +69,11 @@ async def test_each_is_picked_by_one_and_comes_again_later_each_time(
 ) -> None:
     memory_id = await stored(memories)
     await memories.StoreMemories(batch(placed(towards(0))))
-    assert await picked(app, tenant_id) == {memory_id: 1}
-    assert await picked(app, tenant_id) == {}
-    for attempt, seconds in ((2, 30), (3, 60), (4, 120)):
-        await pass_time(postgres, tenant_id, seconds - 5)
+    for seconds in (30, 60, 120):
+        assert await pause_after_picking(postgres, tenant_id) == timedelta(seconds=seconds)
         assert await picked(app, tenant_id) == {}
-        await pass_time(postgres, tenant_id, 5)
-        assert await picked(app, tenant_id) == {memory_id: attempt}
+        await pass_time(postgres, tenant_id, seconds)
+    assert await picked(app, tenant_id) == {memory_id: 4}
     for _ in range(20):
         await pass_time(postgres, tenant_id, 3_600)
         assert memory_id in await picked(app, tenant_id)

@@ -43,7 +43,11 @@ async def gateway(fake: FakeProvider, tmp_path_factory: pytest.TempPathFactory) 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def service(postgres: ClonedDatabase, gateway: Gateway) -> AsyncIterator[Served]:
     """The memory service, which looks often for what there is to do."""
-    async with serve("memory", postgres, environ=owner(postgres), gateway_address=gateway.address, **QUICK) as served:
+    # Nothing is noted of searches while tests compare memories, and a local model has time to be read.
+    patient = {"access_write_seconds": 3_600, "embed_seconds": 60}
+    async with serve(
+        "memory", postgres, environ=owner(postgres), gateway_address=gateway.address, **QUICK, **patient
+    ) as served:
         yield served
 
 

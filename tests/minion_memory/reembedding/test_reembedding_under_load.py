@@ -28,7 +28,7 @@ from minion_testing.provider_script import Fault, FaultKind, Script
 from minion_testing.serving import SERVICE_KEY, serve
 
 from tests.minion_memory.gateway_stage import Gateway
-from tests.minion_memory.models_stage import COMPLETED, SMALL, asking, choosing, said, until, until_vectors
+from tests.minion_memory.models_stage import COMPLETED, RUNNING, SMALL, asking, choosing, said, until, until_vectors
 from tests.minion_memory.stage import MODEL, Stub, batch, calling, towards
 
 _ROOT = Path(__file__).parents[3]
@@ -73,7 +73,7 @@ class Load:
                 await asyncio.sleep(0.01)
                 continue
             try:
-                found = await stub.SearchMemories(asking(self.agent_id, text, vector=vector, limit=10), timeout=10)
+                found = await stub.SearchMemories(asking(self.agent_id, text, vector=vector, limit=10), timeout=60)
             except grpc.aio.AioRpcError as error:
                 self.faults.append(f"a search failed: {error.code().name} {error.details()}")
                 continue
@@ -94,7 +94,7 @@ class Load:
             text = self._text()
             self.known.pop(key, None)
             try:
-                await stub.StoreMemories(batch(said(self.agent_id, text, key=key)), timeout=20)
+                await stub.StoreMemories(batch(said(self.agent_id, text, key=key)), timeout=60)
             except grpc.aio.AioRpcError as error:
                 self.faults.append(f"a store failed: {error.code().name} {error.details()}")
             else:
@@ -166,11 +166,18 @@ async def _move_under_load(
     memories: int,
     kills: int,
     pause: float,
+    searches: int,
+    writes: int,
 ) -> Counter[str]:
+    """Moves memories; so many searches and writes at least come before each kill."""
     tenant_id = uuid4()
     worker = Worker(database, gateway)
     # The replicas that serve do no work of their own beside: the one that is killed does.
-    quiet: dict[str, Any] = {"gateway_address": gateway.address, "embedding_poll_seconds": 3_600}
+    quiet: dict[str, Any] = {
+        "gateway_address": gateway.address,
+        "embedding_poll_seconds": 3_600,
+        "embed_seconds": 60,
+    }
     async with AsyncExitStack() as held:
         served = [await held.enter_async_context(serve("memory", database, **quiet)) for _ in range(2)]
         stubs = [await held.enter_async_context(calling(one, tenant_id)) for one in served]
@@ -178,19 +185,30 @@ async def _move_under_load(
         held.push_async_callback(worker.kill)
         load = Load(stubs, str(uuid4()))
         await load.fill(memories)
-        # Slow batches, so that there is a middle to be killed in.
-        fake.push(Script(Fault(FaultKind.STALL, seconds=0.1), times=memories // 64))
+        # Before each kill some slow batches, and one that gets no vectors: the middle, however fast the machine is.
+        batches = memories // 64 // (kills + 1)
+        for _ in range(kills):
+            fake.push(Script(Fault(FaultKind.STALL, seconds=0.1), times=batches), Fault(FaultKind.STALL))
+        asked = len(fake.ledger.asked)
         begun = (await models.ReembedMemories(pb.ReembedMemoriesRequest(to_model=SMALL))).reembedding
         request = pb.GetReembeddingRequest(reembedding_id=begun.reembedding_id)
         async with load.running(searchers=6, writers=2, pause=pause):
             for number in range(kills):
                 await worker.start()
+                asked += batches + 1
+                await fake.ledger.until(asked)
+                move = (await models.GetReembedding(request)).reembedding
+                assert (move.state, move.error) == (RUNNING, "")
+                assert 0 < move.done_count < move.memory_count
 
-                async def has_got_on(share: float = (number + 1) / (kills + 1)) -> bool:
-                    return (await models.GetReembedding(request)).reembedding.done_count >= memories * share * 0.8
+                async def was_busy(times: int = number + 1) -> bool:
+                    return load.counted["searches"] > times * searches and load.counted["writes"] > times * writes
 
-                await until(has_got_on, seconds=60)
-                assert (await models.GetReembedding(request)).reembedding.state != COMPLETED
+                await until(was_busy)
+                if number % 2:
+                    # Not always while it waits: somewhere in the batches that come next.
+                    fake.release()
+                    await asyncio.sleep(load.source.uniform(0.0, 0.1))
                 await worker.kill()
                 load.counted["kills"] += 1
             await worker.start()
@@ -205,7 +223,7 @@ async def _move_under_load(
             async def was_searched_after() -> bool:
                 return load.counted["searches"] > before + 100
 
-            await until(was_searched_after, seconds=30)
+            await until(was_searched_after, seconds=120)
         fake.reset()
         assert load.faults == []
         # Every memory has its one vector, which is of its own content.
@@ -220,7 +238,9 @@ async def _move_under_load(
 async def test_no_search_fails_while_memories_move_and_a_worker_is_killed(
     postgres: ClonedDatabase, gateway: Gateway, fake: FakeProvider, maintainer: Database
 ) -> None:
-    counted = await _move_under_load(postgres, gateway, fake, maintainer, memories=320, kills=1, pause=0.03)
+    counted = await _move_under_load(
+        postgres, gateway, fake, maintainer, memories=320, kills=1, pause=0.03, searches=100, writes=10
+    )
     assert counted["searches"] > 200
     assert counted["writes"] > 10
     assert counted["kills"] == 1
@@ -231,7 +251,9 @@ async def test_no_search_fails_while_memories_move_and_a_worker_is_killed(
 async def test_no_search_fails_whatever_is_killed(
     postgres: ClonedDatabase, gateway: Gateway, fake: FakeProvider, maintainer: Database
 ) -> None:
-    counted = await _move_under_load(postgres, gateway, fake, maintainer, memories=1_500, kills=5, pause=0.0)
+    counted = await _move_under_load(
+        postgres, gateway, fake, maintainer, memories=1_500, kills=5, pause=0.0, searches=200, writes=40
+    )
     assert counted["searches"] > 1_000
     assert counted["writes"] > 200
     assert counted["kills"] == 5
