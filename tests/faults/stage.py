@@ -87,7 +87,7 @@ class GatewayProcess:
     async def died(self) -> None:
         """Waits until it was killed."""
         assert self.process is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await self.process.wait() == -signal.SIGKILL
 
     def forget(self) -> None:
@@ -211,7 +211,7 @@ class Battlefield:
             method: Any = channel.unary_stream(
                 _STREAM, request_serializer=run_service_pb2.StreamRunRequest.SerializeToString
             )
-            call = method(request, metadata=metadata, timeout=25)
+            call = method(request, metadata=metadata, timeout=120)
             try:
                 async for raw in call:
                     seen.raw.append(raw)
@@ -265,6 +265,8 @@ async def battlefield(database: ClonedDatabase, directory: Path) -> AsyncIterato
             "MINION_OPERATOR_KEY": OPERATOR_KEY,
             "MINION_GATEWAY_OPERATIONS_PORT": "0",
             "MINION_LEASE_SECONDS": "0.3",
+            # So short a lease runs out whenever the machine is busy, and the gateway takes its run over from itself.
+            "MINION_MAXIMUM_RECOVERIES": "100",
             "MINION_OUTBOX_CLAIM_SECONDS": "1",
             "MINION_EVENT_POLL_SECONDS": "0.02",
             "MINION_SUMMARY_POLL_SECONDS": "0.05",

@@ -21,12 +21,17 @@ async def survive(
     field: Battlefield, gateway: GatewayProcess, owner: Database, point: str, shape: str, *, passes: int = 1
 ) -> Seen:
     """Kills the gateway at a point of a turn, starts it again, and judges; returns what was seen before."""
-    session_id = await field.session(shape)
-    text = question(shape)
-    script(field, shape, text)
-    request_id = str(uuid4())
-    gateway.order(point, "SIGKILL", passes=passes)
-    before = await field.stream(gateway, session_id, text, request_id)
+    for _ in range(8):
+        session_id = await field.session(shape)
+        text = question(shape)
+        script(field, shape, text)
+        request_id = str(uuid4())
+        gateway.order(point, "SIGKILL", passes=passes)
+        before = await field.stream(gateway, session_id, text, request_id)
+        if not (before.whole and point.startswith("events.")):
+            break
+        # Words that come while a busy machine passes the gateway over share a commit: it passed the point less often.
+        gateway.forget()
     await gateway.died()
     assert gateway.carried_out
     await gateway.start()

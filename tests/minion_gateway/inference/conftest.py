@@ -17,5 +17,5 @@ async def fake() -> AsyncIterator[FakeProvider]:
 
 @pytest.fixture
 async def provider(fake: FakeProvider) -> AsyncIterator[OpenAIProvider]:
-    async with provider_at(fake.base_url, retry_wait_seconds=2.0, idle_seconds=5.0) as opened:
+    async with provider_at(fake.base_url, retry_wait_seconds=2.0) as opened:
         yield opened

@@ -133,7 +133,7 @@ async def test_rows_too_large_together_are_sent_apart(client: Client, stage: Sta
         async def sent() -> bool:
             return await store.read(client.tenant_id, [each.activity_id for each in large]) == ([], [])
 
-        assert await until(sent, seconds=30)
+        assert await until(sent, seconds=120)
 
 
 async def test_calls_of_models_outside_runs_are_audited(client: Client, provider: FakeProvider) -> None:

@@ -11,6 +11,7 @@ import pytest_asyncio
 from minion.gateway.v1 import run_pb2
 from minion.registry.v1 import agent_pb2
 from minion.session.v1 import blob_service_pb2
+from minion_gateway.runs import keeping
 from minion_gateway.runs.blobs import BlobPeer
 from minion_postgres import Database
 from minion_testing.fake_provider import FakeProvider
@@ -28,8 +29,7 @@ async def client(stage: Stage, provider: FakeProvider) -> AsyncIterator[Client]:
     del provider
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gateway, "builtins", with_large(gateway.builtins))
-        # A lease long enough that no other replica, whose calculator calculates, takes a run over on a busy machine.
-        async with stage.second_gateway(lease_seconds=5) as generous, Client(stage, generous) as made:
+        async with stage.second_gateway() as generous, Client(stage, generous) as made:
             yield made
 
 
@@ -153,12 +153,14 @@ async def test_another_sessions_blob_is_not_read(client: Client, provider: FakeP
 async def test_a_session_that_stays_away_costs_the_rest_of_the_result_and_not_the_run(
     stage: Stage, provider: FakeProvider
 ) -> None:
+    # The session is waited for for three seconds; what is spared for the rest is enough for any machine.
     behavior = agent_pb2.BehaviorSettings()
-    behavior.max_duration.seconds = 3
+    behavior.max_duration.seconds = 63
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keeping, "_SPARED", 60.0)
         patch.setattr(gateway, "builtins", with_large(gateway.builtins))
         patch.setattr(gateway, "BlobPeer", _Lost)
-        async with stage.second_gateway(lease_seconds=5) as generous, Client(stage, generous) as client:
+        async with stage.second_gateway() as generous, Client(stage, generous) as client:
             agent_id = await client.agent(behavior=behavior)
             await client.bind(agent_id, await client.tool("calculator", name="large", input_schema=struct(OBJECT)))
             provider.push(wish(200_000), Reply("Some of it."))

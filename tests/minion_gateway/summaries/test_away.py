@@ -25,7 +25,7 @@ async def test_an_answer_waits_for_a_session_service_that_is_away(
     stage: Stage, provider: FakeProvider, owner: Database
 ) -> None:
     async with FaultProxy("127.0.0.1", stage.ports["session"]) as proxy:
-        far = stage.second_gateway(session_address=proxy.address, lease_seconds=5)
+        far = stage.second_gateway(session_address=proxy.address)
         async with far as gateway, Client(stage, gateway) as client:
             provider.push(Script(Fault(FaultKind.STALL), match=QUESTION))
             session_id = await client.conversation(behavior=policy())

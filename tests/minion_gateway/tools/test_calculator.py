@@ -1,6 +1,7 @@
 """Arithmetic, and nothing but arithmetic."""
 
 import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -89,10 +90,10 @@ def test_nothing_takes_long(expression: str) -> None:
 
 
 @given(st.text(alphabet="0123456789+-*/%().e ", max_size=60))
-@settings(max_examples=300, deadline=500)
+@settings(max_examples=300)
 def test_any_text_is_computed_or_refused(expression: str) -> None:
-    try:
-        result = compute(expression)
-    except ToolFailedError:
-        return
-    assert isinstance(result, int | float)
+    # The thread's own time: how long a busy machine passes it over is no matter of the expression.
+    started = time.thread_time()
+    with suppress(ToolFailedError):
+        assert isinstance(compute(expression), int | float)
+    assert time.thread_time() - started < 0.5
