@@ -13,6 +13,7 @@ from pathlib import Path
 
 import grpc
 from minion_testing.postgres import TRANSACTION_IDLE_SECONDS
+from minion_testing.serving import SERVICES, free_ports
 
 ROOT = Path(__file__).parents[2]
 _READY_SECONDS = 180.0
@@ -67,6 +68,19 @@ def environ(**more: str) -> dict[str, str]:
         # What gRPC's own code may say on a machine in distress is no line of ours.
         "GRPC_VERBOSITY": "NONE",
         **more,
+    }
+
+
+def service_ports() -> dict[str, str]:
+    """Ports for a command that takes the documented ones else, of which some are among those of outgoing connections.
+
+    Whoever connects to anybody while such a stack starts may get one of them.
+    """
+    numbers = iter(free_ports(2 * len(SERVICES)))
+    return {
+        f"MINION_{service.upper()}_{kind}": str(next(numbers))
+        for service in SERVICES
+        for kind in ("PORT", "OPERATIONS_PORT")
     }
 
 
