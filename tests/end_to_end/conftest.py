@@ -26,6 +26,17 @@ def place() -> Iterator[Path]:
         yield directory
 
 
+@pytest.fixture(scope="module", autouse=True)
+def patience() -> Iterator[None]:
+    """Lets services that share the tests' own loop wait for the registry for as long as that may stand still.
+
+    In two seconds it is away for them: who has never called is then refused, and who was seen gets in.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("minion_grpc.verification._TIMEOUT_SECONDS", 60.0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def model_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Where every stack of the session finds the embedding model."""

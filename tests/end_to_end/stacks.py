@@ -13,10 +13,11 @@ from pathlib import Path
 
 import grpc
 from minion_testing.postgres import TRANSACTION_IDLE_SECONDS
+from minion_testing.serving import SERVICES, free_ports
 
 ROOT = Path(__file__).parents[2]
 _READY_SECONDS = 180.0
-_STOP_SECONDS = 120.0
+STOP_SECONDS = 120.0
 
 
 @dataclass(slots=True)
@@ -49,7 +50,7 @@ class RunningStack:
     async def stop(self, signal_number: int) -> int:
         """Sends a signal and waits for the end; gives the exit code."""
         self.process.send_signal(signal_number)
-        async with asyncio.timeout(_STOP_SECONDS):
+        async with asyncio.timeout(STOP_SECONDS):
             return await self.process.wait()
 
 
@@ -64,7 +65,22 @@ def environ(**more: str) -> dict[str, str]:
         **kept,
         "PYTHONPATH": os.pathsep.join(str(ROOT / source) for source in ("services", "shared")),
         "MINION_TRANSACTION_IDLE_SECONDS": str(TRANSACTION_IDLE_SECONDS),
+        # What gRPC's own code may say on a machine in distress is no line of ours.
+        "GRPC_VERBOSITY": "NONE",
         **more,
+    }
+
+
+def service_ports() -> dict[str, str]:
+    """Ports for a command that takes the documented ones else, of which some are among those of outgoing connections.
+
+    Whoever connects to anybody while such a stack starts may get one of them.
+    """
+    numbers = iter(free_ports(2 * len(SERVICES)))
+    return {
+        f"MINION_{service.upper()}_{kind}": str(next(numbers))
+        for service in SERVICES
+        for kind in ("PORT", "OPERATIONS_PORT")
     }
 
 
@@ -112,7 +128,7 @@ async def dev(
         if stack.process.returncode is None:
             stack.process.terminate()
             try:
-                async with asyncio.timeout(_STOP_SECONDS):
+                async with asyncio.timeout(STOP_SECONDS):
                     await stack.process.wait()
             except TimeoutError:
                 stack.process.kill()
@@ -129,9 +145,9 @@ class Done:
 
 
 async def minion(
-    *arguments: str, cwd: Path, env: Mapping[str, str], stdin: str | None = None, seconds: float = 60.0
+    *arguments: str, cwd: Path, env: Mapping[str, str], stdin: str | None = None, seconds: float = _READY_SECONDS
 ) -> Done:
-    """Runs one `minion` command to its end."""
+    """Runs one `minion` command to its end; some bring a whole stack up."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from minion_testing.fake_provider import FakeProvider
 
-from tests.end_to_end.stacks import RunningStack, minion
+from tests.end_to_end.stacks import RunningStack, minion, service_ports
 
 _KEYS = {
     "agent_id", "session_ids", "run_ids", "answers", "recalled", "tool_calls", "usage", "cost_nanos", "activities",
@@ -14,7 +14,7 @@ _KEYS = {
 
 
 async def test_the_demo_tells_one_consistent_story(place: Path, plain_environ: dict[str, str]) -> None:
-    done = await minion("demo", "--json", cwd=place, env=plain_environ)
+    done = await minion("demo", "--json", cwd=place, env={**plain_environ, **service_ports()})
     assert done.code == 0, done.err
     assert done.err == ""
     story = json.loads(done.out)
@@ -82,7 +82,7 @@ async def test_the_demo_asks_the_provider_that_is_set(stack: RunningStack, plain
 
 async def test_a_refused_key_is_told_in_one_line(place: Path, plain_environ: dict[str, str]) -> None:
     async with FakeProvider(api_key="good") as provider:
-        env = {**plain_environ, "OPENAI_API_KEY": "wrong", "OPENAI_BASE_URL": provider.base_url}
+        env = {**plain_environ, **service_ports(), "OPENAI_API_KEY": "wrong", "OPENAI_BASE_URL": provider.base_url}
         done = await minion("demo", "--json", cwd=place, env=env)
     assert done.code == 1
     assert done.out == ""

@@ -15,7 +15,7 @@ from minion.gateway.v1 import run_pb2
 from minion_cli.development.directory import Directory
 from minion_testing.postgres import cluster
 
-from tests.end_to_end.stacks import RunningStack, dev, minion, start_dev, until
+from tests.end_to_end.stacks import STOP_SECONDS, RunningStack, dev, minion, start_dev, until
 from tests.end_to_end.turns import new_agent, new_session, take_turn, texts
 
 _SERVICES = {
@@ -127,7 +127,7 @@ async def test_what_was_said_outlives_kills_restarts_and_modes(place: Path, plai
     first = await start_dev(directory, "--processes", env=plain_environ)
     children = psutil.Process(first.process.pid).children(recursive=True)
     try:
-        commands = [child.cmdline()[1:] for child in children]
+        commands = [_command(child)[1:] for child in children]
         assert all(["-m", f"minion_{service}"] in commands for service in _SERVICES)
         agent = await new_agent(first)
         session_id = await new_session(first, agent.agent_id)
@@ -140,8 +140,8 @@ async def test_what_was_said_outlives_kills_restarts_and_modes(place: Path, plai
 
     async with dev(directory, "--processes", env=plain_environ) as second:
         children = psutil.Process(second.process.pid).children(recursive=True)
-        next(child for child in children if child.cmdline()[-1] == "minion_session").kill()
-        assert await asyncio.wait_for(second.process.wait(), 30) == 1
+        next(child for child in children if _command(child)[-1:] == ["minion_session"]).kill()
+        assert await asyncio.wait_for(second.process.wait(), STOP_SECONDS) == 1
     last_line = second.log.read_text().splitlines()[-1]
     assert last_line.startswith("error: SERVICE_FAILED: The service session has ended; see ")
     await until(lambda: _none_runs(children), seconds=60)
@@ -149,7 +149,10 @@ async def test_what_was_said_outlives_kills_restarts_and_modes(place: Path, plai
     async with dev(directory, env=plain_environ) as third:
         assert third.credentials == credentials
         assert await texts(third, session_id) == said
-        watching = asyncio.create_task(_watch(third))
+        begun = asyncio.Event()
+        watching = asyncio.create_task(_watch(third, begun))
+        async with asyncio.timeout(60):
+            await begun.wait()
         assert await third.stop(signal.SIGINT) == 0
         # A watch never ends by itself: the drain sends it elsewhere, with a reason.
         assert (await watching).code() is grpc.StatusCode.UNAVAILABLE
@@ -157,19 +160,39 @@ async def test_what_was_said_outlives_kills_restarts_and_modes(place: Path, plai
     assert "Traceback" not in third.log.read_text()
 
 
+def _command(process: psutil.Process) -> list[str]:
+    """A process's command; the server's own processes come and go, and one that has gone has none."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
 async def _none_runs(processes: list[psutil.Process]) -> bool:
-    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
+    return not any(_runs(process) for process in processes)
 
 
-async def _watch(stack: RunningStack) -> grpc.aio.AioRpcError:
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def _watch(stack: RunningStack, begun: asyncio.Event) -> grpc.aio.AioRpcError:
     async with stack.channel("registry") as channel:
         watch: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(
             "/minion.registry.v1.AgentService/WatchAgents"
         )
         with pytest.raises(grpc.aio.AioRpcError) as ended:
-            async for _ in watch(b"", metadata=stack.metadata):
-                pass
+            await _follow(watch(b"", metadata=stack.metadata), begun)
     return ended.value
+
+
+async def _follow(call: "grpc.aio.UnaryStreamCall[bytes, bytes]", begun: asyncio.Event) -> None:
+    # The first thing that is told is that all was told: from then on there is a watch to be drained.
+    async for _ in call:
+        begun.set()
 
 
 def test_the_secrets_are_nobody_elses(stack: RunningStack) -> None:

@@ -63,7 +63,7 @@ async def _call(
     path = f"/{method.containing_service.full_name}/{method.name}"
     # Whatever the method's own style, on the wire it is a stream of messages both ways.
     made: Any = channel.stream_stream(path)
-    call = made(iter([request]), metadata=metadata, timeout=10)
+    call = made(iter([request]), metadata=metadata, timeout=60)
     try:
         async for _ in call:
             break

@@ -318,7 +318,7 @@ class _Caller:
         answer = await self._channel(method).stream_unary(_path(method))(
             iter([json_format.ParseDict(request, kind()).SerializeToString() for request in requests]),
             metadata=self._metadata,
-            timeout=20,
+            timeout=60,
         )
         read = message_factory.GetMessageClass(method.output_type).FromString(answer)
         given: dict[str, Any] = json_format.MessageToDict(read, preserving_proto_field_name=True)
@@ -343,9 +343,9 @@ class _Caller:
         answer = message_factory.GetMessageClass(method.output_type)
         if not method.server_streaming:
             return answer.FromString(
-                await channel.unary_unary(path)(sent.SerializeToString(), metadata=self._metadata, timeout=20)
+                await channel.unary_unary(path)(sent.SerializeToString(), metadata=self._metadata, timeout=60)
             )
-        call = channel.unary_stream(path)(sent.SerializeToString(), metadata=self._metadata, timeout=20)
+        call = channel.unary_stream(path)(sent.SerializeToString(), metadata=self._metadata, timeout=60)
         try:
             first = await call.read()
             return answer.FromString(first) if first is not grpc.aio.EOF else None

@@ -61,7 +61,7 @@ class Deployment:
             metadata.append((TENANT_METADATA, str(tenant_id)))
         # Whatever the method's own style, on the wire it is a stream of messages both ways.
         make: Any = self.channels[service].stream_stream(method)
-        call = make(iter([b""]), metadata=metadata, timeout=20)
+        call = make(iter([b""]), metadata=metadata, timeout=60)
         try:
             async for _ in call:
                 break

@@ -25,7 +25,7 @@ from uuid_utils.compat import uuid7
 from tests.minion_grpc.authority import Authority, Folder
 
 # Five services at once, and processes of the command line.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ async def minion(addresses: Mapping[str, str], *arguments: str, **environ: str) 
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    output, errors = await asyncio.wait_for(process.communicate(), 60)
+    output, errors = await asyncio.wait_for(process.communicate(), 120)
     return process.returncode or 0, output.decode(), errors.decode()
 
 
@@ -117,7 +117,7 @@ async def test_turns_go_through_all_services_while_their_certificates_are_renewe
                     run_service_pb2.CreateRunRequest(
                         session_id=opened.session.session_id, text="Hello.", request_id=str(uuid7())
                     ),
-                    timeout=30,
+                    timeout=60,
                 )
                 assert taken.run.state == run_pb2.RUN_STATE_COMPLETED
                 # Longer than the second between two looks at the files.

@@ -1,13 +1,17 @@
 """The session service as different callers reach it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
+import pytest
 from minion.session.v1.blob_service_pb2_grpc import BlobServiceStub
 from minion.session.v1.session_service_pb2_grpc import SessionServiceStub
+from minion_session.blobs.worker import UploadsLeft
+from minion_session.changes.service import Activity
+from minion_session.expiry.service import Expiry
 from minion_testing.postgres import ClonedDatabase
 from minion_testing.serving import Served, serve
 
@@ -20,10 +24,12 @@ Stub: TypeAlias = "SessionServiceAsyncStub"
 Blobs: TypeAlias = "BlobServiceAsyncStub"
 
 
-def serving(database: ClonedDatabase, **overrides: Any) -> AbstractAsyncContextManager[Served]:
+@asynccontextmanager
+async def serving(database: ClonedDatabase, **overrides: Any) -> AsyncIterator[Served]:
     """Runs a replica on a database for a block; it counts its active sessions often, and looks often for news.
 
-    What it does to sessions by itself it does seldom: tests that are about it say so.
+    What it does to sessions by itself it does seldom: tests that are about it say so. It begins with all of that, and
+    is through with it when the block begins: else it might come to what a test has just made.
     """
     values = {
         "active_count_seconds": 0.05,
@@ -31,8 +37,36 @@ def serving(database: ClonedDatabase, **overrides: Any) -> AbstractAsyncContextM
         "watch_sync_seconds": 0.3,
         "activity_seconds": 3_600,
         "expiry_seconds": 3_600,
+        # While a busy machine stops the process, nobody gives a connection back to those who wait for one.
+        "pool_acquire_seconds": 30,
     }
-    return serve("session", database, **{**values, **overrides})
+    async with AsyncExitStack() as running:
+        with _first_rounds() as done:
+            replica = await running.enter_async_context(serve("session", database, **{**values, **overrides}))
+            async with asyncio.timeout(60):
+                for each in done:
+                    await each.wait()
+        yield replica
+
+
+@contextmanager
+def _first_rounds() -> Iterator[list[asyncio.Event]]:
+    """Gives what is set as a replica that starts meanwhile has done what it does by itself for the first time."""
+    done: list[asyncio.Event] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for kind, name in ((Expiry, "clean_everywhere"), (Activity, "round"), (UploadsLeft, "drop_all")):
+            done.append(asyncio.Event())
+            patch.setattr(kind, name, _noting(getattr(kind, name), done[-1]))
+        yield done
+
+
+def _noting(work: Callable[[Any], Awaitable[Any]], done: asyncio.Event) -> Callable[[Any], Awaitable[Any]]:
+    async def noted(worker: Any) -> Any:
+        result = await work(worker)
+        done.set()
+        return result
+
+    return noted
 
 
 @asynccontextmanager
@@ -49,7 +83,7 @@ async def blob_gateway(replica: Served, tenant_id: UUID) -> AsyncIterator[Blobs]
         yield BlobServiceStub(channel)
 
 
-async def eventually(holds: Callable[[], Awaitable[bool] | bool], *, within: float = 10.0) -> None:
+async def eventually(holds: Callable[[], Awaitable[bool] | bool], *, within: float = 60.0) -> None:
     """Waits until a condition holds, with a bound."""
     async with asyncio.timeout(within):
         while True:

@@ -226,7 +226,9 @@ _MOVES = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(moves=_MOVES)
 async def test_a_session_keeps_to_its_model(stubs: list[Stub], moves: list[tuple[int, str, int | None]]) -> None:
     session_id = await open_session(stubs[0])

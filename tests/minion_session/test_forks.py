@@ -411,7 +411,9 @@ _EVENTS = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(events=_EVENTS)
 async def test_a_family_of_forks_keeps_to_its_model(
     session: Stub, owner: Database, tenant_id: UUID, events: list[tuple[str, int, int]]

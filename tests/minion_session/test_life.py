@@ -13,6 +13,7 @@ from minion.session.v1 import session_service_pb2 as pb
 from minion_grpc import wire
 from minion_postgres import Database
 from minion_testing.errors import refused
+from minion_testing.postgres import ClonedDatabase
 
 from tests.minion_session.made import append, listed, new_id, open_session, opened, seconds, source, struct, turn, words
 from tests.minion_session.stage import Stub
@@ -349,9 +350,16 @@ async def test_a_renewed_hold_keeps_a_session_from_expiring_for_good(
     assert (await session.CleanupExpiredSessions(pb.CleanupExpiredSessionsRequest())).expired_count == 1
 
 
-async def test_appends_stay_updates_of_one_row_in_place(session: Stub, owner: Database, tenant_id: UUID) -> None:
+async def test_appends_stay_updates_of_one_row_in_place(
+    database_factory: Callable[..., Awaitable[ClonedDatabase]], tenant_id: UUID
+) -> None:
     """No index is touched by them but that of the messages, whatever lists sessions by."""
-    session_id = await open_session(session, ttl=seconds(60))
+    # Alone on its page: there is no room for twenty more of a row beside the sessions of other tests.
+    database, session_id = await database_factory(), new_id()
+    opening = """
+        INSERT INTO session.sessions (tenant_id, session_id, agent_id, user_id, expire_time)
+             VALUES ($1, $2, $2, 'ada', now() + interval '1 hour')
+    """
     stats = """
         SELECT pg_stat_get_xact_tuples_updated(oid), pg_stat_get_xact_tuples_hot_updated(oid)
           FROM pg_class WHERE oid = 'session.sessions'::regclass
@@ -360,7 +368,8 @@ async def test_appends_stay_updates_of_one_row_in_place(session: Stub, owner: Da
         SELECT session.append_messages($1, $2, NULL, NULL, NULL, NULL, NULL, false, '{user}', '{x}', '{[]}', '{1}',
                                        '{30}', '{NULL}')
     """
-    async with owner.transaction(None) as transaction:
+    async with await database.connect("session", "owner") as owner, owner.transaction(None) as transaction:
+        await transaction.execute(opening, tenant_id, UUID(session_id))
         before = await transaction.fetch_one(stats)
         for _ in range(20):
             await transaction.execute(appending, tenant_id, UUID(session_id))

@@ -204,13 +204,15 @@ async def test_the_service_runs_by_itself_until_it_is_told_to_stop(postgres: Clo
             MINION_SERVICE_KEY=SERVICE_KEY,
             MINION_SESSION_PORT="0",
             MINION_SESSION_OPERATIONS_PORT="0",
+            # What gRPC's own code may say on a machine in distress is no line of ours.
+            GRPC_VERBOSITY="NONE",
         ),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             async for line in process.stdout:
                 logged = orjson.loads(line)
                 if logged.get("event") == "serving":
@@ -223,7 +225,7 @@ async def test_the_service_runs_by_itself_until_it_is_told_to_stop(postgres: Clo
             )
             assert response.session.user_id == "ada"
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             await process.stdout.read()
             assert await process.wait() == 0
     finally:
