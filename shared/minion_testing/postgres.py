@@ -31,10 +31,20 @@ from minion_telemetry.settings import TelemetrySettings
 from pydantic import Field, SecretStr
 
 _PASSWORD: Final = "for tests alone"  # the cluster listens on the loopback interface and dies with the tests
-_QUICK: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+_QUICK: Final = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "64MB",
+    # It would come at a moment of its own: its transactions hold every change feed of the server back, and what it
+    # finds out about a table changes plans and estimates. Tests that need that say ANALYZE or VACUUM.
+    "autovacuum": "off",
+}
 
-# A busy machine stops a test's process for more than a second now and then, which is no finding.
+# A busy machine stops a test's process for more than a second now and then, which is no finding; nor is it one when a
+# connection or a statement then takes its time. Tests of these limits set their own.
 TRANSACTION_IDLE_SECONDS: Final = 30.0
+PATIENCE_SECONDS: Final = 60.0
 
 Role = Literal["app", "owner"]
 
@@ -45,6 +55,10 @@ class ServiceDatabaseSettings(DatabaseSettings, TelemetrySettings):
     transaction_idle_seconds: float = Field(
         default=TRANSACTION_IDLE_SECONDS, description="Seconds that a transaction may wait for the test."
     )
+    pool_acquire_seconds: float = Field(
+        default=PATIENCE_SECONDS, description="Seconds that a test waits for a connection."
+    )
+    statement_seconds: float = Field(default=PATIENCE_SECONDS, description="Seconds that a test's statement may run.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,11 +29,12 @@ def scraped_meanwhile(registry: CollectorRegistry, work: Callable[[int], None], 
     operations.start()
     texts: list[str] = []
     faults: list[BaseException] = []
-    over = threading.Event()
+    begun, over = threading.Event(), threading.Event()
 
     def scrapes() -> None:
         try:
             while not over.is_set():
+                begun.set()
                 texts.append(scrape(f"127.0.0.1:{operations.port}"))
         except BaseException as fault:  # noqa: BLE001 - told to the caller
             faults.append(fault)
@@ -42,6 +43,8 @@ def scraped_meanwhile(registry: CollectorRegistry, work: Callable[[int], None], 
     try:
         with _taking_turns():
             scraper.start()
+            # A busy machine could let all of the work pass before the thread has its first turn.
+            assert begun.wait(60)
             for number in range(rounds):
                 work(number)
             over.set()
