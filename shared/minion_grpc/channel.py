@@ -14,6 +14,8 @@ from minion_grpc.renewal import RenewedChannel
 
 KEEPALIVE_MILLISECONDS = 60_000
 KEEPALIVE_TIMEOUT_MILLISECONDS = 20_000
+# The time that an attempt to connect has: TLS over a distance takes more than a pause between two attempts.
+CONNECT_MILLISECONDS = 2_000
 
 
 def connect(
@@ -56,8 +58,8 @@ def connect(
         ("grpc.max_metadata_size", 16 * 1024),
         # A peer that restarts is found again within a second, not after the default's two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        # The time that an attempt has, whatever its name: TLS over a distance takes more than a pause between two.
-        ("grpc.min_reconnect_backoff_ms", 2_000),
+        # The time that an attempt has, whatever its name.
+        ("grpc.min_reconnect_backoff_ms", CONNECT_MILLISECONDS),
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.service_config", _service_config(retryable)),
         # Channels to one address would share connections and their state otherwise, and with it one lost balance.

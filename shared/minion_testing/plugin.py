@@ -5,11 +5,24 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 import structlog
+from minion_grpc import channel, verification
 from minion_telemetry import configure_logging
 
 from minion_testing.postgres import database_factory, postgres, postgres_cluster
 
-__all__ = ["database_factory", "log", "postgres", "postgres_cluster", "pytest_collection_modifyitems"]
+__all__ = ["database_factory", "log", "patience", "postgres", "postgres_cluster", "pytest_collection_modifyitems"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patience() -> Iterator[None]:
+    """Gives what the house itself bounds by 2 s more time: a busy machine stops a test's process for longer.
+
+    A connection that was begun then, or a key that was asked for, would fail the call that waits for it as UNAVAILABLE.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(channel, "CONNECT_MILLISECONDS", 20_000)
+        patched.setattr(verification, "_TIMEOUT_SECONDS", 60.0)
+        yield
 
 
 @pytest.fixture
