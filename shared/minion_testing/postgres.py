@@ -45,6 +45,8 @@ _QUICK: Final = {
 # connection or a statement then takes its time. Tests of these limits set their own.
 TRANSACTION_IDLE_SECONDS: Final = 30.0
 PATIENCE_SECONDS: Final = 60.0
+# It takes a second or two where there is nobody else; two workers start theirs at once.
+_START_SECONDS: Final = 240.0
 
 Role = Literal["app", "owner"]
 
@@ -160,7 +162,7 @@ async def cluster(directory: Path | None = None, *, durable: bool = False) -> As
         # The server's own user must get there; it owns nothing but the cluster's folder in it.
         place.chmod(0o755)
         postgres = EmbeddedPostgres(place / "postgres", settings={"shared_buffers": "1GB"} if durable else _QUICK)
-        await asyncio.to_thread(postgres.start)
+        await asyncio.to_thread(postgres.start, timeout=_START_SECONDS)
         try:
             yield PostgresCluster(postgres)
         finally:
