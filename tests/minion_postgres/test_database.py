@@ -180,11 +180,13 @@ async def test_a_transaction_that_idles_is_ended_by_the_server(notes: ClonedData
 
 async def test_every_session_has_its_limits_and_its_name(notes: ClonedDatabase) -> None:
     # As the owner, whose role alone would allow more.
-    async with await notes.connect("session", "owner", statement_seconds=2.5, transaction_idle_seconds=1.5) as database:
+    async with await notes.connect(
+        "session", "owner", statement_seconds=62.5, transaction_idle_seconds=1.5
+    ) as database:
         names = ("idle_in_transaction_session_timeout", "statement_timeout", "application_name")
         assert [await database.fetch_value("SELECT current_setting($1)", name) for name in names] == [
             "1500ms",
-            "2500ms",
+            "62500ms",
             "minion-session",
         ]
 
@@ -205,8 +207,9 @@ async def test_a_pool_that_is_used_up_is_unavailable(notes: ClonedDatabase) -> N
     async with await notes.connect("session", pool_max_size=1, pool_min_size=1, pool_acquire_seconds=0.1) as database:
         held = database.transaction(None)
         await held.__aenter__()
-        with pytest.raises(Unavailable) as caught:
-            await database.ping()
+        async with asyncio.timeout(30):
+            with pytest.raises(Unavailable) as caught:
+                await database.ping()
         await held.__aexit__(None, None, None)
     assert caught.value.metadata["outcome"] == "none"
     assert caught.value.retry_after is not None
