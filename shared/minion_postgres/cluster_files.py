@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from minion_settings import free_ports
+
 from minion_postgres.binaries import Account, EmbeddedPostgresError
 
 _PAUSE: Final = 0.02
@@ -96,16 +98,21 @@ def signal_server(data: Path, number: signal.Signals) -> None:
 
 
 def free_port(preferred: int) -> int:
-    """Finds a free TCP port on the loopback interface; the preferred one if it is free."""
-    for port in (preferred, 0) if preferred else (0,):
+    """Finds a free TCP port on the loopback interface; the preferred one if it is free.
+
+    Another is none that outgoing connections get: they would take it while the server is down, which then comes back
+    elsewhere.
+    """
+    if preferred:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise EmbeddedPostgresError("there is no free port on 127.0.0.1")
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", preferred))
+                return preferred
+    try:
+        return free_ports(1)[0]
+    except OSError as error:
+        raise EmbeddedPostgresError(str(error)) from error
 
 
 def tail(log: Path, lines: int = 15) -> str:

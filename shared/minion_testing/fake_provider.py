@@ -189,6 +189,8 @@ class FakeProvider:
     async def _stream(
         self, request: web.Request, asked: Asked, reply: Reply, fault: Fault | None
     ) -> web.StreamResponse:
+        # Taken before anything is sent: whoever reads the first words may release it before it stalls.
+        released = self._released
         response = web.StreamResponse(headers=_EVENT_STREAM)
         await response.prepare(request)
         asked.status = 200
@@ -204,7 +206,7 @@ class FakeProvider:
         else:
             for position, event in enumerate(stream):
                 if ending is not None and position == ending.after_chunks:
-                    return await self._break(request, response, asked, ending)
+                    return await self._break(request, response, asked, ending, released)
                 await response.write(event)
                 asked.chunks_sent += 1
                 await asyncio.sleep(reply.chunk_seconds)
@@ -214,7 +216,12 @@ class FakeProvider:
         return response
 
     async def _break(
-        self, request: web.Request, response: web.StreamResponse, asked: Asked, fault: Fault
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        asked: Asked,
+        fault: Fault,
+        released: asyncio.Event,
     ) -> web.StreamResponse:
         match fault.kind:
             case FaultKind.CUT:
@@ -227,7 +234,7 @@ class FakeProvider:
                 await response.write(_DONE)
                 self.ledger.close(asked, "fault", 200)
             case FaultKind.STALL_MIDWAY:
-                await self._released.wait()
+                await released.wait()
                 self.ledger.close(asked, "fault", 200)
             case FaultKind.ERROR_MIDWAY:
                 await response.write(b'data: {"error": {"message": "It broke.", "code": "server_error"}}\n\n')

@@ -44,6 +44,7 @@ class FaultProxy:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     @property
     def port(self) -> int:
@@ -66,9 +67,12 @@ class FaultProxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._closed = True
         if self._server is not None:
             self._server.close()
         self.cut()
+        # What a stall held back of a connection that was cut has nobody left to wait for it.
+        self._flowing.set()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -87,7 +91,8 @@ class FaultProxy:
             reset(writer.transport)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._mode is Mode.REFUSE:
+        # One that came in at the end has its turn here only after it.
+        if self._mode is Mode.REFUSE or self._closed:
             reset(writer.transport)
             return
         self.accepted += 1

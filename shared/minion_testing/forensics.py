@@ -1,7 +1,8 @@
 """What a server's disk still holds of a text: every file is read byte by byte."""
 
 import asyncio
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,22 +12,26 @@ _BLOCK = 8 * 1024 * 1024
 
 
 def traces(folder: Path, marks: Mapping[str, bytes]) -> dict[str, set[str]]:
-    """Finds the files below a folder that hold a mark, by the mark's name."""
+    """Finds the files below a folder that hold a mark, by the mark's name.
+
+    The server may run, and removes files when it likes: what is gone before it is read holds nothing.
+    """
     found: dict[str, set[str]] = {name: set() for name in marks}
     overlap = max(len(mark) for mark in marks.values())
-    for path in sorted(folder.rglob("*")):
-        # The server lives: a file of its own that was there a moment ago may be gone by now.
-        with suppress(FileNotFoundError):
-            if not path.is_file():
-                continue
-            with path.open("rb") as file:
-                tail = b""
-                while block := file.read(_BLOCK):
-                    for name, mark in marks.items():
-                        if mark in tail + block:
-                            found[name].add(str(path.relative_to(folder)))
-                    tail = block[-overlap:]
+    for path in _files(folder):
+        with suppress(FileNotFoundError), path.open("rb") as file:
+            tail = b""
+            while block := file.read(_BLOCK):
+                for name, mark in marks.items():
+                    if mark in tail + block:
+                        found[name].add(str(path.relative_to(folder)))
+                tail = block[-overlap:]
     return found
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for below, _, names in os.walk(folder):
+        yield from (path for path in (Path(below, name) for name in sorted(names)) if path.is_file())
 
 
 async def keep_no_log(admin_dsn: str) -> None:

@@ -2,33 +2,26 @@
 
 import io
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 import pytest
 import structlog
-from minion_grpc import verification
+from minion_grpc import channel, verification
 from minion_telemetry import configure_logging
 
 from minion_testing.postgres import database_factory, postgres, postgres_cluster
 
-__all__ = [
-    "database_factory",
-    "log",
-    "patient_checks",
-    "postgres",
-    "postgres_cluster",
-    "pytest_collection_modifyitems",
-]
-
-# A service waits for two seconds for what the registry says of a key: a busy machine may stop a process for longer.
-CHECK_SECONDS: Final = 30.0
+__all__ = ["database_factory", "log", "patience", "postgres", "postgres_cluster", "pytest_collection_modifyitems"]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def patient_checks() -> Iterator[None]:
-    """Has services wait longer for what the registry says of a key: each tenant's first call hangs on it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verification, "_TIMEOUT_SECONDS", CHECK_SECONDS)
+def patience() -> Iterator[None]:
+    """Gives what the house itself bounds by some seconds more time: a busy machine stops a test's process for longer.
+
+    A connection that was begun then, or a key that was asked for, would fail the call that waits for it as UNAVAILABLE.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(channel, "CONNECT_MILLISECONDS", 20_000)
+        patched.setattr(verification, "_TIMEOUT_SECONDS", 60.0)
         yield
 
 

@@ -16,12 +16,10 @@ from minion_telemetry import Telemetry
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from minion_testing.postgres import POOL_ACQUIRE_SECONDS, TRANSACTION_IDLE_SECONDS, ClonedDatabase
+from minion_testing.postgres import PATIENCE_SECONDS, TRANSACTION_IDLE_SECONDS, ClonedDatabase
 
 SERVICE_KEY: Final = "the service key of tests, long enough to be one"
 OPERATOR_KEY: Final = "the operator key of tests, long enough to be one"
-# A busy machine stops a test's process for longer than callers give a peer to answer the door.
-_ATTEMPT_SECONDS: Final = 60.0
 
 # Who is called stands before who calls.
 SERVICES: Final = ("registry", "session", "activity", "memory", "gateway")
@@ -62,7 +60,6 @@ class Served:
             telemetry=self.telemetry,
             tls=None,
             credential=credential,
-            attempt_seconds=_ATTEMPT_SECONDS,
         )
 
     def acting(
@@ -70,9 +67,7 @@ class Served:
     ) -> grpc.aio.Channel:
         """Opens a channel of another service that acts for a tenant."""
         tokens = ActingTokens(service, tenant_id, principal)
-        return connect(
-            self.address, telemetry=self.telemetry, tls=None, tokens=tokens, attempt_seconds=_ATTEMPT_SECONDS
-        )
+        return connect(self.address, telemetry=self.telemetry, tls=None, tokens=tokens)
 
     def operator(self) -> grpc.aio.Channel:
         """Opens a channel of an operator."""
@@ -177,7 +172,8 @@ def _settings(
         "operations_port": 0,
         "pool_min_size": 1,
         "pool_max_size": 8,
-        "pool_acquire_seconds": POOL_ACQUIRE_SECONDS,
+        "pool_acquire_seconds": PATIENCE_SECONDS,
+        "statement_seconds": PATIENCE_SECONDS,
         "transaction_idle_seconds": TRANSACTION_IDLE_SECONDS,
         "drain_seconds": 5,
     }

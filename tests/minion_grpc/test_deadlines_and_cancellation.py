@@ -13,16 +13,20 @@ from minion_testing.errors import refused
 from tests.minion_grpc.echo import SERVICE, EchoRequest, EchoServicer
 from tests.minion_grpc.stage import Served, serving, stub
 
+CONNECT = "connect"
+
 
 class Leaf:
-    """A handler that never answers, and notes how it ended."""
+    """A handler that never answers (but who only wants to be connected), and notes how it ended."""
 
     def __init__(self) -> None:
         self.begun = asyncio.Event()
         self.ended = asyncio.Event()
         self.remaining: float | None = None
 
-    async def __call__(self, _request: Any, _context: Any) -> str:
+    async def __call__(self, request: Any, _context: Any) -> str:
+        if request.text == CONNECT:
+            return CONNECT
         self.remaining = deadline.remaining()
         self.begun.set()
         try:
@@ -75,6 +79,8 @@ async def test_a_deadline_reaches_the_third_server_and_stops_it() -> None:
     async with AsyncExitStack() as stack:
         first = await chain(stack, leaf, opentelemetry=False)
         channel = await stack.enter_async_context(first.channel())
+        # To connect three times is none of what the deadline's time is for: a busy machine could need all of it.
+        await stub(channel).Echo(EchoRequest(text=CONNECT))
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
             await stub(channel).Echo(EchoRequest(), timeout=3)
         assert refusal.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -87,6 +93,7 @@ async def test_a_deadline_reaches_the_third_server_and_stops_it() -> None:
 async def test_a_shorter_timeout_of_ones_own_is_kept() -> None:
     leaf = Leaf()
     async with serving(EchoServicer(leaf)) as served, served.channel() as channel:
+        await stub(channel).Echo(EchoRequest(text=CONNECT))
         with deadline.within(60), pytest.raises(grpc.aio.AioRpcError) as refusal:
             await stub(channel).Echo(EchoRequest(), timeout=2)
         assert refusal.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -146,7 +153,7 @@ async def test_work_in_tasks_of_a_call_knows_its_deadline() -> None:
         return str(task.result())
 
     async with serving(EchoServicer(fan_out)) as served, served.channel() as channel:
-        assert 0 < float((await stub(channel).Echo(EchoRequest(), timeout=5)).text) < 5.5
+        assert 0 < float((await stub(channel).Echo(EchoRequest(), timeout=60)).text) < 61
 
 
 @pytest.mark.parametrize("method", ["Split", "WatchEcho"])
@@ -165,7 +172,9 @@ async def test_a_cancelled_stream_ends_its_generator(method: str) -> None:
 async def test_a_stream_that_its_callers_deadline_ends_is_canceled_however_late_we_hear_of_it(method: str) -> None:
     ended = asyncio.Event()
 
-    async def listens(_request: Any, _context: Any) -> str:
+    async def listens(request: Any, _context: Any) -> str:
+        if request.text == CONNECT:
+            return CONNECT
         try:
             await asyncio.Event().wait()
         finally:
@@ -176,12 +185,13 @@ async def test_a_stream_that_its_callers_deadline_ends_is_canceled_however_late_
         return "never"
 
     async with serving(EchoServicer(listens)) as served, served.channel() as channel:
+        await stub(channel).Echo(EchoRequest(text=CONNECT))
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
             async for _ in getattr(stub(channel), method)(EchoRequest(), timeout=2):
                 pass
         assert refusal.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         await asyncio.wait_for(ended.wait(), 60)
-        await _until(lambda: f'grpc_code="Canceled",grpc_method="{method}"' in served.metrics(), 60)
+        await _until(lambda: f'grpc_code="Canceled",grpc_method="{method}"' in served.metrics())
         assert "DeadlineExceeded" not in served.metrics()
 
 
@@ -198,7 +208,7 @@ async def test_a_cancelled_call_is_counted_and_its_span_says_so() -> None:
         assert span.status.description == "CANCELLED"
 
 
-async def _until(condition: Any, seconds: float = 5) -> None:
-    async with asyncio.timeout(seconds):
+async def _until(condition: Any) -> None:
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event: a span's end, a counter
             await asyncio.sleep(0.01)

@@ -11,6 +11,7 @@ from minion_errors import Unavailable
 from minion_grpc import Server
 from minion_telemetry import Telemetry
 from minion_testing.errors import refused
+from minion_testing.serving import free_ports
 
 from tests.minion_grpc.echo import DESCRIPTOR, SERVICE, EchoRequest, EchoServicer, add_echo_servicer_to_server
 from tests.minion_grpc.stage import SERVICE_KEY, Keys, Served, serving, settings, stub
@@ -176,9 +177,11 @@ async def test_health_can_be_watched_through_the_interceptor() -> None:
 
 
 async def test_a_server_that_comes_back_is_found_again() -> None:
-    async with serving() as first, first.channel() as channel:
+    # One that no outgoing connection takes between the two.
+    [port] = free_ports(1)
+    async with serving(port=port) as first, first.channel() as channel:
         assert (await stub(channel).Echo(EchoRequest(text="1"))).text == "1"
-        port, keys = first.server.port, first.keys
+        keys = first.keys
         await first.server.drain_and_stop()
         async with serving(port=port) as second:
             second.keys.known = keys.known

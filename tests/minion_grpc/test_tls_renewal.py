@@ -5,7 +5,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -248,6 +248,7 @@ async def test_a_client_keeps_its_certificate_while_the_pair_does_not_match(
             channel(served, client.files, served.server.mtls_address) as opened,
             calling(opened) as calls,
         ):
+            await until(lambda: peers.seen)
             client.certificate.write_bytes(renewed.pem)
             await until(lambda: [line for line in lines if line["event"] == "certificates not renewed"])
             assert len(peers.seen) == 1
@@ -265,15 +266,19 @@ async def test_an_expired_replacement_is_not_taken(server: Folder, authority: Au
             assert (await shown(served.server.address))[1].encode().strip() == old.strip()
 
 
-async def test_a_replacement_of_later_is_taken_when_its_time_has_come(server: Folder, authority: Authority) -> None:
+def test_a_replacement_of_later_is_taken_when_its_time_has_come(
+    server: Folder, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
     certificates = RenewedCertificates(server.files, "tests")
-    old, later = certificates.current, authority.issue(begins=timedelta(seconds=3))
+    old, later = certificates.current, authority.issue(begins=timedelta(hours=1))
     server.hold(later)
+    begins = later.certificate.not_valid_before_utc
     with structlog.testing.capture_logs() as lines:
         assert not certificates.look()
         assert certificates.current == old
-        await until(certificates.look)
-    assert datetime.now(UTC) >= later.certificate.not_valid_before_utc
+        for moment in (begins - timedelta(seconds=1), begins):
+            monkeypatch.setattr("minion_grpc.certificates.datetime", _clock(moment))
+            assert certificates.look() == (moment >= begins)
     assert certificates.current.certificate == later.pem
     assert [line["event"] for line in lines] == ["certificates not renewed", "certificates renewed"]
     assert "begins at" in lines[0]["error"]
@@ -338,7 +343,7 @@ async def test_a_channel_can_be_closed_with_generations_behind_it(
             renewed = authority.issue("client")
             client.hold(renewed)
             await until(partial(peers.saw, renewed.pem))
-        await asyncio.wait_for(opened.close(), 5)
+        await asyncio.wait_for(opened.close(), 60)
         with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
             await waiting
 
@@ -348,6 +353,17 @@ def _ends(served: Served, listener: str, issued: Issued) -> bool:
         "tls_certificate_expiry_timestamp_seconds", {"listener": listener}
     )
     return found == issued.certificate.not_valid_after_utc.timestamp()
+
+
+def _clock(moment: datetime) -> type[datetime]:
+    """A clock that stands."""
+
+    class Standing(datetime):
+        @classmethod
+        def now(cls, _: Any = None) -> Any:
+            return moment
+
+    return Standing
 
 
 async def _reaches(served: Served, tls: TlsFiles) -> bool:

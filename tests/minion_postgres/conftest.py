@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import pytest
 import pytest_asyncio
 from minion_postgres import SCHEMAS, Database, Migrations, feed, idempotency
@@ -70,6 +72,17 @@ def write_migrations(directory: Path) -> Path:
     functions = FUNCTIONS + idempotency.functions_sql("session") + feed.functions_sql("session")
     (directory / "functions.sql").write_text(functions)
     return directory
+
+
+@pytest.fixture
+def time_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives pools time to open a connection, however little anybody may wait for one: a busy machine needs it."""
+    create = asyncpg.create_pool
+
+    def patient(dsn: str, **options: Any) -> Any:
+        return create(dsn, **{**options, "timeout": 60})
+
+    monkeypatch.setattr(asyncpg, "create_pool", patient)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

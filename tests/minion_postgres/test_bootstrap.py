@@ -30,7 +30,7 @@ async def fresh() -> AsyncIterator[EmbeddedPostgres]:
     with tempfile.TemporaryDirectory(prefix="minion-test-") as folder:
         os.chmod(folder, 0o755)  # noqa: S103 - the server's user passes through
         postgres = EmbeddedPostgres(Path(folder) / "pg", settings={"fsync": "off", "shared_buffers": "16MB"})
-        await asyncio.to_thread(postgres.start)
+        await asyncio.to_thread(postgres.start, timeout=240)
         yield postgres
         await asyncio.to_thread(postgres.stop)
 

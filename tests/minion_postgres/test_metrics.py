@@ -87,16 +87,17 @@ async def test_who_waits_is_counted(database: Database, telemetry: Telemetry) ->
     assert (value(registry, "connection_pending_requests"), value(registry, "connection_timeouts_total")) == (0, 0)
 
 
+@pytest.mark.usefixtures("time_to_connect")
 async def test_who_gives_up_is_counted(notes: ClonedDatabase, telemetry: Telemetry) -> None:
     registry = telemetry.registry
-    # Both are open before anybody asks: to open one may take longer than this pool lets anybody wait.
+    # Both are open before anybody asks: to open one takes longer than this pool lets anybody wait.
     async with (
         await notes.connect(
             "session",
             telemetry=telemetry,
             pool_min_size=2,
             pool_max_size=2,
-            pool_acquire_seconds=3,
+            pool_acquire_seconds=0.2,
             statement_seconds=300,
         ) as database,
         busy(database, registry),

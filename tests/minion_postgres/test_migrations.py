@@ -295,7 +295,7 @@ async def test_an_index_is_built_concurrently_while_another_runner_waits(
         "-- no-transaction\nDROP INDEX CONCURRENTLY session.notes_time;\n",
     )
     runner, dsn = Migrations("session", directory), database.dsn("session", "owner")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await asyncio.gather(runner.up(dsn), runner.up(dsn))
     assert await ask(database, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'session.notes_time'::regclass")
     assert await runner.down(dsn) == ["0002_index"]
@@ -348,7 +348,7 @@ async def test_a_busy_table_is_waited_for_without_queueing_its_readers(
         reader = await asyncpg.connect(database.admin_dsn)
         try:
             waiting = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND relation = 'session.notes'::regclass"
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not await reader.fetchval(waiting):
                     assert not migrating.done(), "it never stood in the queue"
                 # A reader that queues behind it gets its turn while the table is still held: the migration stood back.

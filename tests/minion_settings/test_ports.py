@@ -1,3 +1,4 @@
+import random
 import socket
 import subprocess
 import sys
@@ -23,7 +24,9 @@ def test_no_outgoing_connection_gets_one() -> None:
 
 
 def test_processes_find_different_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = range(20_000, 20_040)
+    # Few, so that they would find the same ones; any few, so that two runs of this test on one machine don't meet.
+    start = random.randrange(10_000, 32_000, 40)  # noqa: S311 - no secret
+    few = range(start, start + 40)
     monkeypatch.setattr(ports, "_numbers", lambda: few)
     script = (
         "from minion_settings import ports\n"
