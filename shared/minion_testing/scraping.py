@@ -29,11 +29,13 @@ def scraped_meanwhile(registry: CollectorRegistry, work: Callable[[int], None], 
     operations.start()
     texts: list[str] = []
     faults: list[BaseException] = []
-    over = threading.Event()
+    begun, over = threading.Event(), threading.Event()
 
     def scrapes() -> None:
+        begun.set()
         try:
-            while not over.is_set():
+            # Once at least, however late this thread gets its turn.
+            while not texts or not over.is_set():
                 texts.append(scrape(f"127.0.0.1:{operations.port}"))
         except BaseException as fault:  # noqa: BLE001 - told to the caller
             faults.append(fault)
@@ -42,6 +44,8 @@ def scraped_meanwhile(registry: CollectorRegistry, work: Callable[[int], None], 
     try:
         with _taking_turns():
             scraper.start()
+            # Not before it scrapes: all of the work may be done in the time that a busy machine takes to run a thread.
+            assert begun.wait(60)
             for number in range(rounds):
                 work(number)
             over.set()
