@@ -35,6 +35,8 @@ _QUICK: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes"
 
 # A busy machine stops a test's process for more than a second now and then, which is no finding.
 TRANSACTION_IDLE_SECONDS: Final = 30.0
+# Nor is it one that a connection takes its time meanwhile: by itself a service waits 5 seconds for it.
+ACQUIRE_SECONDS: Final = 30.0
 
 Role = Literal["app", "owner"]
 
@@ -44,6 +46,9 @@ class ServiceDatabaseSettings(DatabaseSettings, TelemetrySettings):
 
     transaction_idle_seconds: float = Field(
         default=TRANSACTION_IDLE_SECONDS, description="Seconds that a transaction may wait for the test."
+    )
+    pool_acquire_seconds: float = Field(
+        default=ACQUIRE_SECONDS, description="Seconds that the test waits for a connection."
     )
 
 

@@ -16,7 +16,7 @@ from minion_telemetry import Telemetry
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from minion_testing.postgres import TRANSACTION_IDLE_SECONDS, ClonedDatabase
+from minion_testing.postgres import ACQUIRE_SECONDS, TRANSACTION_IDLE_SECONDS, ClonedDatabase
 
 SERVICE_KEY: Final = "the service key of tests, long enough to be one"
 OPERATOR_KEY: Final = "the operator key of tests, long enough to be one"
@@ -167,6 +167,7 @@ def _settings(
         "operations_port": 0,
         "pool_min_size": 1,
         "pool_max_size": 8,
+        "pool_acquire_seconds": ACQUIRE_SECONDS,
         "transaction_idle_seconds": TRANSACTION_IDLE_SECONDS,
         "drain_seconds": 5,
     }
