@@ -56,8 +56,9 @@ def connect(
         ("grpc.max_metadata_size", 16 * 1024),
         # A peer that restarts is found again within a second, not after the default's two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        # The time that an attempt has, whatever its name: TLS over a distance takes more than a pause between two.
-        ("grpc.min_reconnect_backoff_ms", 2_000),
+        # The time that an attempt has, whatever its name: TLS over a distance takes more than a pause between two, and
+        # a peer on a busy machine stands still for seconds now and then.
+        ("grpc.min_reconnect_backoff_ms", 5_000),
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.service_config", _service_config(retryable)),
         # Channels to one address would share connections and their state otherwise, and with it one lost balance.
