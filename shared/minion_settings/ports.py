@@ -50,9 +50,10 @@ def _numbers() -> range:
 def _take(port: int) -> bool:
     with socket.socket() as listener, socket.socket(type=socket.SOCK_DGRAM) as mark:
         try:
+            # First of all: who was told this one may bind it right now, and would find it taken by this very look.
+            mark.bind(("127.0.0.1", port))
             # On all addresses: a service may be told to listen beyond the loopback.
             listener.bind(("", port))
-            mark.bind(("127.0.0.1", port))
         except OSError:
             return False
         _HELD.append(mark.detach())

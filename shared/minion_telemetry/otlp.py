@@ -41,7 +41,8 @@ _TRANSIENT = frozenset(
 # A collector that is back is found within seconds: the default waits for two minutes.
 _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 500),
-    ("grpc.min_reconnect_backoff_ms", 500),
+    # The time that an attempt has, whatever its name: a distance, TLS or a busy machine take more than the first pause.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
 # An empty list of headers that is true.

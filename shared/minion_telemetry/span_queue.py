@@ -93,6 +93,7 @@ class SpanQueue:
         capacity: int = _CAPACITY,
         first_wait_seconds: float = _FIRST_WAIT_SECONDS,
         stop_seconds: float = _STOP_SECONDS,
+        cut_seconds: float = _CUT_SECONDS,
     ) -> None:
         self._exporter = exporter
         self._counts = counts
@@ -100,6 +101,7 @@ class SpanQueue:
         self._capacity = capacity
         self._first_wait = first_wait_seconds
         self._stop_seconds = stop_seconds
+        self._cut_seconds = cut_seconds
         self._waiting: deque[RecordedSpan] = deque()
         # The batch that was not taken, and is tried again.
         self._held: list[RecordedSpan] = []
@@ -115,6 +117,8 @@ class SpanQueue:
         # When the end waits for no further batch.
         self._stop_by = inf
         self._ended = False
+        # What the thread was left with at its end.
+        self._left = 0
         self._thread = threading.Thread(target=self._run, name="minion-spans", daemon=True)
         self._thread.start()
 
@@ -155,13 +159,10 @@ class SpanQueue:
         self._thread.join(self._stop_seconds)
         # Cancels an export under way.
         self._exporter.shutdown()
-        self._thread.join(_CUT_SECONDS)
+        self._thread.join(self._cut_seconds)
         self._ended = True
-        left = self._drop_waiting()
-        # A thread that not even the cut ended counts its batch itself.
-        if self._held and not self._thread.is_alive():
-            self._counts.dropped.inc(len(self._held))
-            left += len(self._held)
+        # A thread that not even the cut has ended by now still counts its batch, and nobody speaks of that.
+        left = self._drop_waiting() + self._left
         if left:
             self._log.warning("spans were left behind", count=left)
 
@@ -177,6 +178,10 @@ class SpanQueue:
             stopping = self._stopping.is_set()
             with self._exporting:
                 self._export(inf)
+                if stopping:
+                    # Here, and not by whoever waits for this thread: that may have gone on before it comes to its end.
+                    self._left, self._held = len(self._held), []
+                    self._counts.dropped.inc(self._left)
 
     def _export(self, deadline: float) -> bool:
         """Exports what waits now, in batches; stops at the first that is not taken."""

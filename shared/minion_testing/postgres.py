@@ -47,6 +47,8 @@ TRANSACTION_IDLE_SECONDS: Final = 30.0
 PATIENCE_SECONDS: Final = 60.0
 # It takes a second or two where there is nobody else; two workers start theirs at once.
 _START_SECONDS: Final = 240.0
+# What those have who are to leave a database that is cloned or dropped.
+_LEAVING_SECONDS: Final = 60.0
 
 Role = Literal["app", "owner"]
 
@@ -149,9 +151,28 @@ class PostgresCluster:
         connection = await asyncpg.connect(self.postgres.admin_dsn("postgres"))
         try:
             for statement in statements:
-                await connection.execute(statement)
+                await _execute(connection, statement)
         finally:
             await connection.close()
+
+
+async def _execute(connection: asyncpg.Connection, statement: str) -> None:
+    """Executes a statement that needs a database for itself, once whoever is told to leave it has done so.
+
+    Postgres tells them, autovacuum's workers too, and waits for 5 seconds: less than a busy machine may take to run a
+    process that is to end.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + _LEAVING_SECONDS
+    while True:
+        try:
+            await connection.execute(statement)
+        except asyncpg.ObjectInUseError:
+            if clock() > deadline:
+                raise
+            await asyncio.sleep(0.1)
+        else:
+            return
 
 
 @asynccontextmanager

@@ -26,8 +26,8 @@ async def longest_stall(work: Callable[[], Awaitable[Any]], *, enough: float = 0
 async def share_off_loop(work: Callable[[], Awaitable[Any]], *, enough: float = 0.2) -> float:
     """Does `work`; gives the share of the process's CPU time that other threads than the loop's spent meanwhile.
 
-    The best of up to three tries, until one is above `enough`: a collection of garbage on the loop's thread, or whatever
-    else goes on there, only lessens it.
+    The best of up to three tries, until one is above `enough`: a collection of garbage on the loop's thread, or
+    whatever else goes on there, only lessens it.
     """
     best = 0.0
     for _ in range(_TRIES):

@@ -34,7 +34,7 @@ async def _start(kind: str) -> asyncio.subprocess.Process:
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
-    assert await asyncio.wait_for(process.stdout.readline(), 20) == b"up\n"
+    assert await asyncio.wait_for(process.stdout.readline(), 60) == b"up\n"
     return process
 
 
@@ -42,7 +42,7 @@ async def _start(kind: str) -> asyncio.subprocess.Process:
 async def test_a_signal_unwinds_what_is_open(number: signal.Signals) -> None:
     process = await _start("ends")
     process.send_signal(number)
-    out, _ = await asyncio.wait_for(process.communicate(), 20)
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
     assert (out, process.returncode) == (b"down\n", 0)
 
 
@@ -50,6 +50,6 @@ async def test_a_second_signal_ends_what_hangs() -> None:
     process = await _start("hangs")
     process.send_signal(signal.SIGINT)
     assert process.stdout is not None
-    assert await asyncio.wait_for(process.stdout.readline(), 20) == b"down\n"
+    assert await asyncio.wait_for(process.stdout.readline(), 60) == b"down\n"
     process.send_signal(signal.SIGINT)
-    assert await asyncio.wait_for(process.wait(), 20) == 130
+    assert await asyncio.wait_for(process.wait(), 60) == 130

@@ -137,6 +137,6 @@ async def test_a_connection_that_takes_its_time_is_waited_for() -> None:
             f"127.0.0.1:{proxy.port}", telemetry=served.telemetry, tls=None, tokens=served.tokens
         ) as channel:
             call = stub(channel).Echo(EchoRequest(text="x"), timeout=60)
-            await asyncio.sleep(0.4)  # the wait is the subject: a handshake over a distance, or of a busy peer
+            await asyncio.sleep(2.3)  # the wait is the subject: a handshake over a distance, or of a busy peer
             proxy.set_mode(Mode.PASS)
             assert (await call).text == "x"

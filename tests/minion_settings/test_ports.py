@@ -3,6 +3,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from minion_settings import free_ports, ports
@@ -44,6 +45,23 @@ def test_processes_find_different_ones(monkeypatch: pytest.MonkeyPatch) -> None:
         other.stdin.write("\n")
     assert len(theirs) == len(ours) == 15
     assert not theirs & ours
+
+
+def test_what_another_has_found_is_not_even_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    [port] = free_ports(1)
+    monkeypatch.setattr(ports, "_numbers", lambda: range(port, port + 1))
+    tried: list[int] = []
+
+    class Tried(socket.socket):
+        def bind(self, address: Any) -> None:
+            tried.append(self.type)
+            super().bind(address)
+
+    monkeypatch.setattr(socket, "socket", Tried)
+    with pytest.raises(OSError, match="no 1 free ports"):
+        free_ports(1)
+    # Whoever it was told binds it at any time, and one look from here would be in the way.
+    assert tried == [socket.SOCK_DGRAM]
 
 
 def test_what_somebody_listens_on_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:

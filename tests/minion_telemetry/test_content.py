@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from minion_telemetry import Telemetry, TelemetrySettings
 from minion_telemetry.content import MAXIMUM_CHARACTERS
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 
@@ -18,15 +19,21 @@ def written(*, recorded: bool, text: str = "", value: Any = None, messages: list
         telemetry.content.write_text(span, "text", text)
         telemetry.content.write_json(span, "value", lambda: value)
         telemetry.content.write_messages(span, "messages", lambda: reversed(messages or []))
-    telemetry.shutdown()
-    [finished] = spans.get_finished_spans()
-    return finished.attributes
+    return ended(telemetry, spans).attributes
 
 
 def recording(*, content: bool = True) -> tuple[Telemetry, InMemorySpanExporter]:
     spans = InMemorySpanExporter()
     settings = TelemetrySettings(trace_content=content)
     return Telemetry.start("gateway", settings, span_exporters=[spans]), spans
+
+
+def ended(telemetry: Telemetry, spans: InMemorySpanExporter) -> ReadableSpan:
+    """Ends it and gives its one span. Flushed first: the end waits for no longer than a machine may stand still."""
+    telemetry.flush()
+    telemetry.shutdown()
+    [span] = spans.get_finished_spans()
+    return span
 
 
 def message(text: str) -> dict[str, Any]:
@@ -82,8 +89,7 @@ def test_no_more_messages_are_made_than_are_kept() -> None:
     telemetry, spans = recording()
     with telemetry.span("work") as span:
         telemetry.content.write_messages(span, "messages", newest_first)
-    telemetry.shutdown()
-    [finished] = spans.get_finished_spans()
+    finished = ended(telemetry, spans)
     assert finished.attributes is not None
     kept = json.loads(str(finished.attributes["messages"]))
     # The last one was made to see that it does not fit.
@@ -141,8 +147,7 @@ def test_a_failed_block_is_marked_by_its_type_alone() -> None:
             raise RuntimeError("what the user said")
     except RuntimeError:
         pass
-    telemetry.shutdown()
-    [span] = spans.get_finished_spans()
+    span = ended(telemetry, spans)
     assert span.attributes == {"error.type": "RuntimeError"}
     assert not span.status.is_ok
     assert "what the user said" not in span.to_json()

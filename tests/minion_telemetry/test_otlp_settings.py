@@ -16,7 +16,7 @@ from minion_telemetry.otlp_settings import Destination
 from opentelemetry.util.re import parse_env_headers
 
 from tests.minion_grpc.authority import Authority, Folder
-from tests.minion_telemetry.collector import collecting
+from tests.minion_telemetry.collector import collecting, until
 
 SECRET = "Zq81hunter2"
 HTTPS = {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://localhost:4317"}
@@ -162,10 +162,17 @@ def test_those_for_traces_win(folder: Folder) -> None:
 async def send(environ: dict[str, str]) -> float:
     """Sends a span; gives how many the collector took."""
     telemetry = Telemetry.start("session", TelemetrySettings.load(environ))
+
+    def counted(*outcomes: str) -> float:
+        found = (telemetry.registry.get_sample_value("trace_spans_total", {"outcome": each}) for each in outcomes)
+        return sum(value or 0 for value in found)
+
     telemetry.tracer.start_span("work").end()
     await asyncio.to_thread(telemetry.flush)
+    # One attempt is not always enough on a machine that stands still for a while, and the end waits for seconds alone.
+    await until(lambda: counted("exported", "failed"))
     await asyncio.to_thread(telemetry.shutdown)
-    return telemetry.registry.get_sample_value("trace_spans_total", {"outcome": "exported"}) or 0
+    return counted("exported")
 
 
 async def test_headers_reach_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:

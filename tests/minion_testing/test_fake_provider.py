@@ -7,6 +7,7 @@ from asyncio.subprocess import PIPE, create_subprocess_exec
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import openai
@@ -20,6 +21,13 @@ from minion_testing.provider_script import Fault, FaultKind, Reply, Script
 async def client_at(base_url: str, key: str = "any") -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0) as client:
         yield client
+
+
+async def asked_of(session: aiohttp.ClientSession, root: str) -> list[dict[str, Any]]:
+    """Gives the ledger of a provider's process."""
+    async with session.get(f"{root}/control/ledger") as response:
+        asked: list[dict[str, Any]] = await response.json()
+    return asked
 
 
 async def test_the_sdk_reads_its_answers() -> None:
@@ -111,13 +119,11 @@ async def test_a_process_of_its_own_takes_scripts_and_keeps_its_ledger(tmp_path:
             stalled = asyncio.create_task(
                 client.chat.completions.create(model="m", messages=[{"role": "user", "content": "3"}])
             )
-            # The client goes once the request has come, and not before.
+            # A client that went before the provider has read its request would leave nothing in the ledger.
             async with asyncio.timeout(60):
-                asked: list[object] = []
-                while len(asked) < 3:
-                    async with session.get(f"{root}/control/ledger") as response:
-                        asked = await response.json()
-            assert not stalled.done()
+                while not (asked := await asked_of(session, root))[2:]:  # noqa: ASYNC110 - another process
+                    await asyncio.sleep(0.02)
+            assert [record["outcome"] for record in asked] == ["completed", "fault", "open"]
             stalled.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await stalled
