@@ -105,7 +105,11 @@ class SessionPeer:
         self._facts.pop((tenant_id, session_id), None)
 
     async def begin(self, run: LeasedRun, agent: ResolvedAgent, *, step: int, hold_seconds: float) -> OpenedTurn:
-        """Appends the user's message, once for ever, and returns the context as it was then."""
+        """Appends the user's message, once for ever, and returns the context as it was then.
+
+        Raises NotFound (SESSION_NOT_FOUND) when it is another session than the run was accepted for: one that was
+        deleted, and whose id its client gave to the next.
+        """
         request = session_service_pb2.BeginTurnRequest(
             session_id=str(run.session_id),
             message=message_pb2.Message(
@@ -120,6 +124,12 @@ class SessionPeer:
         )
         with peer_call("session"):
             answer = await self._stub.BeginTurn(request, timeout=_CALL_SECONDS)
+        if (answer.session.agent_id, answer.session.user_id) != (str(run.agent_id), run.user_id):
+            raise NotFound(
+                "The session that the run was accepted for is gone; another has its id.",
+                reason="SESSION_NOT_FOUND",
+                metadata={"session_id": str(run.session_id)},
+            )
         context = tuple(shown for message in answer.context for shown in _shown(message))
         summary = _summary(answer.summary) if answer.HasField("summary") else None
         return OpenedTurn(
