@@ -304,8 +304,17 @@ def _shown(message: message_pb2.Message) -> list[ChatMessage]:
         ToolCall(call.tool_call_id, call.name, stable_json(from_struct(call.arguments, "", Violations())))
         for call in (part.tool_call for part in message.parts if part.HasField("tool_call"))
     )
-    text = "\n".join(part.text for part in message.parts if part.HasField("text"))
+    text = "\n".join(words for part in message.parts if (words := _words(part)))
     return [ChatMessage(_ROLES[message.role], text, calls)]
+
+
+def _words(part: message_pb2.Part) -> str:
+    """What a part says. Images and files are told in words, as the session tells an assistant's: none is sent yet."""
+    if not part.HasField("media"):
+        return part.text
+    media = part.media
+    place = f"the blob {media.blob_id}" if media.HasField("blob_id") else media.uri
+    return f"[{media.name}, {media.media_type}: {place}]" if media.name else f"[{media.media_type}: {place}]"
 
 
 def _message(said: Said, author: str) -> message_pb2.Message:
