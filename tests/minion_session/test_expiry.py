@@ -147,6 +147,44 @@ async def test_the_background_cleans_up_all_tenants_once_however_many_do_it(data
         assert await owner.fetch_value("SELECT count(*) FROM session.sessions") == 0
 
 
+async def test_a_tenant_whose_sessions_cannot_be_deleted_holds_up_no_other(database_factory: MakeDatabase) -> None:
+    database = await database_factory()
+    async with (
+        await database.connect("session") as app,
+        await database.connect("session", "owner") as owner,
+    ):
+        await owner.execute(
+            """
+            CREATE FUNCTION session.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                RAISE EXCEPTION 'too large' USING ERRCODE = 'deadlock_detected';
+            END $$
+            """
+        )
+        await owner.execute(
+            "CREATE TRIGGER refuse BEFORE DELETE ON session.sessions FOR EACH ROW WHEN (OLD.user_id = 'large')"
+            " EXECUTE FUNCTION session.refuse()"
+        )
+        large, others = UUID(int=1), [UUID(int=place) for place in range(2, 12)]
+        for user, tenants, old in (("large", [large], 3), ("ada", others, 2)):
+            await owner.execute(
+                """
+                INSERT INTO session.sessions
+                       (tenant_id, session_id, agent_id, user_id, expire_time, expiry_told_time)
+                SELECT tenant, gen_random_uuid(), tenant, $1, now() - interval '9 days',
+                       CASE WHEN told THEN now() - $2::int * interval '1 day' END
+                  FROM unnest($3::uuid[]) AS tenant, unnest(ARRAY[true, false]) AS told
+                """,
+                user,
+                old,
+                tenants,
+            )
+        expiry = Expiry(ExpiryStore(app), kept=timedelta(days=1))
+        # Each has one that is deleted, but the large one's, and one that is told.
+        assert await expiry.clean_everywhere() == Cleaned(expired=11, deleted=10)
+        assert await expiry.clean_everywhere() == Cleaned()
+
+
 async def test_a_session_that_somebody_is_busy_with_has_to_wait(
     session: Stub, owner: Database, expire: Change, tenant_id: UUID
 ) -> None:
