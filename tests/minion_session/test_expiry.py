@@ -19,7 +19,7 @@ from minion_testing.postgres import ClonedDatabase
 from uuid_utils.compat import uuid7
 
 from tests.minion_session.made import append, open_session, seconds, turn
-from tests.minion_session.stage import Stub, gateway, serving
+from tests.minion_session.stage import Stub, gateway, give_large_blob, serving
 
 Change = Callable[[str], Awaitable[None]]
 MakeDatabase = Callable[..., Awaitable[ClonedDatabase]]
@@ -145,6 +145,27 @@ async def test_the_background_cleans_up_all_tenants_once_however_many_do_it(data
         cleaned = await asyncio.gather(*[expiry.clean_everywhere() for _ in range(4)])
         assert sum(cleaned, Cleaned()) + await expiry.clean_everywhere() == Cleaned(deleted=461)
         assert await owner.fetch_value("SELECT count(*) FROM session.sessions") == 0
+
+
+async def test_blobs_are_cleaned_up_some_at_a_time(
+    session: Stub, postgres: ClonedDatabase, owner: Database, tenant_id: UUID
+) -> None:
+    for _ in range(5):
+        session_id = await open_session(session, ttl=seconds(60))
+        await give_large_blob(owner, tenant_id, session_id)
+        await owner.execute(
+            "UPDATE session.sessions SET expire_time = now() - interval '9 days', expiry_told_time = now()"
+            " WHERE session_id = $1",
+            UUID(session_id),
+        )
+    async with await postgres.connect("session") as app:
+        store = ExpiryStore(app)
+        assert [await store.clean(tenant_id, 1_000, timedelta(0)) for _ in range(4)] == [
+            Cleaned(deleted=2),
+            Cleaned(deleted=2),
+            Cleaned(deleted=1),
+            Cleaned(),
+        ]
 
 
 async def test_a_tenant_whose_sessions_cannot_be_deleted_holds_up_no_other(database_factory: MakeDatabase) -> None:
