@@ -12,8 +12,10 @@ from minion.session.v1.session_service_pb2_grpc import SessionServiceStub
 from minion_session.blobs.worker import UploadsLeft
 from minion_session.changes.service import Activity
 from minion_session.expiry.service import Expiry
+from minion_postgres import Database
 from minion_testing.postgres import ClonedDatabase
 from minion_testing.serving import Served, serve
+from uuid_utils.compat import uuid7
 
 if TYPE_CHECKING:
     # Of the type stubs alone.
@@ -81,6 +83,25 @@ async def blob_gateway(replica: Served, tenant_id: UUID) -> AsyncIterator[Blobs]
     """Calls the blob service as the gateway does, for a tenant."""
     async with replica.acting(tenant_id) as channel:
         yield BlobServiceStub(channel)
+
+
+async def give_large_blob(owner: Database, tenant_id: UUID, session_id: str) -> None:
+    """Gives a session a blob that is said to have 200 MiB, whose bytes are not there."""
+    async with owner.transaction(tenant_id) as transaction:
+        blob_id = uuid7()
+        await transaction.execute(
+            "INSERT INTO session.blob_contents (tenant_id, blob_id) VALUES ($1, $2)", tenant_id, blob_id
+        )
+        await transaction.execute(
+            """
+            INSERT INTO session.blobs
+                   (tenant_id, session_id, blob_id, size_bytes, stored_after, create_time, sha256, media_type, name)
+            VALUES ($1, $2, $3, 200 * 1024 * 1024, 0, now(), '', 'text/plain', '')
+            """,
+            tenant_id,
+            UUID(session_id),
+            blob_id,
+        )
 
 
 async def eventually(holds: Callable[[], Awaitable[bool] | bool], *, within: float = 60.0) -> None:

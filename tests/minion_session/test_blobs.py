@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from minion.session.v1 import blob_service_pb2
 from minion.session.v1 import session_service_pb2 as pb
 from minion_postgres import Database
-from minion_session.blobs.domain import PIECE_BYTES, Pieces, slices
+from minion_session.blobs.domain import PIECE_BYTES, NewBlob, Pieces, slices
 from minion_session.blobs.store import BlobStore
 from minion_session.blobs.worker import UploadsLeft
 from minion_testing.errors import refused
@@ -288,6 +288,34 @@ async def test_two_who_put_the_same_at_once_get_one_blob(
     stored = await asyncio.gather(*[put(blobs, session_id, data) for _ in range(6)])
     assert len({blob.blob_id for blob in stored}) == 1
     assert await _rows(owner, tenant_id) == (1, 1, 3)
+
+
+@pytest.mark.parametrize("dropped", ["after", "meanwhile"])
+async def test_a_blob_that_another_call_was_given_outlives_the_call_that_put_it(
+    session: Stub, blobs: Blobs, postgres: ClonedDatabase, owner: Database, tenant_id: UUID, dropped: str
+) -> None:
+    session_id, first, second = UUID(await open_session(session)), uuid7(), uuid7()
+    new = NewBlob(session_id, "text/plain", "", size_bytes=None, sha256=None)
+    async with await postgres.connect("session") as app:
+        store = BlobStore(app)
+        for blob_id in (first, second):
+            await store.begin(tenant_id, blob_id, session_id)
+            await store.add(tenant_id, blob_id, 0, [b"bytes"])
+        # The first call has broken off, and its last step was done all the same.
+        await store.keep(tenant_id, first, new, 5, b"digest")
+        if dropped == "after":
+            given = await store.keep(tenant_id, second, new, 5, b"digest")
+            await store.drop(tenant_id, first, session_id)
+        else:
+            async with owner.transaction(tenant_id) as transaction:
+                await transaction.execute("SELECT session.drop_upload($1, $2, $3)", tenant_id, first, session_id)
+                keeping = asyncio.create_task(store.keep(tenant_id, second, new, 5, b"digest"))
+                waits = "SELECT pg_sleep(0.01), EXISTS (SELECT FROM pg_locks WHERE NOT granted) OR $1 AS it_does"
+                while not (await transaction.fetch(waits, keeping.done()))[0]["it_does"]:
+                    pass
+            given = await keeping
+    assert (await got(blobs, str(given.blob_id)))[1] == [b"bytes"]
+    assert await _rows(owner, tenant_id) == (1, 1, 1)
 
 
 async def test_a_deleted_session_takes_its_blobs_along(

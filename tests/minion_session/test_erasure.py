@@ -15,7 +15,7 @@ from minion_session.erasure import service
 from minion_testing.errors import refused
 
 from tests.minion_session.made import append, new_id, open_session, source, struct, turn
-from tests.minion_session.stage import Stub
+from tests.minion_session.stage import Stub, give_large_blob
 
 CANARY = "canary-7f3a"
 _TABLES = ("sessions", "messages", "workspace_entries", "idempotency_keys", "changes", "told_activity")
@@ -114,6 +114,17 @@ async def test_much_is_erased_step_by_step(session: Stub, monkeypatch: pytest.Mo
         await session.AppendMessages(append(session_id, "a", "b"))
     receipt = await erase(session, CANARY)
     assert (receipt.session_count, receipt.message_count) == (5, 10)
+
+
+async def test_blobs_are_erased_some_at_a_time(session: Stub, owner: Database, tenant_id: UUID) -> None:
+    # What a statement deletes is bounded in bytes as well: of gigabytes it would never come to an end.
+    for _ in range(5):
+        await give_large_blob(owner, tenant_id, await open_session(session, user_id=CANARY))
+    step = await owner.fetch_one("SELECT * FROM session.erase_subject($1, $2, 10000)", tenant_id, CANARY)
+    assert step is not None
+    assert (step["is_done"], step["sessions"], step["blobs"]) == (False, 2, 2)
+    receipt = await erase(session, CANARY)
+    assert (receipt.session_count, receipt.blob_count) == (3, 3)
 
 
 async def test_erasures_at_once_count_each_thing_once(session: Stub) -> None:

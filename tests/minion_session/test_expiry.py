@@ -19,7 +19,7 @@ from minion_testing.postgres import ClonedDatabase
 from uuid_utils.compat import uuid7
 
 from tests.minion_session.made import append, open_session, seconds, turn
-from tests.minion_session.stage import Stub, gateway, serving
+from tests.minion_session.stage import Stub, gateway, give_large_blob, serving
 
 Change = Callable[[str], Awaitable[None]]
 MakeDatabase = Callable[..., Awaitable[ClonedDatabase]]
@@ -145,6 +145,65 @@ async def test_the_background_cleans_up_all_tenants_once_however_many_do_it(data
         cleaned = await asyncio.gather(*[expiry.clean_everywhere() for _ in range(4)])
         assert sum(cleaned, Cleaned()) + await expiry.clean_everywhere() == Cleaned(deleted=461)
         assert await owner.fetch_value("SELECT count(*) FROM session.sessions") == 0
+
+
+async def test_blobs_are_cleaned_up_some_at_a_time(
+    session: Stub, postgres: ClonedDatabase, owner: Database, tenant_id: UUID
+) -> None:
+    for _ in range(5):
+        session_id = await open_session(session, ttl=seconds(60))
+        await give_large_blob(owner, tenant_id, session_id)
+        await owner.execute(
+            "UPDATE session.sessions SET expire_time = now() - interval '9 days', expiry_told_time = now()"
+            " WHERE session_id = $1",
+            UUID(session_id),
+        )
+    async with await postgres.connect("session") as app:
+        store = ExpiryStore(app)
+        assert [await store.clean(tenant_id, 1_000, timedelta(0)) for _ in range(4)] == [
+            Cleaned(deleted=2),
+            Cleaned(deleted=2),
+            Cleaned(deleted=1),
+            Cleaned(),
+        ]
+
+
+async def test_a_tenant_whose_sessions_cannot_be_deleted_holds_up_no_other(database_factory: MakeDatabase) -> None:
+    database = await database_factory()
+    async with (
+        await database.connect("session") as app,
+        await database.connect("session", "owner") as owner,
+    ):
+        await owner.execute(
+            """
+            CREATE FUNCTION session.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                RAISE EXCEPTION 'too large' USING ERRCODE = 'deadlock_detected';
+            END $$
+            """
+        )
+        await owner.execute(
+            "CREATE TRIGGER refuse BEFORE DELETE ON session.sessions FOR EACH ROW WHEN (OLD.user_id = 'large')"
+            " EXECUTE FUNCTION session.refuse()"
+        )
+        large, others = UUID(int=1), [UUID(int=place) for place in range(2, 12)]
+        for user, tenants, old in (("large", [large], 3), ("ada", others, 2)):
+            await owner.execute(
+                """
+                INSERT INTO session.sessions
+                       (tenant_id, session_id, agent_id, user_id, expire_time, expiry_told_time)
+                SELECT tenant, gen_random_uuid(), tenant, $1, now() - interval '9 days',
+                       CASE WHEN told THEN now() - $2::int * interval '1 day' END
+                  FROM unnest($3::uuid[]) AS tenant, unnest(ARRAY[true, false]) AS told
+                """,
+                user,
+                old,
+                tenants,
+            )
+        expiry = Expiry(ExpiryStore(app), kept=timedelta(days=1))
+        # Each has one that is deleted, but the large one's, and one that is told.
+        assert await expiry.clean_everywhere() == Cleaned(expired=11, deleted=10)
+        assert await expiry.clean_everywhere() == Cleaned()
 
 
 async def test_a_session_that_somebody_is_busy_with_has_to_wait(

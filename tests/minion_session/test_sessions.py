@@ -199,6 +199,20 @@ async def test_a_page_ends_before_it_is_too_large(session: Stub, owner: Database
     assert found == 40
 
 
+async def test_a_session_with_numbers_that_are_long_when_spelled_out_is_listed(session: Stub) -> None:
+    # As JSON each takes six bytes, in the database's own words 311.
+    for _ in range(3):
+        await open_session(session, metadata=struct(numbers=[1e308] * 2_300))
+    sizes, token = [], ""
+    for _ in range(3):
+        page = await session.ListSessions(pb.ListSessionsRequest(page_size=2, page_token=token))
+        sizes.append(len(page.sessions))
+        token = page.next_page_token
+        if not token:
+            break
+    assert sizes == [2, 1]
+
+
 async def test_a_page_token_belongs_to_its_list(session: Stub) -> None:
     for _ in range(2):
         await opened(session, user_id="ada")

@@ -1,8 +1,9 @@
 """The session and memory services, as a turn needs them."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from minion.session.v1 import message_pb2, session_pb2, session_service_pb2, ses
 from minion_auth import tenant
 from minion_errors import FailedPrecondition, NotFound, Violations
 from minion_grpc import peer_call
-from minion_grpc.wire import from_struct, from_value, to_struct, to_value
+from minion_grpc.wire import from_struct, from_value, json_bytes, off_loop, to_struct, to_value
 
 from minion_gateway.agents.domain import ResolvedAgent
 from minion_gateway.inference.domain import ChatMessage, Role, ToolCall
@@ -105,7 +106,11 @@ class SessionPeer:
         self._facts.pop((tenant_id, session_id), None)
 
     async def begin(self, run: LeasedRun, agent: ResolvedAgent, *, step: int, hold_seconds: float) -> OpenedTurn:
-        """Appends the user's message, once for ever, and returns the context as it was then."""
+        """Appends the user's message, once for ever, and returns the context as it was then.
+
+        Raises NotFound (SESSION_NOT_FOUND) when it is another session than the run was accepted for: one that was
+        deleted, and whose id its client gave to the next.
+        """
         request = session_service_pb2.BeginTurnRequest(
             session_id=str(run.session_id),
             message=message_pb2.Message(
@@ -120,7 +125,13 @@ class SessionPeer:
         )
         with peer_call("session"):
             answer = await self._stub.BeginTurn(request, timeout=_CALL_SECONDS)
-        context = tuple(shown for message in answer.context for shown in _shown(message))
+        if (answer.session.agent_id, answer.session.user_id) != (str(run.agent_id), run.user_id):
+            raise NotFound(
+                "The session that the run was accepted for is gone; another has its id.",
+                reason="SESSION_NOT_FOUND",
+                metadata={"session_id": str(run.session_id)},
+            )
+        context = await off_loop(_context, answer.context, _bytes_of_json(answer.context))
         summary = _summary(answer.summary) if answer.HasField("summary") else None
         return OpenedTurn(
             context, answer.message.sequence, summary, answer.context_token_count, is_all=not answer.truncated
@@ -128,9 +139,10 @@ class SessionPeer:
 
     async def append(self, run: LeasedRun, author: str, said: Sequence[Said], *, step: int, release: bool) -> None:
         """Appends a step's messages, once for ever; with `release` the session is free for the next run."""
+        messages = await off_loop(partial(_messages, author), said, json_bytes(_values(said)))
         request = session_service_pb2.AppendMessagesRequest(
             session_id=str(run.session_id),
-            messages=[_message(message, author) for message in said],
+            messages=messages,
             source=message_pb2.RunSource(run_id=str(run.run_id), step_sequence=step),
             release_hold=release,
         )
@@ -148,7 +160,7 @@ class SessionPeer:
         request = session_service_pb2.GetWorkspaceRequest(session_id=str(session_id), keys=keys)
         with peer_call("session"):
             answer = await self._stub.GetWorkspace(request, timeout=_CALL_SECONDS)
-        return {entry.key: json_of(entry.value) for entry in answer.entries}
+        return await off_loop(_entries, answer, answer.ByteSize())
 
     async def set_workspace(self, session_id: UUID, key: str, value: Any, request_id: UUID) -> int:
         """Sets an entry of the session's working memory, once a `request_id`; returns its version."""
@@ -279,6 +291,19 @@ def json_of(value: Value) -> Any:
     return from_value(value, "", Violations())
 
 
+def _entries(answer: session_service_pb2.GetWorkspaceResponse) -> dict[str, Any]:
+    return {entry.key: json_of(entry.value) for entry in answer.entries}
+
+
+def _bytes_of_json(messages: Iterable[message_pb2.Message]) -> int:
+    """Measures messages for `off_loop`: the JSON in them."""
+    return sum(part.ByteSize() for message in messages for part in message.parts if not part.HasField("text"))
+
+
+def _context(messages: Iterable[message_pb2.Message]) -> tuple[ChatMessage, ...]:
+    return tuple(shown for message in messages for shown in _shown(message))
+
+
 def _shown(message: message_pb2.Message) -> list[ChatMessage]:
     if message.role == message_pb2.MESSAGE_ROLE_TOOL:
         results = [part.tool_result for part in message.parts if part.HasField("tool_result")]
@@ -294,8 +319,30 @@ def _shown(message: message_pb2.Message) -> list[ChatMessage]:
         ToolCall(call.tool_call_id, call.name, stable_json(from_struct(call.arguments, "", Violations())))
         for call in (part.tool_call for part in message.parts if part.HasField("tool_call"))
     )
-    text = "\n".join(part.text for part in message.parts if part.HasField("text"))
+    text = "\n".join(words for part in message.parts if (words := _words(part)))
     return [ChatMessage(_ROLES[message.role], text, calls)]
+
+
+def _words(part: message_pb2.Part) -> str:
+    """What a part says. Images and files are told in words, as the session tells an assistant's: none is sent yet."""
+    if not part.HasField("media"):
+        return part.text
+    media = part.media
+    place = f"the blob {media.blob_id}" if media.HasField("blob_id") else media.uri
+    return f"[{media.name}, {media.media_type}: {place}]" if media.name else f"[{media.media_type}: {place}]"
+
+
+def _values(said: Iterable[Said]) -> Iterator[Any]:
+    """The JSON in what was said."""
+    for message in said:
+        if isinstance(message, AssistantSaid):
+            yield from (call.arguments for call in message.calls)
+        else:
+            yield message.output
+
+
+def _messages(author: str, said: Iterable[Said]) -> list[message_pb2.Message]:
+    return [_message(message, author) for message in said]
 
 
 def _message(said: Said, author: str) -> message_pb2.Message:

@@ -1,7 +1,7 @@
 """What a turn leaves in its session, cut into appends that the session takes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from minion_gateway.runs.cleaning import weight
@@ -10,6 +10,7 @@ from minion_gateway.runs.domain import LlmResult, RequestedCall, Step, ToolResul
 # The session takes 100 messages and 1 MiB an append, 256 KiB and 64 parts a message; the rest is for framing.
 _MAXIMUM_MESSAGES = 100
 _MAXIMUM_APPEND = 900 * 1024
+_MAXIMUM_MESSAGE = 240 * 1024
 _MAXIMUM_TEXT = 200 * 1024
 _FRAME = 512
 _BYTES_A_TOKEN = 4
@@ -62,10 +63,26 @@ def _messages(steps: Sequence[Step]) -> list[Said]:
             case LlmResult(text=text, calls=calls, usage=usage, estimated=estimated):
                 if text or calls:
                     written = 0 if estimated else max(0, usage.output_tokens - usage.reasoning_tokens)
-                    said.append(AssistantSaid(_cut(text), calls, written))
+                    parts = list(_parted(_cut(text), calls))
+                    # What each part takes nobody has counted: the session estimates it.
+                    said += [replace(part, tokens=written) for part in parts] if len(parts) == 1 else parts
             case ToolResult(output=output, is_error=is_error, blob_id=blob_id) if step.intent is not None:
                 said.append(ToolSaid(step.intent.call_id, step.intent.name, output, is_error, blob_id))
     return said
+
+
+def _parted(text: str, calls: Sequence[RequestedCall]) -> Iterator[AssistantSaid]:
+    """Parts an answer whose calls say more than a message holds; in a context each call has its result all the same."""
+    group: list[RequestedCall] = []
+    size = _FRAME + weight(text)
+    for call in calls:
+        length = _FRAME + weight(call.arguments)
+        if size + length > _MAXIMUM_MESSAGE:
+            yield AssistantSaid(text, tuple(group), 0)
+            text, group, size = "", [], _FRAME
+        group.append(call)
+        size += length
+    yield AssistantSaid(text, tuple(group), 0)
 
 
 def tokens_of(steps: Sequence[Step]) -> int:

@@ -7,7 +7,7 @@ import grpc
 from minion.session.v1 import message_pb2, session_service_pb2, session_service_pb2_grpc
 from minion_errors import Violations
 from minion_grpc import peer_call
-from minion_grpc.wire import from_struct, from_value
+from minion_grpc.wire import from_struct, from_value, off_loop
 
 from minion_gateway.runs.domain import ToolResult
 from minion_gateway.runs.prompt import stable_json, tool_text
@@ -58,7 +58,7 @@ class SummaryPeer:
         )
         with peer_call("session"):
             answer = await self._stub.ListMessages(request, timeout=_CALL_SECONDS)
-        return [_entry(message) for message in answer.messages]
+        return await off_loop(_entries, answer, answer.ByteSize())
 
     async def save(self, job: Job, result: SummaryResult) -> None:
         """Saves a summary, once for ever for its step."""
@@ -73,6 +73,10 @@ class SummaryPeer:
         )
         with peer_call("session"):
             await self._stub.SaveSummary(request, timeout=_CALL_SECONDS)
+
+
+def _entries(answer: session_service_pb2.ListMessagesResponse) -> list[Entry]:
+    return [_entry(message) for message in answer.messages]
 
 
 def _entry(message: message_pb2.Message) -> Entry:

@@ -46,8 +46,8 @@ class SummaryStore:
         rows = await self._database.fetch(_QUERIES.lease_summaries, self._replica, self._lease, limit)
         return [(row["tenant_id"], row["session_id"]) for row in rows]
 
-    async def renew(self, held: Sequence[Job]) -> set[UUID]:
-        """Renews leases in one statement; returns the sessions that are still ours."""
+    async def renew(self, held: Sequence[Job]) -> set[tuple[UUID, UUID]]:
+        """Renews leases in one statement; returns (tenant, session) of those that are still ours."""
         rows = await self._database.fetch(
             _QUERIES.renew_summaries,
             self._replica,
@@ -56,7 +56,7 @@ class SummaryStore:
             [job.session_id for job in held],
             [job.epoch for job in held],
         )
-        return {row["session_id"] for row in rows}
+        return {(row["tenant_id"], row["session_id"]) for row in rows}
 
     async def release(self) -> int:
         """Gives all jobs of this replica back."""

@@ -43,7 +43,8 @@ class SummaryWorker:
         self._tracer = telemetry.tracer
         self._lease_seconds = lease_seconds
         self._poll_seconds = poll_seconds
-        self._held: dict[UUID, tuple[Job, asyncio.Task[None]]] = {}
+        # By tenant and session: clients may propose the ids of sessions, and two tenants the same.
+        self._held: dict[tuple[UUID, UUID], tuple[Job, asyncio.Task[None]]] = {}
         self._wakened = asyncio.Event()
         self._draining = False
         self._count = Counter(
@@ -94,7 +95,7 @@ class SummaryWorker:
                 _log.warning("summaries could not be renewed", reason=fault.reason, error=fault.message)
                 continue
             for job, task in held:
-                if job.session_id not in ours:
+                if (job.tenant_id, job.session_id) not in ours:
                     task.cancel()
 
     async def drain(self) -> None:
@@ -107,7 +108,7 @@ class SummaryWorker:
         await self._store.release()
 
     async def _take(self, tenant_id: UUID, session_id: UUID) -> None:
-        stale = self._held.get(session_id)
+        stale = self._held.get((tenant_id, session_id))
         if stale is not None:
             # Our own lease ran out under us (the process was paused, or starved): what we began is fenced by now.
             stale[1].cancel()
@@ -117,7 +118,7 @@ class SummaryWorker:
             return
         # An empty context: nothing of whoever woke us.
         task = asyncio.get_running_loop().create_task(self._work(job), context=contextvars.Context())
-        self._held[session_id] = (job, task)
+        self._held[tenant_id, session_id] = (job, task)
 
     async def _work(self, job: Job) -> None:
         """One job's task. What fails inside ends the job, never the worker."""
@@ -137,9 +138,10 @@ class SummaryWorker:
                 await self._finish(job)
         finally:
             span.end()
-            held = self._held.get(job.session_id)
+            key = (job.tenant_id, job.session_id)
+            held = self._held.get(key)
             if held is not None and held[0] is job:
-                del self._held[job.session_id]
+                del self._held[key]
             self.wake()
 
     async def _finish(self, job: Job) -> None:

@@ -229,11 +229,12 @@ def _message_from_proto(message: message_pb2.Message, field: str, violations: Vi
     calls = [part.tool_call_id for part in read if isinstance(part, ToolCallPart | ToolResultPart)]
     if len(set(calls)) < len(calls):
         violations.add(f"{field}.parts", "must name each tool_call_id once")
+    metadata = requests.json_object(violations, f"{field}.metadata", message.metadata)
     return NewMessage(
         role=role or Role.USER,
         author=violations.length(f"{field}.author", message.author, maximum=200),
         parts=tuple(read),
         token_count=message.token_count or estimate_tokens(sum(content_bytes(part) for part in read)),
-        byte_count=message.ByteSize(),
-        metadata=requests.json_object(violations, f"{field}.metadata", message.metadata),
+        byte_count=requests.reply_bytes(message, metadata, *map(parts.json_value, read)),
+        metadata=metadata,
     )

@@ -67,6 +67,11 @@ BEGIN
       FROM session.blobs b
      WHERE b.tenant_id = tenant AND b.session_id = target AND b.sha256 = digest;
     IF FOUND THEN
+        -- Whoever put it may be about to drop it, since their call was broken off: it is ours too, or gone by now.
+        UPDATE session.blob_contents c SET updated_at = clock_timestamp()
+         WHERE c.tenant_id = tenant AND c.blob_id = keep_blob.blob_id;
+    END IF;
+    IF FOUND THEN
         DELETE FROM session.blob_contents c
          WHERE c.tenant_id = tenant AND c.blob_id = blob AND c.session_id IS NOT NULL;
         RETURN;
@@ -85,13 +90,18 @@ BEGIN
 END $$;
 
 -- Drops a blob whose call was broken off: its bytes on their way, or, where the last step was done before the call's end
--- was seen, the blob itself.
+-- was seen, the blob itself, unless another call that put the same bytes was given it since.
 CREATE OR REPLACE FUNCTION session.drop_upload(tenant uuid, blob uuid, target uuid) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
+    -- The session first, as whoever deletes it.
+    PERFORM FROM session.sessions s WHERE s.tenant_id = tenant AND s.session_id = target FOR KEY SHARE;
     -- The step may be under way yet.
     PERFORM FROM session.blob_contents c WHERE c.tenant_id = tenant AND c.blob_id = blob FOR UPDATE;
-    DELETE FROM session.blobs b WHERE b.tenant_id = tenant AND b.session_id = target AND b.blob_id = blob;
+    DELETE FROM session.blobs b
+     WHERE b.tenant_id = tenant AND b.session_id = target AND b.blob_id = blob
+       AND NOT EXISTS (SELECT FROM session.blob_contents c
+                        WHERE c.tenant_id = tenant AND c.blob_id = blob AND c.updated_at > b.create_time);
     DELETE FROM session.blob_contents c
      WHERE c.tenant_id = tenant AND c.blob_id = blob AND c.session_id IS NOT NULL;
 END $$;

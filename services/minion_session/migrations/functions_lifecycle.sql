@@ -112,6 +112,12 @@ BEGIN
     INSERT INTO session.changes (tenant_id, resource_id, kind) VALUES (tenant, target, 'deleted');
 END $$;
 
+-- How many bytes the blobs of a session have, which is what deleting them takes: some seconds a gigabyte.
+CREATE OR REPLACE FUNCTION session.blob_bytes(tenant uuid, target uuid) RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT coalesce(sum(b.size_bytes), 0)::bigint FROM session.blobs b
+     WHERE b.tenant_id = tenant AND b.session_id = target;
+$$;
+
 -- Tenants in which there is something to clean up: sessions whose time is up, or, with `kept`, that expired longer ago.
 CREATE OR REPLACE FUNCTION session.tenants_to_clean(kept interval, most integer)
 RETURNS TABLE (tenant_id uuid) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -127,15 +133,16 @@ RETURNS TABLE (tenant_id uuid) LANGUAGE sql STABLE SECURITY DEFINER SET search_p
 $$;
 
 -- Tells of sessions whose time is up that they expired, each once, and deletes those of which that was told longer than
--- `kept` ago (NULL: none), at most so many of each, and no more once 100,000 messages went, so that a round ends within
--- the statement's time; those that somebody is busy with have to wait. It works in the
+-- `kept` ago (NULL: none), at most so many of each, and no more once 100,000 messages or 256 MiB of blobs went, so that
+-- a round ends within the statement's time; those that somebody is busy with have to wait. It works in the
 -- tenant of the transaction; for the schema's owner, who sees all tenants, in all of them.
 CREATE OR REPLACE FUNCTION session.cleanup_expired_sessions(
     most integer DEFAULT 1000, kept interval DEFAULT NULL, OUT expired bigint, OUT deleted bigint
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    old  record;
-    gone bigint := 0;
+    old   record;
+    gone  bigint := 0;
+    bytes bigint := 0;
 BEGIN
     WITH due AS (
         SELECT s.tenant_id, s.session_id FROM session.sessions s
@@ -158,15 +165,16 @@ BEGIN
            FOR UPDATE SKIP LOCKED
     LOOP
         PERFORM set_config('minion.tenant', old.tenant_id::text, true);
+        bytes := bytes + session.blob_bytes(old.tenant_id, old.session_id);
         gone := gone + (SELECT d.messages FROM session.delete_session(old.session_id) d);
         deleted := deleted + 1;
-        EXIT WHEN gone >= 100000;
+        EXIT WHEN gone >= 100000 OR bytes >= 268435456;
     END LOOP;
 END $$;
 
 -- Deletes sessions of a user, the newest first: forks (which are the same user's, whoever made them) before what they
--- were made of, so that nothing is copied for them. It stops after `most` messages, not amid a session, and says whether
--- to come again; the last time it deletes what is stored of the user for replays.
+-- were made of, so that nothing is copied for them. It stops after `most` messages or 256 MiB of blobs, not amid a
+-- session, and says whether to come again; the last time it deletes what is stored of the user for replays.
 CREATE OR REPLACE FUNCTION session.erase_subject(
     tenant uuid, erased_user text, most bigint,
     OUT is_done boolean, OUT sessions bigint, OUT messages bigint, OUT blobs bigint, OUT summaries bigint,
@@ -175,6 +183,7 @@ CREATE OR REPLACE FUNCTION session.erase_subject(
 DECLARE
     target uuid;
     gone   record;
+    bytes  bigint := 0;
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
     sessions := 0;
@@ -185,7 +194,7 @@ BEGIN
     replies := 0;
     erase_time := clock_timestamp();
     is_done := false;
-    WHILE messages < most AND sessions < most LOOP
+    WHILE messages < most AND sessions < most AND bytes < 268435456 LOOP
         SELECT s.session_id INTO target FROM session.sessions s
          WHERE s.tenant_id = tenant AND s.user_id = erased_user
          ORDER BY s.create_time DESC, s.session_id DESC LIMIT 1;
@@ -195,6 +204,7 @@ BEGIN
             is_done := true;
             RETURN;
         END IF;
+        bytes := bytes + session.blob_bytes(tenant, target);
         SELECT * INTO gone FROM session.delete_session(target);
         -- One that somebody else deleted meanwhile is theirs to count.
         CONTINUE WHEN NOT gone.was_there;

@@ -92,12 +92,13 @@ SELECT was_there FROM session.delete_session($1);
 
 -- name: list_sessions
 -- A tenant's sessions before a place in the list, newest first, with the bytes that they take up to each: a Struct takes
--- up to six times its JSON.
+-- up to six times its JSON, of which there are 16 KiB at most. (Postgres may write more: it spells 1e308 out.)
 SELECT s.session_id, s.agent_id, s.user_id, s.display_name,
        session.status_of(s.close_time, s.expire_time, s.hold_until, now(), s.archive_time) AS status, s.last_sequence,
        s.metadata, s.create_time, s.updated_at AS update_time, s.expire_time, s.close_time, s.archive_time, s.version,
        s.parent_session_id, s.fork_sequence,
-       sum(2048 + 6 * octet_length(s.metadata::text)) OVER (ORDER BY s.create_time DESC, s.session_id DESC) AS bytes
+       sum(2048 + 6 * least(octet_length(s.metadata::text), 16384))
+           OVER (ORDER BY s.create_time DESC, s.session_id DESC) AS bytes
   FROM session.find_sessions($1, $2, $3, $4, $5, $6, $7) s
  ORDER BY s.create_time DESC, s.session_id DESC;
 

@@ -84,6 +84,6 @@ def _change_from_proto(change: pb.WorkspaceChange, field: str, violations: Viola
     return Change(
         key=violations.length(f"{field}.key", change.key, minimum=1, maximum=200),
         value=value,
-        byte_count=change.ByteSize(),
+        byte_count=requests.reply_bytes(change, value),
         expected_version=change.expected_version if change.HasField("expected_version") else None,
     )

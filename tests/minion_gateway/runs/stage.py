@@ -232,6 +232,11 @@ class Client:
         made = await self.sessions.CreateSession(request)
         return str(made.session.session_id)
 
+    async def agent_of(self, session_id: str) -> UUID:
+        """Returns the agent of a session."""
+        answer = await self.sessions.GetSession(session_service_pb2.GetSessionRequest(session_id=session_id))
+        return UUID(answer.session.agent_id)
+
     async def conversation(self, **agent: Any) -> str:
         """Makes an agent and opens a session with it."""
         return await self.session(await self.agent(**agent))

@@ -86,6 +86,24 @@ async def test_an_unknown_session_is_not_found(client: Client, method: str) -> N
         await getattr(client, method)(str(uuid4()))
 
 
+async def test_a_session_that_has_the_id_of_one_that_is_gone_is_nobody_elses(client: Client, stage: Stage) -> None:
+    first, second = await client.agent(), await client.agent()
+    session_id = str(uuid4())
+    made = session_service_pb2.CreateSessionRequest(session_id=session_id, agent_id=first, user_id="ann")
+    await client.sessions.CreateSession(made)
+    assert (await client.create(session_id)).agent_id == first
+    await client.sessions.DeleteSession(session_service_pb2.DeleteSessionRequest(session_id=session_id))
+    made = session_service_pb2.CreateSessionRequest(session_id=session_id, agent_id=second, user_id="bob")
+    await client.sessions.CreateSession(made)
+    asked = len(stage.provider.ledger.asked)
+    # The gateway thinks of the one before: no model is asked in the name of its agent and user.
+    async with refused(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"):
+        await client.create(session_id)
+    assert len(stage.provider.ledger.asked) == asked
+    run = await client.create(session_id)
+    assert (run.agent_id, run.user_id, run.state) == (second, "bob", run_pb2.RUN_STATE_COMPLETED)
+
+
 async def test_another_tenants_session_reads_as_not_found(client: Client, stage: Stage) -> None:
     session_id = await client.conversation()
     await client.create(session_id)

@@ -26,7 +26,7 @@ from minion_gateway.runs.domain import (
 )
 from minion_gateway.runs.happenings import Numbered, TextAdded, ToolFinished, ToolStarted, joined
 from minion_gateway.runs.prompt import policy_bound, request_of
-from minion_gateway.runs.transcript import appends_of
+from minion_gateway.runs.transcript import AssistantSaid, appends_of
 from minion_grpc.wire import to_value
 
 from tests.minion_gateway.runs.dead import agent, asks_for, tool
@@ -149,6 +149,20 @@ def test_large_results_are_appended_in_parts() -> None:
     assert sum(len(part) for part in parts) == 30
     assert all(len(orjson.dumps(part)) < 1024 * 1024 for part in parts)
     assert len(parts) == 3
+
+
+def test_calls_that_no_message_holds_together_are_parted() -> None:
+    wish = asks_for(*[("clock", {"zone": "x" * 60_000})] * 6, text="é" * 100_000)
+    (append,) = appends_of([BEGUN, done(2, wish)])
+    said = [message for message in append if isinstance(message, AssistantSaid)]
+    assert tuple(call for message in said for call in message.calls) == wish.calls
+    assert [bool(message.text) for message in said] == [True, False, False]
+    assert all(len(orjson.dumps(message)) < 256 * 1024 for message in said)
+    # One that fits is told of as its provider counted it; of parts nobody has counted any.
+    assert [message.tokens for message in said] == [0, 0, 0]
+    ((whole,),) = appends_of([BEGUN, done(2, WISH)])
+    assert isinstance(whole, AssistantSaid)
+    assert whole.tokens == 5
 
 
 def test_an_answer_of_no_words_leaves_one_empty_append() -> None:

@@ -153,7 +153,9 @@ async def test_runs_that_wait_for_a_replica_are_told_and_so_is_who_takes_them_ov
         stalled = asyncio.create_task(client.create(await client.conversation(), "wait here"))
         await until(lambda: _now(len(stage.provider.ledger.asked) > asked))
         assert gauge("run_leases_held") == 1
-        _, run = await accepted(dead, submission(client.tenant_id, await client.conversation(), agent()))
+        session_id = await client.conversation()
+        who = agent(agent_id=await client.agent_of(session_id))
+        _, run = await accepted(dead, submission(client.tenant_id, session_id, who))
         await until(lambda: _now(gauge("runs_waiting") == 1))
         assert gauge("runs_waiting_oldest_seconds") > 0
         stage.provider.release()

@@ -69,7 +69,8 @@ async def left_behind(client: Client, store: RunStore, *tools: Any, **values: An
     """A run that a replica accepts, and dies."""
     session_id = await client.session(await client.agent())
     text = values.pop("text", "hello")
-    _, run = await accepted(store, submission(client.tenant_id, session_id, agent(*tools, **values), text=text))
+    who = agent(*tools, agent_id=await client.agent_of(session_id), **values)
+    _, run = await accepted(store, submission(client.tenant_id, session_id, who, text=text))
     return session_id, run
 
 
@@ -264,7 +265,8 @@ async def test_a_hold_that_a_dead_run_left_holds_nobody_up(
 async def test_a_recovered_run_is_linked_to_its_first_trace(client: Client, stage: Stage) -> None:
     async with dying(stage.database) as store:
         session_id = await client.session(await client.agent())
-        wanted = submission(client.tenant_id, session_id, agent(name="linked"))
+        who = agent(agent_id=await client.agent_of(session_id), name="linked")
+        wanted = submission(client.tenant_id, session_id, who)
         await accepted(store, replace(wanted, trace_id=TRACE_ID, span_id="b7ad6b7169203331"))
     done = await ended(client, wanted.run_id)
     assert done.trace_id == TRACE_ID

@@ -50,6 +50,26 @@ async def test_tools_are_called_and_the_session_keeps_the_exchange(
     assert [row["step_sequence"] for row in bill] == [2, 5]
 
 
+async def test_calls_that_no_message_holds_together_are_kept(client: Client, provider: FakeProvider) -> None:
+    session_id = await client.conversation(tools=("workspace",))
+    wanted = tuple(("workspace", f'{{"key": "k{place}", "value": "{"x" * 60_000}"}}') for place in range(6))
+    provider.push(Reply("Let me see.", tool_calls=wanted), Reply("Kept."))
+    run = await client.create(session_id)
+    assert (run.state, run.answer) == (run_pb2.RUN_STATE_COMPLETED, "Kept.")
+    kept = await client.messages(session_id)
+    assert sum(part.HasField("tool_call") for message in kept for part in message.parts) == 6
+    await client.create(session_id, "thanks")
+    shown = provider.ledger.asked[-1].body["messages"]
+    unanswered: list[str] = []
+    for message in shown:
+        # Each call is followed by its result.
+        if message["role"] == "tool":
+            unanswered.remove(message["tool_call_id"])
+        else:
+            assert unanswered == []
+            unanswered = [each["id"] for each in message.get("tool_calls") or ()]
+
+
 async def test_the_next_turn_shows_the_exchange_to_the_model(client: Client, provider: FakeProvider) -> None:
     session_id = await client.conversation(tools=("calculator",))
     provider.push(calls(("calculator", '{"expression": "1+1"}')), Reply("2"))

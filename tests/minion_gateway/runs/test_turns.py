@@ -1,7 +1,7 @@
 """A turn from the user's message to the agent's answer."""
 
 from minion.gateway.v1 import run_pb2
-from minion.session.v1 import message_pb2
+from minion.session.v1 import message_pb2, session_service_pb2
 from minion_postgres import Database
 from minion_testing.fake_provider import FakeProvider
 from minion_testing.provider_script import Reply
@@ -50,6 +50,26 @@ async def test_the_model_sees_the_history_of_the_session(client: Client, provide
         ("user", "first"),
         ("assistant", "echo: first"),
         ("user", "second"),
+    ]
+
+
+async def test_the_model_is_told_of_images_and_files(client: Client, provider: FakeProvider) -> None:
+    session_id = await client.conversation()
+    photo = message_pb2.Media(media_type="image/png", name="cat.png", uri="https://example.com/cat.png")
+    nameless = message_pb2.Media(media_type="image/png", uri="https://example.com/dog.png")
+    batch = session_service_pb2.AppendMessagesRequest(session_id=session_id)
+    for parts in (
+        [message_pb2.Part(media=photo)],
+        [message_pb2.Part(text="And this?"), message_pb2.Part(media=nameless)],
+    ):
+        batch.messages.add(role=message_pb2.MESSAGE_ROLE_USER, parts=parts)
+    await client.sessions.AppendMessages(batch)
+    await client.create(session_id, "Well?")
+    shown = [message["content"] for message in provider.ledger.asked[-1].body["messages"]]
+    assert shown[1:] == [
+        "[cat.png, image/png: https://example.com/cat.png]",
+        "And this?\n[image/png: https://example.com/dog.png]",
+        "Well?",
     ]
 
 

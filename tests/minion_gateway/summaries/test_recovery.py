@@ -154,7 +154,8 @@ async def test_a_turn_that_is_taken_over_sees_what_it_saw(
     client: Client, stage: Stage, provider: FakeProvider, sessions: Any, session_id: str
 ) -> None:
     async with dying(stage.database) as store:
-        _, run = await accepted(store, submission(client.tenant_id, session_id, agent(max_messages=2)))
+        who = agent(agent_id=await client.agent_of(session_id), max_messages=2)
+        _, run = await accepted(store, submission(client.tenant_id, session_id, who))
         begun = session_service_pb2.BeginTurnRequest(
             session_id=session_id,
             message=message_pb2.Message(

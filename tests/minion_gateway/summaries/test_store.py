@@ -182,7 +182,7 @@ async def test_a_ghost_writes_nothing(
     await ghost.defer(old, timedelta(0))
     assert await ghost.renew([old]) == set()
     assert await ghost.load(tenant_id, session_id) is None
-    assert await heir.renew([job]) == {session_id}
+    assert await heir.renew([job]) == {(tenant_id, session_id)}
     assert await step(owner, run_id) == {"state": "STARTED", "attempt": 1, "told": False}
 
 

@@ -1,9 +1,12 @@
 """Summaries after turns: made once, paid for once, never in a turn's way, and shown to the model from then on."""
 
+from uuid import uuid4
+
 from google.protobuf.json_format import MessageToDict
 from minion.activity.v1 import activity_pb2
 from minion.gateway.v1 import run_pb2, run_service_pb2, run_step_pb2
 from minion.registry.v1 import agent_pb2
+from minion.session.v1 import session_service_pb2
 from minion_postgres import Database
 from minion_testing.fake_provider import FakeProvider
 from minion_testing.provider_script import Fault, FaultKind, Reply, Script
@@ -45,6 +48,35 @@ async def test_a_long_session_is_summarized_after_the_turn(
     assert question.endswith("assistant: Indeed.\n</transcript>")
     # The messages stay.
     assert len(await client.messages(session_id)) == 4
+
+
+async def test_tenants_whose_sessions_have_one_id_are_not_in_each_others_way(
+    stage: Stage, client: Client, provider: FakeProvider, owner: Database
+) -> None:
+    provider.push(Script(Fault(FaultKind.STALL), match=QUESTION, times=2))
+    session_id = str(uuid4())
+
+    async def turn(tenant: Client) -> str:
+        agent_id = await tenant.agent(behavior=policy())
+        made = session_service_pb2.CreateSessionRequest(session_id=session_id, agent_id=agent_id, user_id="ann")
+        await tenant.sessions.CreateSession(made)
+        await say(tenant, session_id, LONG, "Indeed.")
+        return (await tenant.create(session_id, "And you?")).run_id
+
+    async def asked(times: int) -> bool:
+        return sum(QUESTION in each.body["messages"][-1]["content"] for each in provider.ledger.asked) == times
+
+    async with Client(stage) as other:
+        first = await turn(client)
+        await until(lambda: asked(1))
+        second = await turn(other)
+        await until(lambda: asked(2))
+        provider.release()
+        await settled(owner, session_id)
+        for tenant, run_id in ((client, first), (other, second)):
+            assert [each.run_id for each in await summaries(tenant, session_id)] == [run_id]
+            attempts = "SELECT state FROM gateway.attempts WHERE run_id = $1 AND step_sequence = 4"
+            assert await rows(owner, attempts, run_id) == [{"state": "DONE"}]
 
 
 async def test_it_is_paid_for_once_and_audited(client: Client, provider: FakeProvider, owner: Database) -> None:

@@ -1,0 +1,103 @@
+"""What sessions hold is read and written off the event loop where it is large: leases are renewed meanwhile."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import grpc
+import pytest
+import pytest_asyncio
+from minion.session.v1 import message_pb2, session_pb2, session_service_pb2
+from minion_gateway.runs.domain import LeasedRun
+from minion_gateway.runs.peer import SessionPeer
+from minion_gateway.runs.transcript import ToolSaid
+from minion_gateway.summaries.peer import SummaryPeer
+from minion_grpc.wire import to_value
+from minion_testing.stalls import share_off_loop
+
+from tests.minion_gateway.runs.dead import agent
+
+# 240 KB on the wire, of which each value is four bytes: nothing costs more to read.
+DENSE = to_value([[] for _ in range(60_000)])
+WHO = agent()
+RUN = LeasedRun(
+    tenant_id=UUID(int=1),
+    run_id=UUID(int=2),
+    session_id=UUID(int=3),
+    agent_id=WHO.agent_id,
+    user_id="ann",
+    principal="key:ann",
+    text="hello",
+    metadata={},
+    streamed=True,
+    trace_id="",
+    span_id="",
+    epoch=1,
+    create_time=datetime.now(UTC),
+)
+
+
+def results(count: int) -> list[message_pb2.Message]:
+    """Makes messages with large results."""
+    return [
+        message_pb2.Message(
+            role=message_pb2.MESSAGE_ROLE_TOOL,
+            sequence=place + 1,
+            parts=[message_pb2.Part(tool_result=message_pb2.ToolResult(tool_call_id=f"c{place}", output=DENSE))],
+        )
+        for place in range(count)
+    ]
+
+
+SAID = [ToolSaid(f"c{place}", "clock", [[] for _ in range(8_000)], is_error=False) for place in range(9)]
+BEGUN = session_service_pb2.BeginTurnResponse(
+    session=session_pb2.Session(agent_id=str(WHO.agent_id), user_id="ann"), context=results(4)
+)
+PAGE = session_service_pb2.ListMessagesResponse(messages=results(4))
+WORKSPACE = session_service_pb2.GetWorkspaceResponse(
+    entries=[session_pb2.WorkspaceEntry(key=str(place), value=DENSE) for place in range(4)]
+)
+
+
+class Stub:
+    """A session service whose answers are large and there at once."""
+
+    async def BeginTurn(self, *_: Any, **__: Any) -> session_service_pb2.BeginTurnResponse:
+        return BEGUN
+
+    async def ListMessages(self, *_: Any, **__: Any) -> session_service_pb2.ListMessagesResponse:
+        return PAGE
+
+    async def GetWorkspace(self, *_: Any, **__: Any) -> session_service_pb2.GetWorkspaceResponse:
+        return WORKSPACE
+
+    async def AppendMessages(self, *_: Any, **__: Any) -> session_service_pb2.AppendMessagesResponse:
+        return session_service_pb2.AppendMessagesResponse()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def peers(monkeypatch: pytest.MonkeyPatch) -> tuple[SessionPeer, SummaryPeer]:
+    """The session service as turns and as summaries call it."""
+    async with grpc.aio.insecure_channel("localhost:1") as nobody:
+        session, summary = SessionPeer(nobody), SummaryPeer(nobody)
+    for peer in (session, summary):
+        monkeypatch.setattr(peer, "_stub", Stub())
+    return session, summary
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda session, _: session.begin(RUN, WHO, step=1, hold_seconds=60),
+        lambda session, _: session.append(RUN, "agent", SAID, step=3, release=True),
+        lambda session, _: session.workspace(RUN.session_id, []),
+        lambda _, summary: summary.messages(RUN.session_id, 0),
+    ],
+    ids=["context", "append", "workspace", "messages"],
+)
+async def test_what_is_large_is_converted_off_the_loop(
+    peers: tuple[SessionPeer, SummaryPeer], call: Callable[[SessionPeer, SummaryPeer], Awaitable[Any]]
+) -> None:
+    # Next to nothing where it is converted on the loop.
+    assert await share_off_loop(call(*peers)) > 0.5
