@@ -276,7 +276,7 @@ async def test_unknown_model_is_refused(memories: Stub) -> None:
     assert refusal.domain == "minion.memory"
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.parametrize("scale", [1e-30, 1e-9, 1e6, 1e30])
 async def test_extreme_vectors_score_by_their_direction(memories: Stub, scale: float) -> None:
     agent_id = str(uuid4())
     await memories.StoreMemories(batch(placed([scale * value for value in towards(0)], agent_id=agent_id)))
