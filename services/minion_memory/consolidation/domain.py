@@ -155,7 +155,7 @@ def attribute_of(key: str) -> str:
 
 def sources_of(kept: Memory, merged: Sequence[Memory], *, most: int = 32) -> list[dict[str, object]]:
     """The places where merged memories were said, beside the one that the kept memory's own source names."""
-    listed = [entry for entry in kept.metadata.get("minion_sources", ()) if isinstance(entry, dict)]
+    listed = _noted(kept)
     for memory in merged:
         source = memory.source
         if source.session_id is not None or source.quote:
@@ -166,9 +166,15 @@ def sources_of(kept: Memory, merged: Sequence[Memory], *, most: int = 32) -> lis
                     "quote": source.quote[:200],
                 }
             )
-        listed += [entry for entry in memory.metadata.get("minion_sources", ()) if isinstance(entry, dict)]
+        listed += _noted(memory)
     unique = {repr(sorted(entry.items())): entry for entry in listed}
     return list(unique.values())[: most - 1]
+
+
+def _noted(memory: Memory) -> list[dict[str, object]]:
+    """What an earlier merge noted; metadata is the callers' own, who may have put anything there."""
+    noted = memory.metadata.get("minion_sources")
+    return [entry for entry in noted if isinstance(entry, dict)] if isinstance(noted, list) else []
 
 
 def _by_attribute(memories: Sequence[Memory]) -> list[list[Memory]]:
