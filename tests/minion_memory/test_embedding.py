@@ -203,6 +203,22 @@ async def test_text_too_long_for_the_model_is_the_callers_fault(by_openai: Stub,
         await by_openai.StoreMemories(batch(unplaced(content="Tea.")))
 
 
+@pytest.mark.parametrize("status", [400, 422])
+async def test_query_that_the_model_does_not_take_is_searched_by_its_words(
+    by_openai: Stub, fake: FakeProvider, status: int
+) -> None:
+    agent_id = str(uuid4())
+    await by_openai.StoreMemories(batch(unplaced(agent_id=agent_id, content="Ann drinks tea.")))
+    fake.push(Fault(FaultKind.CONTEXT_TOO_LONG) if status == 400 else Fault(FaultKind.SERVER_ERROR, status=status))
+    found = await by_openai.SearchMemories(
+        pb.SearchMemoriesRequest(agent_id=agent_id, user_id="ann", query="Which tea? " * 700)
+    )
+    assert (found.plan, [hit.memory.content for hit in found.hits]) == (
+        memory_pb2.SEARCH_PLAN_LEXICAL,
+        ["Ann drinks tea."],
+    )
+
+
 async def test_absent_gateway_leaves_texts_without_a_vector(postgres: ClonedDatabase) -> None:
     agent_id, tenant_id = str(uuid4()), uuid4()
     async with (
