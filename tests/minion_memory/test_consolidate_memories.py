@@ -1,5 +1,6 @@
 """ConsolidateMemories: what it does, what it only shows, and what it leaves alone."""
 
+import time
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,6 +12,8 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from minion.memory.v1 import consolidation_pb2, memory_pb2
 from minion.memory.v1 import memory_service_pb2 as pb
+from minion_memory.consolidation import domain
+from minion_memory.consolidation.domain import telling
 from minion_testing.errors import refused
 from minion_testing.postgres import ClonedDatabase
 from uuid_utils.compat import uuid7
@@ -204,6 +207,27 @@ async def test_pruning_takes_what_is_old_unused_and_of_little_worth(
     assert len(await kept(memories, agent_id)) == 2
     assert await consolidate(memories, agent_id, prune=True) == shown
     assert [memory.memory_id for memory in await kept(memories, agent_id, ended=True)] == [worthy.memory_id]
+
+
+async def test_what_takes_long_to_read_is_read_with_nothing_locked(
+    memories: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent_id = str(uuid4())
+    content = "The user likes tea."
+    await store(
+        memories, agent_id, *({"key": f"user/{each}", "content": content, "at": towards(each)} for each in (0, 1))
+    )
+    read: list[str] = []
+
+    def slowly(content: str) -> tuple[str, ...]:
+        # Longer than a transaction may wait for its service.
+        time.sleep(2)
+        read.append(content)
+        return telling(content)
+
+    monkeypatch.setattr(domain, "telling", slowly)
+    assert len((await consolidate(memories, agent_id)).actions) == 1
+    assert read == [content]
 
 
 @pytest.mark.parametrize(
