@@ -1,14 +1,19 @@
 """ConsolidateMemories: what it does, what it only shows, and what it leaves alone."""
 
+import time
 from typing import Any
 from uuid import UUID, uuid4
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from minion.memory.v1 import consolidation_pb2, memory_pb2
 from minion.memory.v1 import memory_service_pb2 as pb
+from minion_memory.consolidation import domain
+from minion_memory.consolidation.domain import telling
 from minion_testing.errors import refused
 from minion_testing.postgres import ClonedDatabase
 from uuid_utils.compat import uuid7
@@ -79,6 +84,30 @@ async def test_what_says_the_same_becomes_one_with_all_its_sources(memories: Stu
     assert list((await consolidate(memories, agent_id)).actions) == []
     async with refused(grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"):
         await consolidate(memories, agent_id, request_id=request_id, prune=True)
+
+
+@pytest.mark.parametrize("there", [5, None, True, "said", {"a": 1}, [1, "x"]])
+async def test_whatever_a_caller_keeps_where_sources_are_noted(memories: Stub, there: Any) -> None:
+    agent_id = str(uuid4())
+    metadata = Struct()
+    metadata.update({"minion_sources": there})
+    for trust in (USER, TOOL):
+        await store(
+            memories,
+            agent_id,
+            {"key": f"user/{trust}", "content": "The user likes tea.", "trust": trust, "source": source(1)},
+        )
+    one, two = await kept(memories, agent_id)
+    for memory in (one, two):
+        await memories.UpdateMemory(
+            pb.UpdateMemoryRequest(
+                memory=memory_pb2.Memory(memory_id=memory.memory_id, metadata=metadata),
+                update_mask=FieldMask(paths=["metadata"]),
+            )
+        )
+    assert len((await consolidate(memories, agent_id)).actions) == 1
+    [left] = await kept(memories, agent_id)
+    assert [each["quote"] for each in MessageToDict(left.metadata)["minion_sources"]] == ["said in 1"]
 
 
 async def test_a_merge_can_be_rolled_back(memories: Stub) -> None:
@@ -178,6 +207,27 @@ async def test_pruning_takes_what_is_old_unused_and_of_little_worth(
     assert len(await kept(memories, agent_id)) == 2
     assert await consolidate(memories, agent_id, prune=True) == shown
     assert [memory.memory_id for memory in await kept(memories, agent_id, ended=True)] == [worthy.memory_id]
+
+
+async def test_what_takes_long_to_read_is_read_with_nothing_locked(
+    memories: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent_id = str(uuid4())
+    content = "The user likes tea."
+    await store(
+        memories, agent_id, *({"key": f"user/{each}", "content": content, "at": towards(each)} for each in (0, 1))
+    )
+    read: list[str] = []
+
+    def slowly(content: str) -> tuple[str, ...]:
+        # Longer than a transaction may wait for its service.
+        time.sleep(2)
+        read.append(content)
+        return telling(content)
+
+    monkeypatch.setattr(domain, "telling", slowly)
+    assert len((await consolidate(memories, agent_id)).actions) == 1
+    assert read == [content]
 
 
 @pytest.mark.parametrize(

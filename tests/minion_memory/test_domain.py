@@ -28,7 +28,7 @@ def test_vector_fault_is_named(values: list[float], fault: str | None) -> None:
     assert vector_fault(values, 3) == fault
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-18, 1e18, 1e30])
+@pytest.mark.parametrize("scale", [1e-30, 1e-18, 1e-9, 1e-4, 2e4, 1e6, 1e18, 1e30])
 def test_extreme_vectors_keep_their_direction(scale: float) -> None:
     scaled = measurable(array("f", [3 * scale, 4 * scale]))
     assert list(scaled) == pytest.approx([0.6, 0.8], rel=1e-6)

@@ -7,6 +7,7 @@ import asyncpg
 import grpc
 import pytest
 import pytest_asyncio
+from google.protobuf.field_mask_pb2 import FieldMask
 from minion.memory.v1 import memory_pb2
 from minion.memory.v1 import memory_service_pb2 as pb
 from minion_testing.errors import refused
@@ -204,6 +205,36 @@ async def test_text_too_long_for_the_model_is_the_callers_fault(by_openai: Stub,
     fake.push(Fault(FaultKind.CONTEXT_TOO_LONG))
     async with refused(grpc.StatusCode.INVALID_ARGUMENT, "CONTEXT_TOO_LONG"):
         await by_openai.StoreMemories(batch(unplaced(content="Tea.")))
+
+
+async def test_state_whose_text_the_model_does_not_take_can_be_had_again(
+    by_openai: Stub, fake: FakeProvider, postgres: ClonedDatabase, tenant_id: UUID
+) -> None:
+    # Its vector was the caller's.
+    given = batch(placed(towards(0), key="k", content="Tea."))
+    stored = (await by_openai.StoreMemories(given)).results[0].memory
+    changed = memory_pb2.Memory(memory_id=stored.memory_id, content="Coffee.")
+    await by_openai.UpdateMemory(pb.UpdateMemoryRequest(memory=changed, update_mask=FieldMask(paths=["content"])))
+    fake.push(Fault(FaultKind.CONTEXT_TOO_LONG))
+    back = await by_openai.RollbackMemory(pb.RollbackMemoryRequest(memory_id=stored.memory_id, revision=1))
+    assert (back.memory.content, back.memory.revision, back.memory.embedding_model) == ("Tea.", 3, "")
+    assert await waiting(postgres, tenant_id) == {stored.memory_id}
+
+
+@pytest.mark.parametrize("status", [400, 422])
+async def test_query_that_the_model_does_not_take_is_searched_by_its_words(
+    by_openai: Stub, fake: FakeProvider, status: int
+) -> None:
+    agent_id = str(uuid4())
+    await by_openai.StoreMemories(batch(unplaced(agent_id=agent_id, content="Ann drinks tea.")))
+    fake.push(Fault(FaultKind.CONTEXT_TOO_LONG) if status == 400 else Fault(FaultKind.SERVER_ERROR, status=status))
+    found = await by_openai.SearchMemories(
+        pb.SearchMemoriesRequest(agent_id=agent_id, user_id="ann", query="Which tea? " * 700)
+    )
+    assert (found.plan, [hit.memory.content for hit in found.hits]) == (
+        memory_pb2.SEARCH_PLAN_LEXICAL,
+        ["Ann drinks tea."],
+    )
 
 
 async def test_absent_gateway_leaves_texts_without_a_vector(postgres: ClonedDatabase) -> None:

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from minion.memory.v1 import memory_pb2
 from minion.memory.v1 import memory_service_pb2 as pb
+from minion.session.v1 import message_pb2
 from minion_testing.errors import refused
 from minion_testing.postgres import ClonedDatabase
 from uuid_utils.compat import uuid7
@@ -139,6 +140,17 @@ async def test_what_was_drawn_once_is_not_drawn_again(ours: Tenant) -> None:
     next_ = await ours.extract(session_id, extractor="facts-1")
     assert (next_.job.first_sequence, next_.job.last_sequence) == (2, 2)
     assert len(await ours.jobs(session_id)) == 2
+
+
+async def test_a_stretch_without_an_end_is_of_as_many_as_a_job_may_read(ours: Tenant) -> None:
+    # Nothing that an extractor takes: this is about how many messages it reads.
+    told = message_pb2.Message(role=message_pb2.MESSAGE_ROLE_SYSTEM, parts=[message_pb2.Part(text="Be kind.")])
+    session_id = await ours.session()
+    for count in (*[100] * 10, 2):
+        await ours.say(session_id, *[told] * count)
+    for first, last in ((1, 1_000), (2, 1_001), (3, 1_002)):
+        job = (await ours.extract(session_id, extractor="episodes-1", first_sequence=first)).job
+        assert (job.first_sequence, job.last_sequence, job.state) == (first, last, DONE)
 
 
 async def test_nothing_said_is_nothing_drawn(ours: Tenant) -> None:

@@ -1,10 +1,11 @@
 """Workers that die, come late, or meet an erasure; models and peers that are away: nothing twice, nothing half."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import grpc
@@ -14,12 +15,17 @@ from minion.memory.v1 import memory_service_pb2 as pb
 from minion_memory.extraction.domain import MOST_MESSAGES, Job, JobState, Session, Stretch, Trigger
 from minion_memory.extraction.drawing import DrawingStore, Lost, Vectors
 from minion_memory.extraction.episodes import episodes
+from minion_memory.extraction.metrics import ExtractionMetrics
 from minion_memory.extraction.store import FeedStore, JobStore, Lease
-from minion_postgres import Database
+from minion_memory.extraction.worker import Worker
+from minion_memory.memories.store import prepare
+from minion_postgres import Database, DatabaseSettings
+from minion_telemetry import Telemetry, TelemetrySettings
 from minion_testing.errors import refused
 from minion_testing.postgres import ClonedDatabase
 from minion_testing.provider_script import Fault, FaultKind, Script
 from minion_testing.serving import serve
+from prometheus_client import CollectorRegistry
 
 from tests.minion_memory.extraction_stage import CREATED, DONE, House, Tenant, house, until
 from tests.minion_memory.models_stage import as_app
@@ -130,6 +136,62 @@ async def test_a_replica_that_stops_gives_its_jobs_back(jobs: JobStore) -> None:
     taken = await jobs.get(tenant_id, job.job_id)
     assert taken is not None
     assert taken.attempt_count == 1
+
+
+class Lapsing:
+    """A job that is leased a second time to the worker that has it, as when that could not renew its lease in time."""
+
+    def __init__(self, job: Job) -> None:
+        self.leases = [Lease(uuid4(), job.job_id, epoch) for epoch in (1, 2)]
+        self.begun: list[asyncio.Future[object]] = []
+        self.renewed: list[Lease] = []
+        self._job = replace(job, state=JobState.RUNNING)
+        self._left = list(self.leases)
+
+    async def lease(self, *_: object) -> list[Lease]:
+        return [self._left.pop(0)] if self._left and len(self.begun) == 2 - len(self._left) else []
+
+    async def get(self, *_: object) -> Job:
+        return self._job
+
+    async def messages(self, *_: object) -> object:
+        self.begun.append(asyncio.Future())
+        return await self.begun[-1]
+
+    async def renew(self, _replica: UUID, _ttl: timedelta, leases: Sequence[Lease]) -> set[UUID]:
+        self.renewed += leases
+        return {lease.job_id for lease in leases}
+
+
+async def test_a_job_that_comes_again_to_its_worker_is_under_way_once_and_its_lease_renewed(jobs: JobStore) -> None:
+    stage: Any = Lapsing(await requested(jobs, uuid4()))
+    worker = Worker(
+        *(stage, stage, stage, stage, stage),
+        ExtractionMetrics(CollectorRegistry()),
+        concurrency=2,
+        attempts=6,
+        retry_seconds=1,
+        lease_seconds=0.03,
+    )
+
+    async def both_began() -> bool:
+        worker.wake()
+        return len(stage.begun) == 2
+
+    async def is_renewed() -> bool:
+        return stage.leases[1] in stage.renewed
+
+    running = [asyncio.create_task(worker.run())]
+    try:
+        await until(both_began)
+        assert [one.cancelled() for one in stage.begun] == [True, False]
+        running.append(asyncio.create_task(worker.renew()))
+        await until(is_renewed)
+        assert stage.leases[0] not in stage.renewed
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 async def test_two_that_schedule_at_once_hand_nothing_out_twice(database: Database, jobs: JobStore) -> None:

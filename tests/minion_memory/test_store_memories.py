@@ -211,6 +211,16 @@ async def test_replay_returns_the_first_result_and_stores_nothing(
     assert await scope_count(postgres, tenant_id, agent_id) == 1
 
 
+async def test_replay_that_was_embedded_again_returns_the_first_result(memories: Stub) -> None:
+    agent_id, request_id = str(uuid4()), uuid7()
+    # Providers round differently from call to call; what is asked for is the same.
+    first, again = [
+        await memories.StoreMemories(batch(placed(towards(degrees), agent_id=agent_id), request_id=request_id))
+        for degrees in (0, 0.001)
+    ]
+    assert again == first
+
+
 async def test_reused_request_id_is_refused(memories: Stub) -> None:
     request_id = uuid7()
     await memories.StoreMemories(batch(placed(towards(0)), request_id=request_id))
@@ -276,7 +286,7 @@ async def test_unknown_model_is_refused(memories: Stub) -> None:
     assert refusal.domain == "minion.memory"
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.parametrize("scale", [1e-30, 1e-9, 1e6, 1e30])
 async def test_extreme_vectors_score_by_their_direction(memories: Stub, scale: float) -> None:
     agent_id = str(uuid4())
     await memories.StoreMemories(batch(placed([scale * value for value in towards(0)], agent_id=agent_id)))

@@ -142,6 +142,24 @@ async def test_replay_of_an_update_of_a_memory_that_is_gone_is_not_found(memorie
         await memories.UpdateMemory(request)
 
 
+async def test_replay_that_was_embedded_again_returns_the_first_result(memories: Stub) -> None:
+    before, request_id = await stored(memories), str(uuid7())
+    first, again = [
+        await memories.UpdateMemory(
+            update(
+                before.memory_id,
+                content="Coffee.",
+                extra={
+                    "request_id": request_id,
+                    "embedding": memory_pb2.Embedding(model=MODEL, values=towards(degrees)),
+                },
+            )
+        )
+        for degrees in (0, 0.001)
+    ]
+    assert again == first
+
+
 async def test_reused_request_id_is_refused(memories: Stub) -> None:
     before, request_id = await stored(memories), str(uuid7())
     await memories.UpdateMemory(update(before.memory_id, speaker="Ann", extra={"request_id": request_id}))

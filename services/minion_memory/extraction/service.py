@@ -10,6 +10,7 @@ from minion_errors import MinionError, NotFound, Unavailable
 from minion_postgres import Key, pages
 
 from minion_memory.extraction.domain import (
+    MOST_MESSAGES,
     Extracted,
     ExtractionResult,
     Job,
@@ -69,6 +70,8 @@ class Extraction:
         session = await self._session(stretch.session_id)
         extractor = stretch.extractor or await self._extractor_of(session.agent_id)
         last = min(stretch.last_sequence or session.last_sequence, session.last_sequence)
+        if stretch.first_sequence:
+            last = min(last, stretch.first_sequence + MOST_MESSAGES - 1)
         wanted = Stretch(stretch.session_id, extractor, stretch.first_sequence, last)
         requested = await self._jobs.request(tenant_id, session, wanted, caller().origin, key)
         self._wake()

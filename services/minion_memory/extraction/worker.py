@@ -22,7 +22,7 @@ from minion_memory.embedding_models.service import EmbeddingModels
 from minion_memory.extraction.domain import EPISODES, Drawn, Job, JobState, Proposal, SourceMessage
 from minion_memory.extraction.drawing import DrawingStore, Lost, Vectors
 from minion_memory.extraction.episodes import episodes
-from minion_memory.extraction.extractors import MESSAGES_A_QUESTION, prompted, question
+from minion_memory.extraction.extractors import parts, prompted, question
 from minion_memory.extraction.metrics import ExtractionMetrics
 from minion_memory.extraction.peer import Models, Sessions
 from minion_memory.extraction.proposals import AnswerUnreadable, check, read
@@ -124,6 +124,9 @@ class Worker:
                     except MinionError as fault:
                         _log.warning("no extraction jobs could be leased", reason=fault.reason, error=fault.message)
                 for lease in leased:
+                    if (lapsed := self._held.get(lease.job_id)) is not None:
+                        # Its lease ran out while it was under way here: what it draws would be written by nobody.
+                        lapsed[1].cancel()
                     task = asyncio.create_task(self._try(lease), name=f"extraction:{lease.job_id}")
                     task.add_done_callback(_report)
                     self._held[lease.job_id] = (lease, task)
@@ -148,8 +151,9 @@ class Worker:
                 _log.warning("extraction leases could not be renewed", reason=fault.reason, error=fault.message)
                 continue
             for lease in held:
-                if lease.job_id not in kept and lease.job_id in self._held:
-                    self._held[lease.job_id][1].cancel()
+                mine = self._held.get(lease.job_id)
+                if lease.job_id not in kept and mine is not None and mine[0] == lease:
+                    mine[1].cancel()
 
     async def measure(self) -> None:
         """Keeps the gauges, for ever."""
@@ -196,7 +200,9 @@ class Worker:
         except (MinionError, AnswerUnreadable) as fault:
             await self._failed(lease, extractor, fault)
         finally:
-            self._held.pop(lease.job_id, None)
+            # By now another try of it may be under way here, by another lease.
+            if self._held.get(lease.job_id, (None, None))[0] == lease:
+                del self._held[lease.job_id]
             self._woken.set()
 
     async def _draw(self, lease: Lease, job: Job) -> None:
@@ -228,8 +234,7 @@ class Worker:
         known = dict(reversed(await self._drawing.known(lease.tenant_id, job, _KNOWN_SHOWN)))
         drawn: list[Drawn] = []
         refused = 0
-        for start in range(0, len(messages), MESSAGES_A_QUESTION):
-            part = messages[start : start + MESSAGES_A_QUESTION]
+        for part in parts(messages):
             if not any(message.text.strip() for message in part):
                 continue
             answer = await self._models.answer(extractor.instructions, question(part, known.items()), extractor.schema)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 import numpy as np
+from google.protobuf.message import Message
 from minion.memory.v1 import memory_pb2, memory_service_pb2
 from minion_errors import Violations
 from minion_grpc import wire
@@ -345,4 +346,20 @@ def key_from_proto(request: Any, violations: Violations) -> Key | None:
     if request_id is None:
         return None
     method = str(request.DESCRIPTOR.name).removesuffix("Request")
-    return Key(method=method, request_id=request_id, digest=wire.request_digest(request))
+    return Key(method=method, request_id=request_id, digest=wire.request_digest(_without_vectors(request)))
+
+
+def _without_vectors(request: Message) -> Message:
+    """What a repeat is known by: whoever tries again may have embedded again, and providers round differently."""
+    if isinstance(request, memory_service_pb2.StoreMemoriesRequest):
+        batch = memory_service_pb2.StoreMemoriesRequest()
+        batch.CopyFrom(request)
+        for new in batch.memories:
+            new.ClearField("embedding")
+        return batch
+    if isinstance(request, memory_service_pb2.UpdateMemoryRequest):
+        update = memory_service_pb2.UpdateMemoryRequest()
+        update.CopyFrom(request)
+        update.ClearField("embedding")
+        return update
+    return request

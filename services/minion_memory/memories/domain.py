@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-# The squares of a vector's numbers are summed in single precision (pgvector's cosine distance): lengths outside of
-# this range would come out as 0 or infinity.
-_SHORTEST, _LONGEST = 1e-15, 1e15
+# The index holds vectors in half precision: it refuses numbers above 65,504, and those of shorter vectors lose digits
+# there, down to none at all.
+_SHORTEST, _LONGEST = 1e-2, 6.5e4
 _LONGEST_ETAG = 18
 
 
@@ -215,7 +215,7 @@ def vector_fault(values: Sequence[float], dimension: int) -> str | None:
 
 
 def measurable(values: Sequence[float]) -> Sequence[float]:
-    """Scales a vector to length 1 where its own would not survive single precision; its direction is what counts."""
+    """Scales a vector to length 1 where its own would not survive half precision; its direction is what counts."""
     length = math.hypot(*values)
     if _SHORTEST <= length <= _LONGEST:
         return values

@@ -87,5 +87,6 @@ class Retrieval:
     async def _embedded(self, text: str, model: EmbeddingModel) -> "array[float] | None":
         try:
             return (await self._gateway.embed([text], model=model.name, dimension=model.dimension))[0]
-        except Unavailable:
+        except (Unavailable, InvalidArgument):
+            # Nobody answers just now, or the model doesn't take such a text: its words are looked up all the same.
             return None

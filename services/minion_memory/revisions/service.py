@@ -1,9 +1,10 @@
 """What callers do with revisions."""
 
+from contextlib import suppress
 from uuid import UUID
 
 from minion_auth import caller, tenant
-from minion_errors import NotFound
+from minion_errors import InvalidArgument, NotFound
 from minion_postgres import Key, pages
 
 from minion_memory.embedding_models.domain import Chosen
@@ -64,7 +65,9 @@ class Revisions:
             raise _no_revision(rollback)
         model, vector = None, None
         if former.content != known.content:
-            model, vector = await self._memories.embedded(former.content, chosen)
+            # A model that doesn't take a content keeps nobody from going back to it: it was taken before.
+            with suppress(InvalidArgument):
+                model, vector = await self._memories.embedded(former.content, chosen)
         memory = await self._store.roll_back(tenant_id, rollback, model, vector, caller().origin, key)
         if memory is None:
             raise not_found(rollback.memory_id)
