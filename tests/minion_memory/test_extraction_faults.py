@@ -18,9 +18,7 @@ from minion_memory.extraction.episodes import episodes
 from minion_memory.extraction.metrics import ExtractionMetrics
 from minion_memory.extraction.store import FeedStore, JobStore, Lease
 from minion_memory.extraction.worker import Worker
-from minion_memory.memories.store import prepare
-from minion_postgres import Database, DatabaseSettings
-from minion_telemetry import Telemetry, TelemetrySettings
+from minion_postgres import Database
 from minion_testing.errors import refused
 from minion_testing.postgres import ClonedDatabase
 from minion_testing.provider_script import Fault, FaultKind, Script

@@ -9,10 +9,10 @@ from uuid import UUID
 import pytest
 from minion.session.v1.blob_service_pb2_grpc import BlobServiceStub
 from minion.session.v1.session_service_pb2_grpc import SessionServiceStub
+from minion_postgres import Database
 from minion_session.blobs.worker import UploadsLeft
 from minion_session.changes.service import Activity
 from minion_session.expiry.service import Expiry
-from minion_postgres import Database
 from minion_testing.postgres import ClonedDatabase
 from minion_testing.serving import Served, serve
 from uuid_utils.compat import uuid7
