@@ -14,15 +14,17 @@ __all__ = ["database_factory", "log", "patience", "postgres", "postgres_cluster"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def patience() -> Iterator[None]:
+def patience() -> Iterator[int]:
     """Gives what the house itself bounds by some seconds more time: a busy machine stops a test's process for longer.
 
     A connection that was begun then, or a key that was asked for, would fail the call that waits for it as UNAVAILABLE.
+    Gives the milliseconds that an attempt to connect has outside of tests.
     """
+    own = channel.CONNECT_MILLISECONDS
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(channel, "CONNECT_MILLISECONDS", 20_000)
         patched.setattr(verification, "_TIMEOUT_SECONDS", 60.0)
-        yield
+        yield own
 
 
 @pytest.fixture

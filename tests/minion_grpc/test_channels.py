@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 import pytest
 from minion_errors import Unavailable
+from minion_grpc import channel as channels
 from minion_grpc import connect, propagation
 from minion_testing.errors import refused
 from minion_testing.fault_proxy import FaultProxy, Mode
@@ -130,7 +131,8 @@ def test_a_bad_traceparent_begins_a_new_trace(value: str | bytes) -> None:
     assert trace.get_current_span(context).get_span_context() == INVALID_SPAN_CONTEXT
 
 
-async def test_a_connection_that_takes_its_time_is_waited_for() -> None:
+async def test_a_connection_that_takes_its_time_is_waited_for(patience: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "CONNECT_MILLISECONDS", patience)
     async with serving() as served, FaultProxy("127.0.0.1", served.server.port) as proxy:
         proxy.set_mode(Mode.STALL)
         async with connect(
