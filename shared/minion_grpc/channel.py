@@ -14,6 +14,8 @@ from minion_grpc.renewal import RenewedChannel
 
 KEEPALIVE_MILLISECONDS = 60_000
 KEEPALIVE_TIMEOUT_MILLISECONDS = 20_000
+# The time that an attempt to connect has.
+ATTEMPT_SECONDS = 2.0
 
 
 def connect(
@@ -26,7 +28,6 @@ def connect(
     retryable: Iterable[str] = (),
     max_message_bytes: int = 4 * 1024 * 1024,
     instrumented: bool = False,
-    attempt_seconds: float = 2.0,
 ) -> grpc.aio.Channel:
     """Opens a channel that balances over all replicas behind `address` and carries trace, deadline and identity on.
 
@@ -45,7 +46,6 @@ def connect(
         max_message_bytes: the largest response that is taken.
         instrumented: leaves the calls' spans to OpenTelemetry's own interceptors, which cost more: for callers that
             are no services.
-        attempt_seconds: the time that an attempt to connect has. More is for machines that stop a process for longer.
 
     Raises:
         CertificatesInvalid: the TLS files can't be used.
@@ -59,7 +59,7 @@ def connect(
         # A peer that restarts is found again within a second, not after the default's two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
         # The time that an attempt has, whatever its name: TLS over a distance takes more than a pause between two.
-        ("grpc.min_reconnect_backoff_ms", round(attempt_seconds * 1_000)),
+        ("grpc.min_reconnect_backoff_ms", round(ATTEMPT_SECONDS * 1_000)),
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.service_config", _service_config(retryable)),
         # Channels to one address would share connections and their state otherwise, and with it one lost balance.

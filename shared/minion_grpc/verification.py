@@ -16,7 +16,8 @@ from minion_grpc import deadline, peer_errors
 from minion_grpc.channel import connect
 from minion_grpc.settings import ServerSettings
 
-_TIMEOUT_SECONDS = 2.0
+# The time that the registry has to answer.
+TIMEOUT_SECONDS = 2.0
 
 # What `connect` may try again for this channel's user.
 RETRYABLE = ("/minion.registry.v1.ApiKeyService/VerifyCredential",)
@@ -67,7 +68,7 @@ class RegistryVerifier:
     async def _ask(self, request: pb.VerifyCredentialRequest) -> pb.VerifyCredentialResponse:
         metadata = (("authorization", f"Bearer {self._tokens.mint()}"),)
         # Calls with the same credential share the answer: it may not hang on the deadline of the one that came first.
-        with deadline.within(_TIMEOUT_SECONDS):
+        with deadline.within(TIMEOUT_SECONDS):
             return await self._stub.VerifyCredential(request, metadata=metadata)
 
 

@@ -5,11 +5,25 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 import structlog
+from minion_grpc import channel, verification
 from minion_telemetry import configure_logging
 
 from minion_testing.postgres import database_factory, postgres, postgres_cluster
 
-__all__ = ["database_factory", "log", "postgres", "postgres_cluster", "pytest_collection_modifyitems"]
+__all__ = [
+    "database_factory",
+    "log",
+    "postgres",
+    "postgres_cluster",
+    "pytest_collection_modifyitems",
+    "pytest_configure",
+]
+
+
+def pytest_configure() -> None:
+    """Gives services that run in a test's process more time for each other: a busy machine stops it for seconds."""
+    channel.ATTEMPT_SECONDS = 60.0
+    verification.TIMEOUT_SECONDS = 60.0
 
 
 @pytest.fixture

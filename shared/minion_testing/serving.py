@@ -20,8 +20,6 @@ from minion_testing.postgres import POOL_ACQUIRE_SECONDS, TRANSACTION_IDLE_SECON
 
 SERVICE_KEY: Final = "the service key of tests, long enough to be one"
 OPERATOR_KEY: Final = "the operator key of tests, long enough to be one"
-# A busy machine stops a test's process for longer than callers give a peer to answer the door.
-_ATTEMPT_SECONDS: Final = 60.0
 
 # Who is called stands before who calls.
 SERVICES: Final = ("registry", "session", "activity", "memory", "gateway")
@@ -57,22 +55,14 @@ class Served:
 
     def channel(self, credential: str | None) -> grpc.aio.Channel:
         """Opens a channel of a client with this API key or operator key; None sends no credential."""
-        return connect(
-            self.address,
-            telemetry=self.telemetry,
-            tls=None,
-            credential=credential,
-            attempt_seconds=_ATTEMPT_SECONDS,
-        )
+        return connect(self.address, telemetry=self.telemetry, tls=None, credential=credential)
 
     def acting(
         self, tenant_id: UUID | None, *, service: str = "gateway", principal: str | None = "key:test"
     ) -> grpc.aio.Channel:
         """Opens a channel of another service that acts for a tenant."""
         tokens = ActingTokens(service, tenant_id, principal)
-        return connect(
-            self.address, telemetry=self.telemetry, tls=None, tokens=tokens, attempt_seconds=_ATTEMPT_SECONDS
-        )
+        return connect(self.address, telemetry=self.telemetry, tls=None, tokens=tokens)
 
     def operator(self) -> grpc.aio.Channel:
         """Opens a channel of an operator."""
