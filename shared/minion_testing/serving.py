@@ -55,12 +55,7 @@ class Served:
 
     def channel(self, credential: str | None) -> grpc.aio.Channel:
         """Opens a channel of a client with this API key or operator key; None sends no credential."""
-        return connect(
-            self.address,
-            telemetry=self.telemetry,
-            tls=None,
-            credential=credential,
-        )
+        return connect(self.address, telemetry=self.telemetry, tls=None, credential=credential)
 
     def acting(
         self, tenant_id: UUID | None, *, service: str = "gateway", principal: str | None = "key:test"
