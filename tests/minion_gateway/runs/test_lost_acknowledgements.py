@@ -24,7 +24,7 @@ async def test_a_turn_over_a_line_that_is_cut_again_and_again_ends_once(
         through = f"postgresql://{place.netloc}{proxy.address}{place.path}"
         async with (
             # The relay's own line is cut too: rows that it claimed and never heard of come back after their claim.
-            stage.second_gateway(database_url=through, lease_seconds=30, outbox_claim_seconds=1) as unlucky,
+            stage.second_gateway(database_url=through, lease_seconds=5, outbox_claim_seconds=1) as unlucky,
             Client(stage, unlucky) as client,
         ):
             session_id = await client.conversation(tools=("calculator",))
