@@ -27,9 +27,9 @@ async def test_a_large_workspace_is_converted_off_the_loop(session: Stub) -> Non
         for _ in range(20_000):
             change.value.list_value.values.add().list_value.SetInParent()
     # 0.01 where they are converted on the loop, 0.4 and more off it; gRPC writes and reads its bytes there in any case.
-    assert await share_off_loop(session.SetWorkspaceEntries(changes)) > 0.2
+    assert await share_off_loop(lambda: session.SetWorkspaceEntries(changes)) > 0.2
     get = pb.GetWorkspaceRequest(session_id=session_id)
-    assert await share_off_loop(session.GetWorkspace(get)) > 0.2
+    assert await share_off_loop(lambda: session.GetWorkspace(get)) > 0.2
 
 
 async def test_a_large_context_is_built_off_the_loop(session: Stub) -> None:
