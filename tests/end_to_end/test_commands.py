@@ -275,6 +275,7 @@ def test_what_a_model_is_shown_of_a_session(
 
 async def test_a_conversation_in_a_terminal(stack: RunningStack, plain_environ: dict[str, str]) -> None:
     terminal, inside = pty.openpty()
+    process: asyncio.subprocess.Process | None = None
     try:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "minion_cli", "chat", "--user", "edsger",
@@ -301,10 +302,13 @@ async def test_a_conversation_in_a_terminal(stack: RunningStack, plain_environ: 
         await wait_for(b"you  ")
         os.write(terminal, b"\n")
         assert await asyncio.wait_for(process.wait(), 60) == 0
-        loop.remove_reader(terminal)
     finally:
+        asyncio.get_running_loop().remove_reader(terminal)
         os.close(terminal)
         os.close(inside)
+        if process is not None and process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 def test_memories_are_stored_found_and_deleted(
