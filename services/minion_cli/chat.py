@@ -1,17 +1,17 @@
 """`minion chat`: a conversation with an agent, in a terminal or from a pipe."""
 
 import asyncio
-import contextlib
 import getpass
 import sys
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from typing import Annotated
 
 import typer
 from minion.gateway.v1 import run_pb2, run_service_pb2
 from minion.session.v1 import session_pb2, session_service_pb2
-from minion_errors import FailedPrecondition
+from minion_errors import FailedPrecondition, InvalidArgument
 from rich.console import Console
 from rich.text import Text
 from uuid_utils.compat import uuid7
@@ -116,31 +116,30 @@ async def _newest_summary(services: Services, session_id: str) -> session_pb2.Su
 
 async def _next_line(console: Console | None) -> str | None:
     """Waits for a line on a thread that nobody waits for: a pool's would hold up Ctrl-C until the next Enter."""
-    loop = asyncio.get_running_loop()
-    line: asyncio.Future[str | None] = loop.create_future()
-
-    def settle(value: str | None) -> None:
-        if not line.done():
-            line.set_result(value)
+    line: Future[str | None] = Future()
+    line.set_running_or_notify_cancel()
 
     def read() -> None:
-        value = _read_line(console)
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(settle, value)
+        try:
+            line.set_result(_read_line(console))
+        except Exception as fault:  # noqa: BLE001 - whoever waits is told
+            line.set_exception(fault)
 
     threading.Thread(target=read, name="minion-chat-input", daemon=True).start()
-    return await line
+    return await asyncio.wrap_future(line)
 
 
 def _read_line(console: Console | None) -> str | None:
     """Reads the next turn: in a terminal until an empty line, from a pipe until its end, empty lines passed over."""
-    if console is not None:
-        try:
+    try:
+        if console is not None:
             return console.input(Text("you  ", "bold")).strip() or None
-        except EOFError:
-            console.print()
-            return None
-    for line in sys.stdin:
-        if line.strip():
-            return line.strip()
+        return next((line.strip() for line in sys.stdin if line.strip()), None)
+    except UnicodeDecodeError:
+        raise InvalidArgument("What was said is no text in UTF-8.") from None
+    except EOFError:
+        print()
+    except OSError:
+        # The terminal is gone.
+        pass
     return None

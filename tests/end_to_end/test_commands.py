@@ -1,6 +1,7 @@
 """The nouns of `minion` against a running stack, found through `.minion` as a user's commands find it."""
 
 import asyncio
+import errno
 import io
 import json
 import os
@@ -46,6 +47,16 @@ def told(shown: Show, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return captured.err
 
     return tell
+
+
+class Torn(io.RawIOBase):
+    """Input from a terminal that is gone."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, _buffer: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
 
 
 @pytest.fixture
@@ -309,6 +320,27 @@ async def test_a_conversation_in_a_terminal(stack: RunningStack, plain_environ: 
         if process is not None and process.returncode is None:
             process.kill()
             await process.wait()
+
+
+@pytest.mark.usefixtures("shown")
+@pytest.mark.parametrize(
+    ("said", "code", "told"),
+    [
+        (io.BytesIO(b"\xff\n"), 1, "error: INVALID_FIELDS: What was said is no text in UTF-8.\n"),
+        (io.BufferedReader(Torn()), 0, ""),
+    ],
+    ids=["no text", "a terminal that is gone"],
+)
+def test_a_conversation_that_can_t_be_read_ends(
+    said: io.BytesIO | io.BufferedReader,
+    code: int,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(said, encoding="utf-8"))
+    assert run(["chat"]) == code
+    assert capsys.readouterr().err == told
 
 
 def test_memories_are_stored_found_and_deleted(
