@@ -21,6 +21,8 @@ from minion_testing.postgres import PATIENCE_SECONDS, TRANSACTION_IDLE_SECONDS, 
 SERVICE_KEY: Final = "the service key of tests, long enough to be one"
 OPERATOR_KEY: Final = "the operator key of tests, long enough to be one"
 
+_NOBODY: Final = "127.0.0.1:1"
+
 # Who is called stands before who calls.
 SERVICES: Final = ("registry", "session", "activity", "memory", "gateway")
 
@@ -159,6 +161,8 @@ def _settings(
         "MINION_AUTH_MODE": "required",
         "MINION_SERVICE_KEY": SERVICE_KEY,
         "MINION_OPERATOR_KEY": OPERATOR_KEY,
+        # The documented ports may be those of anybody's connection, or of another test's service.
+        **{f"MINION_{peer.upper()}_ADDRESS": _NOBODY for peer in SERVICES},
         **environ,
     }
     # Quick to start and to stop, and few connections: many services run in one test session.

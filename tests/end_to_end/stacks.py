@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from minion_testing.postgres import TRANSACTION_IDLE_SECONDS
+from minion_testing.postgres import PATIENCE_SECONDS, TRANSACTION_IDLE_SECONDS
 from minion_testing.serving import SERVICES, free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +65,8 @@ def environ(**more: str) -> dict[str, str]:
         **kept,
         "PYTHONPATH": os.pathsep.join(str(ROOT / source) for source in ("services", "shared")),
         "MINION_TRANSACTION_IDLE_SECONDS": str(TRANSACTION_IDLE_SECONDS),
+        "MINION_POOL_ACQUIRE_SECONDS": str(PATIENCE_SECONDS),
+        "MINION_STATEMENT_SECONDS": str(PATIENCE_SECONDS),
         # What gRPC's own code may say on a machine in distress is no line of ours.
         "GRPC_VERBOSITY": "NONE",
         **more,
