@@ -160,13 +160,14 @@ END $$;
 
 -- Messages of a session after a sequence (before it when descending; NULL starts at the end). The first row holds the
 -- session's last sequence and no message; no row at all: no such session. Stops early before `most_bytes`, after one.
--- What a fork shares is read from its holders.
+-- What a fork shares is read from its holders. STABLE on purpose: all is read as it was at one moment, so that of a
+-- session that is deleted meanwhile there is all or nothing.
 CREATE OR REPLACE FUNCTION session.list_messages(
     tenant uuid, target uuid, edge bigint, descending boolean, most integer, most_bytes bigint
 ) RETURNS TABLE (
     last_sequence bigint, sequence bigint, role text, author text, parts jsonb, token_count integer, run_id uuid,
     metadata jsonb, create_time timestamptz
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     final  bigint;
     shared bigint;
