@@ -187,6 +187,24 @@ async def test_the_last_append_releases_the_hold(session: Stub) -> None:
     await session.BeginTurn(turn(session_id))
 
 
+@pytest.mark.parametrize("fields", [{}, {"request_id": new_id()}], ids=["alone", "with_request_id"])
+async def test_a_run_does_not_end_in_a_session_that_it_never_began_in(session: Stub, fields: dict[str, str]) -> None:
+    session_id, run_id = await open_session(session), new_id()
+    await session.BeginTurn(turn(session_id, source=source(run_id, 1)))
+    await session.DeleteSession(pb.DeleteSessionRequest(session_id=session_id))
+    # Another one, whose client has given it the id.
+    await open_session(session, session_id=session_id, user_id="bob")
+    last = append(session_id, "for somebody else", source=source(run_id, 2), release_hold=True, **fields)
+    async with refused(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"):
+        await session.AppendMessages(last)
+    assert await listed(session, session_id) == []
+    # One that began here may end, though its hold has been ended for it.
+    await session.BeginTurn(turn(session_id, source=source(run_id, 1)))
+    await session.EndTurn(pb.EndTurnRequest(session_id=session_id, run_id=run_id))
+    await session.AppendMessages(last)
+    assert words(await listed(session, session_id)) == ["hello", "for somebody else"]
+
+
 async def test_an_absent_session_and_a_foreign_one_take_nothing(session: Stub, stranger: Stub) -> None:
     session_id = await open_session(session)
     for stub, wanted in ((session, new_id()), (stranger, session_id)):

@@ -48,7 +48,7 @@ class Beginning:
             point("begin.before")
             opened = await self._enter(turn, store)
             point("begin.appended")
-            found, degraded, charge = await recalling if recalling else (turn.history.memories or (), "", None)
+            found, degraded = await recalling if recalling else (turn.history.memories or (), "")
         finally:
             if recalling is not None:
                 recalling.cancel()
@@ -65,8 +65,8 @@ class Beginning:
                     summary.summary_id, summary.first_sequence, summary.last_sequence, summary.tokens, summary.model
                 )
             )
-        if charge is not None:
-            turn.charge(charge)
+        if turn.embedding is not None:
+            turn.charge(turn.embedding)
         for step in turn.open(StepKind.BEGIN):
             turn.end(step, StepState.DONE, turn.begun)
 
@@ -89,12 +89,11 @@ class Beginning:
             await self._sessions.release(run.session_id, holder.run_id)
             return await self._sessions.begin(run, turn.agent, step=BEGIN_STEP, hold_seconds=hold)
 
-    async def _recall(self, turn: Turn) -> tuple[tuple[Recalled, ...], str, Charge | None]:
+    async def _recall(self, turn: Turn) -> tuple[tuple[Recalled, ...], str]:
         agent, run = turn.agent, turn.run
-        charge: Charge | None = None
         try:
             query = run.text[:_EMBEDDED_CHARACTERS]
-            embedded, charge = await self._embed(turn, query)
+            embedded = await self._embed(turn, query)
             found = await self._memories.search(
                 run.agent_id,
                 run.user_id,
@@ -106,18 +105,20 @@ class Beginning:
             )
         except MinionError as fault:
             _log.warning("nothing was recalled", reason=fault.reason, error=fault.message)
-            return (), fault.reason, charge
-        return found, "", charge
+            return (), fault.reason
+        return found, ""
 
-    async def _embed(self, turn: Turn, text: str) -> tuple[Embeddings, Charge | None]:
+    async def _embed(self, turn: Turn, text: str) -> Embeddings:
         """Embeds a text; one that was said a short while ago has its vector still, and costs nothing."""
         known = self._embedded.get(text)
         if known is not None:
             self._embedded.move_to_end(text)
-            return known, None
+            return known
         with turn.time.waiting_for(Part.PROVIDER):
             embedded = await self._inference.embed([text])
         self._embedded[text] = embedded
         if len(self._embedded) > _REMEMBERED_TEXTS:
             self._embedded.popitem(last=False)
-        return embedded, Charge(BEGIN_STEP, "embedding", embedded.model, tokens(embedded.usage), embedded.cost_nanos)
+        usage = tokens(embedded.usage)
+        turn.embedding = Charge(BEGIN_STEP, "embedding", embedded.model, usage, embedded.cost_nanos)
+        return embedded

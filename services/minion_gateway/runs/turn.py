@@ -67,6 +67,9 @@ class Turn:
         self.summary: ShownSummary | None = None
         # What the session's messages take, as far as it is known that the context holds them all.
         self.session_tokens: int | None = None
+        # What embedding the user's message has cost, until the begin step is done: one that is tried again finds the
+        # vector in memory.
+        self.embedding: Charge | None = None
         self.begun: BeginResult | None = next((s.result for s in steps if isinstance(s.result, BeginResult)), None)
         self.reserved: dict[int, int] = {}
         self.asked_at = run.create_time

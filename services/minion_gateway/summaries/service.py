@@ -32,14 +32,14 @@ from minion_gateway.runs.events import UNCERTAIN
 from minion_gateway.runs.points import point
 from minion_gateway.runs.prompt import attempt_name
 from minion_gateway.summaries import audits
-from minion_gateway.summaries.domain import Asked, Job, Plan, Reading, SummaryResult, ended_whole
+from minion_gateway.summaries.domain import Asked, Job, Plan, Reading, SummaryResult, ended_whole, shortened
 from minion_gateway.summaries.peer import SummaryPeer
 from minion_gateway.summaries.store import SummaryChange, SummaryStore
 
 _log = structlog.get_logger()
 
 _LONGEST_TEXT = 100_000
-# What an earlier summary may take of a question.
+# Characters that an earlier summary may take of a question in any case; else a quarter of what the question takes.
 _LONGEST_BEFORE = 20_000
 # How long a commit is tried: less than a lease.
 _PATIENCE = 3.0
@@ -169,7 +169,8 @@ class Summarizer:
         return CompletionRequest(
             model=job.model,
             messages=summary_section.render(
-                plan.before.text[:_LONGEST_BEFORE],
+                # What was said last stands at its end.
+                shortened(plan.before.text, max(_LONGEST_BEFORE, self._input_tokens)),
                 (entry.text for entry in plan.entries if entry.text),
                 target_tokens=job.policy.target_tokens,
             ),

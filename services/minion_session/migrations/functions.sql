@@ -46,10 +46,19 @@ RETURNS TABLE (
      ORDER BY m.step_place DESC LIMIT 1;
 $$;
 
+-- Whether a session has messages of a run. The planner knows nothing of it: next to no append has to ask, and none
+-- shall be planned anew because some need not.
+CREATE OR REPLACE FUNCTION session.has_spoken(tenant uuid, target uuid, run uuid)
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN target = ANY (SELECT m.session_id FROM session.messages m WHERE m.tenant_id = tenant AND m.run_id = run);
+END $$;
+
 -- Appends one batch. The lock on the session's row puts writers in order, which makes the sequence gapless and lets a
 -- replay see what the first try stored. `run` and `step` are NULL without a source, `request` without a request_id,
 -- `expected` without an expected_sequence; `contents` and `extras` are JSON. With SEQUENCE_MOVED `last_sequence` is the
--- session's last.
+-- session's last. With `release`, where nobody holds the session and the run never spoke in it, it is not the session
+-- that the run began in: that one was deleted, and its id given to another.
 --
 -- A message alone, with no request_id, is tried first in one statement: lock, checks, sequence and row, at two thirds of
 -- what the steps below take. It stores nothing unless all is well; what was amiss the steps find out. Its look for the
@@ -78,6 +87,7 @@ BEGIN
                     OR (s.close_time IS NULL AND s.archive_time IS NULL
                         AND (s.expire_time IS NULL OR s.expire_time > clock_timestamp())))
                AND (expected IS NULL OR s.last_sequence = expected)
+               AND (NOT release OR s.held_by_run IS NOT NULL OR session.has_spoken(tenant, target, run))
                AND NOT EXISTS (SELECT FROM session.messages m
                                 WHERE m.tenant_id = tenant AND m.run_id = run AND m.step_sequence = step)
             RETURNING s.last_sequence, clock_timestamp() AS moment
@@ -122,6 +132,10 @@ BEGIN
             RETURN;
         END IF;
     END IF;
+    IF release AND held.held_by_run IS NULL AND NOT session.has_spoken(tenant, target, run) THEN
+        outcome := 'SESSION_NOT_FOUND';
+        RETURN;
+    END IF;
     -- Taken after the lock, so that times grow with the sequence.
     create_time := clock_timestamp();
     status := session.status_of(held.close_time, held.expire_time, held.hold_until, create_time, held.archive_time);
@@ -160,13 +174,14 @@ END $$;
 
 -- Messages of a session after a sequence (before it when descending; NULL starts at the end). The first row holds the
 -- session's last sequence and no message; no row at all: no such session. Stops early before `most_bytes`, after one.
--- What a fork shares is read from its holders.
+-- What a fork shares is read from its holders. STABLE on purpose: all is read as it was at one moment, so that of a
+-- session that is deleted meanwhile there is all or nothing.
 CREATE OR REPLACE FUNCTION session.list_messages(
     tenant uuid, target uuid, edge bigint, descending boolean, most integer, most_bytes bigint
 ) RETURNS TABLE (
     last_sequence bigint, sequence bigint, role text, author text, parts jsonb, token_count integer, run_id uuid,
     metadata jsonb, create_time timestamptz
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     final  bigint;
     shared bigint;

@@ -13,7 +13,7 @@ CREATE OR REPLACE FUNCTION session.read_window(
 ) RETURNS TABLE (
     sequence bigint, role text, author text, parts jsonb, token_count integer, run_id uuid, metadata jsonb,
     create_time timestamptz
-) LANGUAGE plpgsql ROWS 50 SET plan_cache_mode = force_generic_plan AS $$
+) LANGUAGE plpgsql STABLE ROWS 50 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     count   bigint;
     lowest  bigint;
@@ -80,7 +80,7 @@ RETURNS SETOF session.summaries LANGUAGE sql STABLE ROWS 1 AS $$
 $$;
 
 -- Reads a context's session and summary (in the first row), and then its window; the outcome alone when there is no such
--- session.
+-- session. STABLE on purpose, as its window: all of it is of one moment.
 CREATE OR REPLACE FUNCTION session.get_context(
     tenant uuid, target uuid, token_budget bigint, most integer, most_bytes bigint
 ) RETURNS TABLE (
@@ -92,7 +92,7 @@ CREATE OR REPLACE FUNCTION session.get_context(
     summary_model text, summary_text text, summary_time timestamptz,
     sequence bigint, role text, author text, parts jsonb, token_count integer, run_id uuid, metadata jsonb,
     create_time timestamptz
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     shared bigint;
 BEGIN

@@ -57,10 +57,11 @@ BEGIN
 END $$;
 
 -- The same of one stage, less what is in that of the open and has expired. (Of `status_of` the planner knows nothing: it
--- would think that next to no rows pass.)
+-- would think that next to no rows pass.) STABLE on purpose: one that is told meanwhile is in one stage alone for whoever
+-- asks for two.
 CREATE OR REPLACE FUNCTION session.find_sessions_of_stage(
     tenant uuid, before_time timestamptz, before_id uuid, wanted_stage text, wanted_agent uuid, most integer
-) RETURNS SETOF session.sessions LANGUAGE plpgsql ROWS 50 AS $$
+) RETURNS SETOF session.sessions LANGUAGE plpgsql STABLE ROWS 50 AS $$
 BEGIN
     IF wanted_agent IS NULL THEN
         RETURN QUERY

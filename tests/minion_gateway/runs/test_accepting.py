@@ -142,6 +142,24 @@ async def test_a_run_whose_session_is_deleted_meanwhile_fails_and_says_so(
     assert "run_id" not in refusal.metadata
 
 
+async def test_a_run_whose_sessions_id_was_given_to_another_meanwhile_leaves_nothing_there(
+    client: Client, provider: FakeProvider
+) -> None:
+    agent_id, session_id = await client.agent(), str(uuid4())
+    made = session_service_pb2.CreateSessionRequest(session_id=session_id, agent_id=agent_id, user_id="ann")
+    await client.sessions.CreateSession(made)
+    provider.push(Fault(FaultKind.STALL))
+    run = asyncio.create_task(client.create(session_id, "a secret of ann's"))
+    await provider.ledger.until(1)
+    await client.sessions.DeleteSession(session_service_pb2.DeleteSessionRequest(session_id=session_id))
+    made = session_service_pb2.CreateSessionRequest(session_id=session_id, agent_id=agent_id, user_id="bob")
+    await client.sessions.CreateSession(made)
+    provider.release()
+    async with refused(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"):
+        await run
+    assert await client.messages(session_id) == []
+
+
 async def test_a_second_run_is_refused_while_one_is_active(client: Client, provider: FakeProvider) -> None:
     session_id = await client.conversation()
     provider.push(Fault(FaultKind.STALL))

@@ -157,6 +157,25 @@ async def test_the_next_turn_is_shown_it_in_place_of_what_is_left_out(
     assert len(await client.watch(events[0].run_id)) == len(events)
 
 
+async def test_of_a_long_summary_before_the_end_is_read_too(
+    client: Client, provider: FakeProvider, owner: Database
+) -> None:
+    scripted(provider)
+    session_id = await client.conversation(behavior=policy())
+    await say(client, session_id, "Hello.", "Good day.")
+    before = f"It began well. {'It went on. ' * 2_500}It ended with a promise."
+    await client.sessions.SaveSummary(
+        session_service_pb2.SaveSummaryRequest(session_id=session_id, last_sequence=2, text=before)
+    )
+    await say(client, session_id, LONG, "Indeed.")
+    await client.create(session_id, "And you?")
+    await settled(owner, session_id)
+    question = provider.ledger.asked[-1].body["messages"][1]["content"]
+    assert question.startswith("<summary_so_far>\nIt began well.")
+    assert "characters left out" in question
+    assert "It ended with a promise.\n</summary_so_far>" in question
+
+
 async def test_each_summary_goes_on_from_the_one_before(
     client: Client, provider: FakeProvider, owner: Database
 ) -> None:

@@ -286,7 +286,8 @@ class SessionServiceServicer:
 
         Errors:
         - INVALID_ARGUMENT / INVALID_FIELDS: a field breaks its limit.
-        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant.
+        - NOT_FOUND / SESSION_NOT_FOUND: no such session in the caller's tenant; or, with `release_hold`, another one than
+        the run began in (that was deleted, and its id given to this one): nobody holds it, and the run never spoke in it.
         - NOT_FOUND / BLOB_NOT_FOUND: a message names a blob that the session hasn't.
         - ABORTED / SEQUENCE_MOVED: `expected_sequence` is not the session's last.
         - FAILED_PRECONDITION / SESSION_NOT_ACTIVE: the session is closed, expired or archived, and `source` names no run
