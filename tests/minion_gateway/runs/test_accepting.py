@@ -6,7 +6,7 @@ import grpc
 import pytest
 from google.protobuf.struct_pb2 import Struct
 from minion.gateway.v1 import run_pb2, run_service_pb2
-from minion.registry.v1 import agent_service_pb2
+from minion.registry.v1 import agent_pb2, agent_service_pb2
 from minion.session.v1 import session_service_pb2
 from minion_testing.errors import refused
 from minion_testing.fake_provider import FakeProvider
@@ -233,6 +233,13 @@ async def test_a_deadline_that_runs_out_ends_the_call_and_not_the_run(client: Cl
     assert await until(answered)
 
 
+async def test_the_longest_text_is_a_message_of_the_session(client: Client) -> None:
+    behavior = agent_pb2.BehaviorSettings(context=agent_pb2.ContextPolicy(token_budget=100_000))
+    session_id, text = await client.session(await client.agent(behavior=behavior)), "\U0001f600" * 65_280
+    assert (await client.create(session_id, text)).state == run_pb2.RUN_STATE_COMPLETED
+    assert (await client.messages(session_id))[0].parts[0].text == text
+
+
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
@@ -240,6 +247,7 @@ async def test_a_deadline_that_runs_out_ends_the_call_and_not_the_run(client: Cl
         ({"session_id": ""}, "session_id"),
         ({"text": ""}, "text"),
         ({"text": "x" * 65_537}, "text"),
+        ({"text": "\U0001f600" * 65_281}, "text"),
         ({"text": "a\x00b"}, "text"),
         ({"request_id": "x"}, "request_id"),
         ({"busy_policy": 77}, "busy_policy"),
