@@ -1,16 +1,18 @@
 """The activity service, as the outbox sends to it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 import grpc
 from minion.activity.v1 import activity_pb2, activity_service_pb2, activity_service_pb2_grpc
 from minion_grpc import peer_call
-from minion_grpc.wire import optional_text, to_duration, to_struct, to_timestamp, to_value
+from minion_grpc.wire import json_bytes, off_loop, optional_text, to_duration, to_struct, to_timestamp, to_value
 
 from minion_audit.domain import Activity
 
 _CALL_SECONDS = 10.0
+# What a row costs beside its contents, in bytes of JSON that take as long to convert.
+_ROW_BYTES = 256
 RETRYABLE = ("/minion.activity.v1.ActivityService/RecordActivities",)
 
 
@@ -24,9 +26,21 @@ class ActivityPeer:
 
     async def record(self, activities: Sequence[Activity]) -> None:
         """Sends rows; those that are there already stay as they are."""
-        request = activity_service_pb2.RecordActivitiesRequest(activities=[to_proto(each) for each in activities])
+        size = content_bytes(activities) + len(activities) * _ROW_BYTES
+        request = await off_loop(_request, activities, size)
         with peer_call("activity"):
             await self._stub.RecordActivities(request, timeout=_CALL_SECONDS)
+
+
+def content_bytes(activities: Iterable[Activity]) -> int:
+    """Measures what rows hold, as JSON."""
+    return json_bytes(
+        value for activity in activities for value in (activity.input, activity.output, activity.metadata) if value
+    )
+
+
+def _request(activities: Sequence[Activity]) -> activity_service_pb2.RecordActivitiesRequest:
+    return activity_service_pb2.RecordActivitiesRequest(activities=[to_proto(each) for each in activities])
 
 
 def to_proto(activity: Activity) -> activity_pb2.Activity:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from uuid import UUID
@@ -17,11 +17,13 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, T
 from prometheus_client import Gauge
 
 from minion_audit.domain import Waiting
-from minion_audit.peer import ActivityPeer
+from minion_audit.peer import ActivityPeer, content_bytes
 from minion_audit.store import OutboxStore
 
 _ROWS_A_LOOK = 500
 _ROWS_A_CALL = 100
+# Of their contents as JSON, which take six times as much on the wire at most: a message has room for 4 MiB.
+_BYTES_A_CALL = 512 * 1024
 # A replica that can't send gives its rows back at once and rests itself: another one may reach the activity service.
 _GIVEN_BACK = timedelta(0)
 _FIRST_REST_SECONDS = 0.5
@@ -107,17 +109,18 @@ class Relay:
 
     async def _send_of(self, tenant_id: UUID, ids: Sequence[UUID], put_off: set[UUID]) -> bool:
         """Sends a tenant's rows; False when the service did not answer. `put_off` gets those that are to wait."""
-        waiting, unreadable = await self._store.read(tenant_id, ids)
-        for row in unreadable:
-            await self._put_off(tenant_id, row.activity_id, "UNREADABLE", row.error, put_off)
-        by_principal: dict[str, list[Waiting]] = defaultdict(list)
-        for each in waiting:
-            by_principal[each.principal].append(each)
-        for principal, rows in by_principal.items():
-            for start in range(0, len(rows), _ROWS_A_CALL):
-                part = rows[start : start + _ROWS_A_CALL]
-                if not await self._deliver(tenant_id, principal, part, put_off):
-                    return False
+        for start in range(0, len(ids), _ROWS_A_CALL):
+            # No more at once than a call has: five hundred rows can hold 32 MiB.
+            waiting, unreadable = await self._store.read(tenant_id, ids[start : start + _ROWS_A_CALL])
+            for row in unreadable:
+                await self._put_off(tenant_id, row.activity_id, "UNREADABLE", row.error, put_off)
+            by_principal: dict[str, list[Waiting]] = defaultdict(list)
+            for each in waiting:
+                by_principal[each.principal].append(each)
+            for principal, rows in by_principal.items():
+                for part in _parts(rows):
+                    if not await self._deliver(tenant_id, principal, part, put_off):
+                        return False
         return True
 
     async def _deliver(self, tenant_id: UUID, principal: str, rows: Sequence[Waiting], put_off: set[UUID]) -> bool:
@@ -172,6 +175,21 @@ class Relay:
         parent = set_span_in_context(NonRecordingSpan(origins[0]), Context()) if origins else Context()
         links = [Link(origin) for origin in origins[1:]]
         return self._telemetry.span("relay audit", kind=SpanKind.PRODUCER, context=parent, links=links)
+
+
+def _parts(rows: Sequence[Waiting]) -> Iterator[Sequence[Waiting]]:
+    """Parts rows into what one message holds."""
+    part: list[Waiting] = []
+    filled = 0
+    for row in rows:
+        size = content_bytes([row.activity])
+        if part and filled + size > _BYTES_A_CALL:
+            yield part
+            part, filled = [], 0
+        part.append(row)
+        filled += size
+    if part:
+        yield part
 
 
 def _may_be_of_one(fault: MinionError, rows: Sequence[Waiting]) -> bool:

@@ -15,6 +15,7 @@ _ALGORITHM = "HS256"
 ISSUER = "minion"
 _AUDIENCE = "minion"
 _LIFETIME_SECONDS = 60
+_REUSED_SECONDS = _LIFETIME_SECONDS / 2
 _LEEWAY_SECONDS = 5  # clocks of one deployment differ
 _CACHE_SIZE = 4_096
 # RFC 7518, 3.2: an HS256 key is at least as long as the hash.
@@ -44,7 +45,8 @@ class ServiceTokens:
         """Gives a token of this service, acting for a tenant and on behalf of a principal where they are given."""
         now = self._now()
         cached = self._minted.get((tenant_id, principal))
-        if cached is not None and cached[0] > now:
+        # Of one minted later than now the clock has been set back, and nobody takes it yet.
+        if cached is not None and now < cached[0] <= now + _REUSED_SECONDS:
             return cached[1]
         claims: dict[str, object] = {
             "iss": ISSUER,
@@ -59,7 +61,7 @@ class ServiceTokens:
         if principal is not None:
             claims["obo"] = principal
         token = jwt.encode(claims, self._key, algorithm=_ALGORITHM)
-        self._minted.put((tenant_id, principal), (now + _LIFETIME_SECONDS / 2, token))
+        self._minted.put((tenant_id, principal), (now + _REUSED_SECONDS, token))
         return token
 
     def verify(self, token: str) -> Identity:

@@ -1,6 +1,7 @@
 """The one table from domain errors to what a client sees and how loud the log is."""
 
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import grpc
 from google.protobuf.any_pb2 import Any
@@ -50,6 +51,8 @@ _INTERNAL = Row(grpc.StatusCode.INTERNAL, "error")
 # Status and details travel in HTTP/2 trailers, of which many clients take 8 KiB; base64 adds a third.
 _MAXIMUM_MESSAGE_BYTES = 1_000
 _MAXIMUM_STATUS_BYTES = 4_500
+# What gRPC writes into the message's trailer as it is; any other byte takes three.
+_AS_IT_IS = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 _MAXIMUM_DESCRIPTION_CHARACTERS = 300
 
 
@@ -68,7 +71,8 @@ def details_of(error: MinionError, code: grpc.StatusCode, domain: str) -> bytes:
     Violations that would not fit into the trailers are left out, from the end, and `violations_omitted` counts them.
     """
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=domain, metadata=error.metadata)
-    status = status_pb2.Status(code=code.value[0], message=message_of(error))
+    message = message_of(error)
+    status = status_pb2.Status(code=code.value[0], message=message)
     retry_after = getattr(error, "retry_after", None)
     if retry_after is not None:
         retry = error_details_pb2.RetryInfo()
@@ -77,7 +81,8 @@ def details_of(error: MinionError, code: grpc.StatusCode, domain: str) -> bytes:
     violations = error.violations if isinstance(error, InvalidArgument) else ()
     if violations:
         bad_request = error_details_pb2.BadRequest()
-        room = _MAXIMUM_STATUS_BYTES - status.ByteSize() - info.ByteSize()
+        escapes = len(quote(message, safe=_AS_IT_IS)) - len(message.encode())
+        room = _MAXIMUM_STATUS_BYTES - escapes * 3 // 4 - status.ByteSize() - info.ByteSize()
         for shown, violation in enumerate(violations):
             field = bad_request.field_violations.add()
             field.field = violation.field[:_MAXIMUM_DESCRIPTION_CHARACTERS]

@@ -149,6 +149,18 @@ async def test_a_page_of_large_rows_stays_below_what_clients_take(activities: St
         assert activity_service_pb2.ListActivitiesResponse(activities=page).ByteSize() < 3 * 1024 * 1024
 
 
+async def test_a_row_that_is_more_than_a_page_by_its_measure_ends_no_list(activities: Stub) -> None:
+    # Each of its commas counts as a value: by what bounds a page it takes more than 3 MiB alone.
+    commas = value("," * 65_000)
+    largest = [_at(number, input=commas, output=commas) for number in (1, 2)]
+    made = [_at(0), *largest, _at(3)]
+    for one in made:
+        await recorded(activities, one)
+    found = await pages(activities, page_size=500)
+    assert [one.activity_id for page in found for one in page] == [one.activity_id for one in reversed(made)]
+    assert all(found)
+
+
 @pytest.mark.parametrize(
     "filters",
     [

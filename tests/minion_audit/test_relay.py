@@ -1,5 +1,6 @@
 """The relay. A server stands for an activity service that fails on rows, as ours does only when it has a fault."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from minion_audit import Activity, ActivityKind, ActivityPeer, ActivityStatus, O
 from minion_postgres import Database
 from minion_telemetry import Telemetry, TelemetrySettings
 from minion_testing.postgres import ClonedDatabase
+from minion_testing.stalls import longest_stall
 from pydantic import TypeAdapter
 from uuid_utils.compat import uuid7
 
@@ -28,6 +30,7 @@ class ActivityService:
     def __init__(self) -> None:
         self.taken: list[str] = []
         self.failing: dict[str, grpc.StatusCode] = {}
+        self.batches: list[int] = []
         self.calls = 0
 
     async def record(self, request: pb.RecordActivitiesRequest, context: Any) -> pb.RecordActivitiesResponse:
@@ -36,6 +39,7 @@ class ActivityService:
         for row in request.activities:
             if row.name in self.failing:
                 await context.abort(self.failing[row.name], "a fault")
+        self.batches.append(len(request.activities))
         self.taken += [row.name for row in request.activities]
         return pb.RecordActivitiesResponse(recorded_count=len(request.activities))
 
@@ -59,15 +63,8 @@ class Stage:
     async def write(self, tenant_id: UUID, *names: str, **fields: Any) -> None:
         """Writes rows of these names down."""
         for name in names:
-            self.ids[name] = UUID(int=uuid7().int)
-            row = Activity(
-                activity_id=self.ids[name],
-                kind=ActivityKind.RUN,
-                status=ActivityStatus.SUCCEEDED,
-                name=name,
-                start_time=datetime.now(UTC),
-                nanoseconds=1,
-            )
+            row = _row(name)
+            self.ids[name] = row.activity_id
             await self.owner.execute(
                 "INSERT INTO gateway.outbox (tenant_id, activity_id, principal, payload) VALUES ($1, $2, 'key:x', $3)",
                 tenant_id,
@@ -84,6 +81,18 @@ class Stage:
             names[UUID(int=row["activity_id"].int)]: (row["refusals"], max(round(row["pause"] / minute), 0) * minute)
             for row in rows
         }
+
+
+def _row(name: str, **fields: Any) -> Activity:
+    return Activity(
+        activity_id=UUID(int=uuid7().int),
+        kind=ActivityKind.RUN,
+        status=ActivityStatus.SUCCEEDED,
+        name=name,
+        start_time=datetime.now(UTC),
+        nanoseconds=1,
+        **fields,
+    )
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -166,3 +175,27 @@ async def test_a_service_that_is_away_is_asked_once_a_look(stage: Stage) -> None
     assert await stage.relay.send() == (4, False)
     assert stage.activity.calls == 1
     assert set((await stage.left()).values()) == {(0, timedelta())}
+
+
+async def test_large_rows_are_written_off_the_loop() -> None:
+    # 30 KB of JSON in each field are 165 KB on the wire.
+    dense = [1] * 15_000
+    rows = [_row(f"{number}", input=dense, output=dense) for number in range(12)]
+    async with serving() as (activity, channel):
+
+        async def send() -> None:
+            # What is measured begins with the loop's next turn.
+            await asyncio.sleep(0)
+            await ActivityPeer(channel).record(rows)
+
+        assert await longest_stall(send) < 0.4
+        assert set(activity.batches) == {12}
+
+
+async def test_rows_too_large_for_one_message_are_sent_in_parts_that_fit(stage: Stage) -> None:
+    large = {"input": [1] * 15_000, "output": [1] * 15_000}
+    await stage.write(ONE, *(uuid7().hex for _ in range(18)), **large)
+    assert await stage.relay.send() == (18, True)
+    # Parts of what was refused as too large would be halves.
+    assert sorted(stage.activity.batches) == [2, 8, 8]
+    assert await stage.left() == {}

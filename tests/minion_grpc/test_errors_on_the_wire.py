@@ -1,9 +1,11 @@
 """How failures read to a client."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import minion_errors
@@ -77,6 +79,16 @@ async def test_all_violations_arrive_and_those_that_do_not_fit_are_counted() -> 
         await stub(channel).Echo(EchoRequest())
     assert len(refusal.violations) + int(refusal.metadata["violations_omitted"]) == 500
     assert len(refusal.violations) > 20
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "語", "😀", "%"])
+def test_what_is_sent_fits_into_the_trailers_that_clients_take(letter: str) -> None:
+    violations = [Violation(f"metadata.{letter * 200}", f"is {letter * 200}") for _ in range(100)]
+    error = InvalidArgument(letter * 5_000, violations=violations)
+    details = error_table.details_of(error, grpc.StatusCode.INVALID_ARGUMENT, "minion.test")
+    # grpc-message is percent-encoded, details are base64: 8 KiB in all, some of which is other trailers'.
+    assert len(quote(error_table.message_of(error), safe=" ")) + len(base64.b64encode(details)) < 7_900
+    assert b"BadRequest" in details
 
 
 async def test_unavailable_says_when_to_come_back() -> None:

@@ -20,6 +20,13 @@ from minion_telemetry import mask, masking
         ("3782-822463-10005", "[CARD]"),
         ("IBAN DE89 3704 0044 0532 0130 00.", "IBAN [IBAN]."),
         ("GB82WEST12345698765432", "[IBAN]"),
+        # What follows could be a last group of it, by its looks.
+        ("BE68539007547034 EUR 100", "[IBAN] EUR 100"),
+        ("from ES91 2100 0418 4502 0005 1332 TO AT611904300234573201 ON 7 MAY", "from [IBAN] TO [IBAN] ON 7 MAY"),
+        # And what precedes could be the first one.
+        ("REF AB12 DE89 3704 0044 0532 0130 00", "REF AB12 [IBAN]"),
+        ("valid until 12/2026 4111 1111 1111 1111", "valid until 12/2026 [CARD]"),
+        ("no.4111111111111111", "no.[CARD]"),
         ("key mnk_abcdefghijklmnop", "key [API_KEY]"),
         ("sk-proj-abcdefghijklmnopqrstuv", "[API_KEY]"),
         ("AKIAABCDEFGHIJKLMNOP", "[API_KEY]"),
@@ -43,6 +50,7 @@ def test_what_is_personal_or_secret_is_marked(text: str, masked: str) -> None:
         "2026-11-22 14:37:30",
         "127.0.0.1:50051",
         "1795359715266446000",
+        "0.4111111111111111",
         "0af7651916cd43dd8448eb211c80319c",
         "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "/minion.session.v1.SessionService/GetSession",
@@ -63,7 +71,16 @@ def test_ids_are_never_taken_for_numbers_of_people() -> None:
 
 @pytest.mark.parametrize(
     "hostile",
-    ["a" * 100_000, "1 " * 50_000, "@" * 50_000, "a." * 50_000 + "@", "AA00" * 20_000, "+1" * 40_000, "eyJ" * 30_000],
+    [
+        "a" * 100_000,
+        "1 " * 50_000,
+        "@" * 50_000,
+        "a." * 50_000 + "@",
+        "AA00" * 20_000,
+        "AA00 " * 20_000,
+        "+1" * 40_000,
+        "eyJ" * 30_000,
+    ],
 )
 def test_hostile_text_is_masked_in_bounded_time(hostile: str) -> None:
     started = time.thread_time()

@@ -30,7 +30,8 @@ _STATUSES = {status.value: status for status in ActivityStatus}
 # Where an activity stands in a list: its start, its id.
 Place = tuple[datetime, UUID]
 _FIRST_ID = UUID(int=0)
-# What a reply may take, well below the 4 MiB that clients accept; the largest row takes less than a third of it.
+# What a reply may take, well below the 4 MiB that clients accept. The largest row takes less than a third of it, but is
+# counted as more than all of it where its texts are commas.
 PAGE_BYTES = 3 * 1024 * 1024
 _MOST_REVISIONS = 100
 # What a row takes on the wire beside its texts and JSON values.

@@ -55,7 +55,8 @@ CREATE OR REPLACE FUNCTION activity.list_query(
 $$;
 
 -- The activities before a place in the list, newest first, at most so many; NULL filters match all, a NULL time is the
--- end of all. Ends with the first that takes the list beyond `most_bytes`.
+-- end of all. Ends with the first that takes the list beyond `most_bytes`, the very first aside: by how many rows there
+-- are the caller knows whether more follow.
 CREATE OR REPLACE FUNCTION activity.list_activities(
     tenant uuid, agent uuid, session uuid, run uuid, of_kind text, of_status text, from_time timestamptz,
     before_time timestamptz, before_id uuid, most_rows integer, most_bytes bigint
@@ -72,7 +73,7 @@ BEGIN
                   before_id, most_rows LOOP
         RETURN NEXT found_row;
         filled := filled + found_row.byte_count;
-        EXIT WHEN filled > most_bytes;
+        EXIT WHEN filled > most_bytes AND filled > found_row.byte_count;
     END LOOP;
 END $$;
 
