@@ -1,5 +1,6 @@
 """ConsolidateMemories: what it does, what it only shows, and what it leaves alone."""
 
+import time
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,11 +12,15 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from minion.memory.v1 import consolidation_pb2, memory_pb2
 from minion.memory.v1 import memory_service_pb2 as pb
+from minion_memory.consolidation import domain
+from minion_memory.consolidation.domain import telling
 from minion_testing.errors import refused
 from minion_testing.postgres import ClonedDatabase
+from minion_testing.serving import serve
 from uuid_utils.compat import uuid7
 
-from tests.minion_memory.stage import Stub, batch, placed, scattered, towards
+from tests.minion_memory.conftest import NOBODY
+from tests.minion_memory.stage import Stub, batch, calling, placed, scattered, towards
 
 MERGE = consolidation_pb2.CONSOLIDATION_KIND_MERGE
 SUPERSEDE = consolidation_pb2.CONSOLIDATION_KIND_SUPERSEDE
@@ -204,6 +209,27 @@ async def test_pruning_takes_what_is_old_unused_and_of_little_worth(
     assert len(await kept(memories, agent_id)) == 2
     assert await consolidate(memories, agent_id, prune=True) == shown
     assert [memory.memory_id for memory in await kept(memories, agent_id, ended=True)] == [worthy.memory_id]
+
+
+async def test_what_takes_long_to_read_is_read_with_nothing_locked(
+    postgres: ClonedDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent_id, content = str(uuid4()), "The user likes tea."
+
+    def slowly(said: str) -> tuple[str, ...]:
+        time.sleep(3)
+        return telling(said)
+
+    # The server ends a transaction that waits longer for its service: shorter than to read two, as it were.
+    async with (
+        serve("memory", postgres, gateway_address=NOBODY, transaction_idle_seconds=5.0) as served,
+        calling(served, uuid4()) as memories,
+    ):
+        await store(
+            memories, agent_id, *({"key": f"user/{each}", "content": content, "at": towards(each)} for each in (0, 1))
+        )
+        monkeypatch.setattr(domain, "telling", slowly)
+        assert len((await consolidate(memories, agent_id)).actions) == 1
 
 
 @pytest.mark.parametrize(

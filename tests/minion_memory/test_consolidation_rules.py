@@ -8,6 +8,7 @@ from minion_memory.consolidation.domain import (
     PRUNED_AGE,
     Action,
     Kind,
+    Readings,
     actions,
     attribute_of,
     sources_of,
@@ -21,7 +22,7 @@ LATER = NOON + timedelta(days=1)
 
 
 def planned(*memories: Memory, prune: bool = False) -> tuple[Action, ...]:
-    return actions(memories, [], NOON, prune=prune)
+    return actions(memories, [], NOON, Readings(), prune=prune)
 
 
 def test_what_says_the_same_of_one_subject_becomes_one() -> None:
@@ -63,7 +64,7 @@ def test_another_type_or_subject_is_another_memory() -> None:
 
 def test_vectors_that_are_far_apart_forbid_a_merge() -> None:
     one, other = known("Likes tea.", key="user/a"), known("Likes tea!", key="user/b")
-    assert actions([one, other], [frozenset((one.memory_id, other.memory_id))], NOON, prune=False) == ()
+    assert actions([one, other], [frozenset((one.memory_id, other.memory_id))], NOON, Readings(), prune=False) == ()
 
 
 def test_the_same_attribute_said_otherwise_is_superseded_by_the_later() -> None:

@@ -70,18 +70,42 @@ class Consolidated:
     memory_count: int
 
 
-def groups(memories: Sequence[Memory]) -> list[list[Memory]]:
+class Readings:
+    """What contents tell and keys name, each read once: to read ten thousand long ones takes seconds."""
+
+    def __init__(self, said: Iterable[tuple[str, str]] = ()) -> None:
+        """Reads keys and contents, so that it is done when they are asked for."""
+        self._telling: dict[str, tuple[str, ...]] = {}
+        self._attributes: dict[str, str] = {}
+        for key, content in said:
+            self.attribute(key)
+            self.telling(content)
+
+    def telling(self, content: str) -> tuple[str, ...]:
+        """What of a content makes it what it says."""
+        if (words := self._telling.get(content)) is None:
+            words = self._telling[content] = telling(content)
+        return words
+
+    def attribute(self, key: str) -> str:
+        """The `subject/attribute` of a key."""
+        if (attribute := self._attributes.get(key)) is None:
+            attribute = self._attributes[key] = attribute_of(key)
+        return attribute
+
+
+def groups(memories: Sequence[Memory], readings: Readings) -> list[list[Memory]]:
     """Gives the memories that seem to say the same, two or more at a time; first the one to keep."""
     alike: dict[tuple[str, str, tuple[str, ...]], list[Memory]] = defaultdict(list)
     for memory in memories:
-        words = telling(memory.content)
+        words = readings.telling(memory.content)
         if words:
-            alike[memory.type.value, subject_of(memory.key), words].append(memory)
+            alike[memory.type.value, _subject(readings.attribute(memory.key)), words].append(memory)
     return [sorted(group, key=_worth, reverse=True) for group in alike.values() if len(group) > 1]
 
 
 def actions(
-    memories: Sequence[Memory], apart: Iterable[frozenset[UUID]], now: datetime, *, prune: bool
+    memories: Sequence[Memory], apart: Iterable[frozenset[UUID]], now: datetime, readings: Readings, *, prune: bool
 ) -> tuple[Action, ...]:
     """Decides what is done with the memories of a scope that are so now, episodes left out.
 
@@ -90,12 +114,12 @@ def actions(
     planned: list[Action] = []
     gone: set[UUID] = set()
     far = set(apart)
-    for kept, *others in groups(memories):
+    for kept, *others in groups(memories, readings):
         merged = [other for other in others if frozenset((kept.memory_id, other.memory_id)) not in far]
         if merged:
             planned.append(Action(Kind.MERGE, _ids(merged), kept.memory_id, "They say the same."))
             gone.update(_ids(merged))
-    for same in _by_attribute([memory for memory in memories if memory.memory_id not in gone]):
+    for same in _by_attribute([memory for memory in memories if memory.memory_id not in gone], readings):
         current = max(same, key=_currency)
         older = [memory for memory in same if memory is not current and _RANK[memory.trust] <= _RANK[current.trust]]
         if older:
@@ -136,11 +160,6 @@ def _tells(token: str) -> bool:
     return token not in _FILLERS
 
 
-def subject_of(key: str) -> str:
-    """Whom a key is about; nobody in particular where it names no attribute."""
-    return attribute_of(key).partition("/")[0]
-
-
 def attribute_of(key: str) -> str:
     """The `subject/attribute` of a key, whatever its case and spacing; empty for a key that names none.
 
@@ -177,10 +196,15 @@ def _noted(memory: Memory) -> list[dict[str, object]]:
     return [entry for entry in noted if isinstance(entry, dict)] if isinstance(noted, list) else []
 
 
-def _by_attribute(memories: Sequence[Memory]) -> list[list[Memory]]:
+def _subject(attribute: str) -> str:
+    """Whom an attribute is about; nobody in particular where there is none."""
+    return attribute.partition("/")[0]
+
+
+def _by_attribute(memories: Sequence[Memory], readings: Readings) -> list[list[Memory]]:
     same: dict[tuple[str, str], list[Memory]] = defaultdict(list)
     for memory in memories:
-        if attribute := attribute_of(memory.key):
+        if attribute := readings.attribute(memory.key):
             same[memory.type.value, attribute].append(memory)
     return [group for group in same.values() if len(group) > 1]
 

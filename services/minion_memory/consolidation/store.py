@@ -1,5 +1,6 @@
 """Memories put in order, in Postgres: plan and changes in one transaction that holds the scope."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
@@ -13,6 +14,7 @@ from minion_memory.consolidation.domain import (
     Action,
     Consolidated,
     Kind,
+    Readings,
     Scope,
     actions,
     groups,
@@ -35,28 +37,40 @@ class ConsolidationStore:
         self._database = database
 
     async def consolidate(self, tenant_id: UUID, scope: Scope, principal: str, key: Key | None) -> Consolidated:
-        """Puts the memories of an agent and user in order; a dry run only says how."""
+        """Puts the memories of an agent and user in order; a dry run only says how.
+
+        What they say is read before: with nothing locked, while other calls are served. What comes meanwhile is read
+        within the transaction.
+        """
+        readings = await self._readings(tenant_id, scope)
         async with self._database.transaction(tenant_id) as transaction:
             if scope.dry_run:
-                planned, _, _ = await self._plan(transaction, tenant_id, scope)
+                planned, _, _ = await self._plan(transaction, tenant_id, scope, readings)
                 return planned
             await transaction.execute(_QUERIES.lock_scope, tenant_id, scope.agent_id, scope.user_id)
 
             async def write() -> Consolidated:
-                planned, memories, now = await self._plan(transaction, tenant_id, scope)
+                planned, memories, now = await self._plan(transaction, tenant_id, scope, readings)
                 for action in planned.actions:
                     await self._do(transaction, tenant_id, action, memories, now, principal)
                 return planned
 
             return await _CONSOLIDATED.once(transaction, key, write)
 
+    async def _readings(self, tenant_id: UUID, scope: Scope) -> Readings:
+        async with self._database.transaction(tenant_id) as transaction:
+            rows = await transaction.fetch(
+                _QUERIES.scope_contents, tenant_id, scope.agent_id, scope.user_id, MOST_MEMORIES
+            )
+        return await asyncio.to_thread(lambda: Readings((row["key"], row["content"]) for row in rows))
+
     async def _plan(
-        self, transaction: Transaction, tenant_id: UUID, scope: Scope
+        self, transaction: Transaction, tenant_id: UUID, scope: Scope, readings: Readings
     ) -> tuple[Consolidated, Mapping[UUID, Memory], datetime]:
         rows = await transaction.fetch(_QUERIES.scope_memories, tenant_id, scope.agent_id, scope.user_id, MOST_MEMORIES)
         now: datetime = await transaction.fetch_value(_QUERIES.current_time)
         memories = [memory_of(row) for row in rows]
-        pairs = [(kept.memory_id, other.memory_id) for kept, *others in groups(memories) for other in others]
+        pairs = [(kept.memory_id, other.memory_id) for kept, *others in groups(memories, readings) for other in others]
         far = await transaction.fetch(
             _QUERIES.distant_pairs,
             tenant_id,
@@ -65,7 +79,7 @@ class ConsolidationStore:
             LEAST_SIMILARITY,
         )
         apart = [frozenset((row["one"], row["other"])) for row in far]
-        planned = actions(memories, apart, now, prune=scope.prune)
+        planned = actions(memories, apart, now, readings, prune=scope.prune)
         return Consolidated(planned, len(memories)), {memory.memory_id: memory for memory in memories}, now
 
     async def _do(
