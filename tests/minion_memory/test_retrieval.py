@@ -310,6 +310,19 @@ async def test_what_was_superseded_is_left_out_unless_its_time_is_asked_for(
     assert keys(await memories.SearchMemories(search(agent_id, towards(0), as_of=then))) == ["old"]
 
 
+async def test_what_will_be_superseded_is_so_until_then(memories: Stub) -> None:
+    agent_id, now = str(uuid4()), datetime.now(UTC)
+    then, later = moment(now + timedelta(days=30)), str(uuid4())
+    old = placed(towards(0), agent_id=agent_id, key="old", valid_until=then, superseded_by=later)
+    new = placed(towards(0), agent_id=agent_id, key="new", valid_from=then, memory_id=later)
+    await memories.ImportMemories(pb.ImportMemoriesRequest(memory=memory) for memory in (old, new))
+    for about in ({"vector": search(agent_id, towards(0)).vector}, {"query": "Tea?"}):
+        request = pb.SearchMemoriesRequest(agent_id=agent_id, user_id="ann", **about)
+        assert keys(await memories.SearchMemories(request)) == ["old"]
+        request.as_of.CopyFrom(then)
+        assert keys(await memories.SearchMemories(request)) == ["new"]
+
+
 async def test_other_tenants_words_are_never_found(memories: Stub, strangers: Stub) -> None:
     agent_id = str(uuid4())
     await memories.StoreMemories(batch(unplaced(agent_id=agent_id, content="A narwhal.", speaker="Nora")))

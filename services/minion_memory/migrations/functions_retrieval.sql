@@ -109,7 +109,8 @@ CREATE OR REPLACE FUNCTION memory.tells_time(words tsvector) RETURNS boolean LAN
          september | october | november | december');
 $$;
 
--- Whether a memory is one that a wish is about; inlined where it is called, as the two below.
+-- Whether a memory is one that a wish is about; inlined where it is called, as the two below. What something else takes
+-- the place of is so until its end, which may be yet to come; where it has none, its successor ended it.
 CREATE OR REPLACE FUNCTION memory.passes(
     wish memory.search_wish, moment timestamptz, type text, labels jsonb, metadata jsonb, occur_time timestamptz,
     source_session uuid, trust text, valid_from timestamptz, valid_until timestamptz, superseded_by uuid
@@ -122,7 +123,7 @@ CREATE OR REPLACE FUNCTION memory.passes(
        AND (wish.session_id IS NULL OR source_session = wish.session_id)
        AND (wish.trusts IS NULL OR trust = ANY (wish.trusts))
        AND valid_from <= moment AND (valid_until IS NULL OR valid_until > moment)
-       AND (wish.as_of IS NOT NULL OR superseded_by IS NULL);
+       AND (wish.as_of IS NOT NULL OR superseded_by IS NULL OR valid_until IS NOT NULL);
 $$;
 
 -- What is left, 1 to 0, of the newness of what occurred; the half-life is in seconds. After 500 of them it is no less:
