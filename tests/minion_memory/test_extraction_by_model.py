@@ -327,6 +327,23 @@ async def test_a_long_stretch_takes_several_questions(stage: House, ours: Tenant
     assert "The user's name is Ada." in shown[1].split("</known>")[0]
 
 
+async def test_a_question_is_of_as_many_bytes_as_the_gateway_takes(stage: House, ours: Tenant) -> None:
+    asked = len(stage.provider.ledger.asked)
+    stage.provider.push(answered([proposal()]), answered([]), answered([]))
+    # Each `<` takes six bytes, so that nothing closes the block that it stands in.
+    session_id = await ours.session("My name is Ada.", *["<" * 6_000] * 38)
+    answer = await ours.extract(session_id, extractor="facts-1")
+    assert (answer.job.state, answer.job.error, answer.job.created_count) == (DONE, "", 1)
+    questions = [each for each in stage.provider.ledger.asked[asked:] if "messages" in each.body]
+    shown = [
+        orjson.loads(line)["sequence"]
+        for question in questions
+        for line in question.body["messages"][1]["content"].split("<transcript>")[1].split("\n")
+        if line.startswith("{")
+    ]
+    assert shown == list(range(1, 40))
+
+
 async def test_what_is_drawn_is_embedded_by_the_tenant_s_own_model(stage: House, ours: Tenant) -> None:
     model = "openai/text-embedding-3-small"
     async with stage.memory.acting(ours.tenant_id) as channel:

@@ -167,6 +167,15 @@ def test_nothing_said_closes_its_block() -> None:
     assert orjson.loads(lines[4])["text"] == hostile
 
 
+def test_of_what_is_known_the_last_comes_that_there_is_room_for() -> None:
+    known = [(f"user/has/{index}", "<" * 300) for index in range(2_000)]
+    text = question([said(1, "Bye")], known)
+    assert len(text.encode()) < 300_000
+    shown = [orjson.loads(line)["key"] for line in text.split("</known>")[0].split("\n") if line.startswith("{")]
+    assert shown == [key for key, _ in known[-len(shown) :]]
+    assert len(shown) > 100
+
+
 def test_the_prompt_is_versioned_data() -> None:
     extractor = prompted("facts-1")
     assert extractor is not None

@@ -22,7 +22,7 @@ from minion_memory.embedding_models.service import EmbeddingModels
 from minion_memory.extraction.domain import EPISODES, Drawn, Job, JobState, Proposal, SourceMessage
 from minion_memory.extraction.drawing import DrawingStore, Lost, Vectors
 from minion_memory.extraction.episodes import episodes
-from minion_memory.extraction.extractors import MESSAGES_A_QUESTION, prompted, question
+from minion_memory.extraction.extractors import parts, prompted, question
 from minion_memory.extraction.metrics import ExtractionMetrics
 from minion_memory.extraction.peer import Models, Sessions
 from minion_memory.extraction.proposals import AnswerUnreadable, check, read
@@ -234,8 +234,7 @@ class Worker:
         known = dict(reversed(await self._drawing.known(lease.tenant_id, job, _KNOWN_SHOWN)))
         drawn: list[Drawn] = []
         refused = 0
-        for start in range(0, len(messages), MESSAGES_A_QUESTION):
-            part = messages[start : start + MESSAGES_A_QUESTION]
+        for part in parts(messages):
             if not any(message.text.strip() for message in part):
                 continue
             answer = await self._models.answer(extractor.instructions, question(part, known.items()), extractor.schema)
