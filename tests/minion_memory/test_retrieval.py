@@ -323,6 +323,19 @@ async def test_what_will_be_superseded_is_so_until_then(memories: Stub) -> None:
         assert keys(await memories.SearchMemories(request)) == ["new"]
 
 
+@pytest.mark.parametrize("limit", [0, 5_000])
+async def test_what_is_next_to_nothing_weighs_nothing(postgres: ClonedDatabase, limit: int) -> None:
+    """By candidates, and weighed whole."""
+    agent_id = str(uuid4())
+    async with serve("memory", postgres, exact_search_limit=limit) as served, calling(served, uuid4()) as stub:
+        for key, values in (("one", (5e-324, 1.0)), ("two", (1e-200, 1e-200))):
+            new = placed(towards(0), agent_id=agent_id, key=key, importance=values[0], confidence=values[1])
+            await stub.StoreMemories(batch(new))
+        for about in ({"vector": search(agent_id, towards(0)).vector}, {"query": "Tea?"}):
+            request = pb.SearchMemoriesRequest(agent_id=agent_id, user_id="ann", limit=2, **about)
+            assert [hit.explanation.importance for hit in (await stub.SearchMemories(request)).hits] == [0, 0]
+
+
 async def test_other_tenants_words_are_never_found(memories: Stub, strangers: Stub) -> None:
     agent_id = str(uuid4())
     await memories.StoreMemories(batch(unplaced(agent_id=agent_id, content="A narwhal.", speaker="Nora")))

@@ -109,7 +109,7 @@ CREATE OR REPLACE FUNCTION memory.tells_time(words tsvector) RETURNS boolean LAN
          september | october | november | december');
 $$;
 
--- Whether a memory is one that a wish is about; inlined where it is called, as the two below. What something else takes
+-- Whether a memory is one that a wish is about; inlined where it is called, as the three below. What something else takes
 -- the place of is so until its end, which may be yet to come; where it has none, its successor ended it.
 CREATE OR REPLACE FUNCTION memory.passes(
     wish memory.search_wish, moment timestamptz, type text, labels jsonb, metadata jsonb, occur_time timestamptz,
@@ -137,6 +137,13 @@ $$;
 -- What somebody's word is worth, 0 to 1.
 CREATE OR REPLACE FUNCTION memory.worth(trust text) RETURNS double precision LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE trust WHEN 'user' THEN 1 WHEN 'asserted' THEN 0.5 ELSE 0 END;
+$$;
+
+-- What importance and confidence come to together, 0 to 1. What is next to nothing is nothing: Postgres refuses products
+-- that are too small for it.
+CREATE OR REPLACE FUNCTION memory.regard(importance double precision, confidence double precision)
+RETURNS double precision LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN importance > 1e-100 AND confidence > 1e-100 THEN importance * confidence ELSE 0 END;
 $$;
 
 -- Weighs memories and gives the best, with their shares in the order of memory.search_wish.weights: those in `picked`,
@@ -203,7 +210,7 @@ BEGIN
                               THEN by_sign ELSE 0 END
                        - CASE WHEN m.is_question THEN by_question ELSE 0 END AS cues,
                    by_recency * memory.newness(m.occur_time, moment, half_life) AS recency,
-                   by_importance * m.importance * m.confidence AS importance,
+                   by_importance * memory.regard(m.importance, m.confidence) AS importance,
                    by_trust * memory.worth(m.trust) AS trust,
                    m.byte_count,
                    memory.passes(wish, moment, m.type, m.labels, m.metadata, m.occur_time, m.source_session, m.trust,
@@ -475,7 +482,7 @@ BEGIN
                                    by_meaning * (1 - m.distance) AS semantic,
                                    CASE WHEN m.is_question THEN -by_question ELSE 0 END AS cues,
                                    by_recency * memory.newness(m.occur_time, moment, half_life) AS by_newness,
-                                   by_importance * m.importance * m.confidence AS by_weight,
+                                   by_importance * memory.regard(m.importance, m.confidence) AS by_weight,
                                    by_access * coalesce(a.access_count::double precision / (a.access_count + 100), 0)
                                        AS by_use,
                                    by_trust * memory.worth(m.trust) AS by_worth,
