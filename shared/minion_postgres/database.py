@@ -151,6 +151,8 @@ class Database:
                 "idle_in_transaction_session_timeout": str(math.ceil(settings.transaction_idle_seconds * 1000)),
                 # Short statements: compiling them costs more than it gives.
                 "jit": "off",
+                # Times that go through JSON are read again, and years 1 and 9999 end in other zones.
+                "timezone": "UTC",
             },
         )
         database = cls(

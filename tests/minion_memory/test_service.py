@@ -14,6 +14,8 @@ import asyncpg
 import grpc
 import orjson
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
 from minion.memory.v1 import memory_pb2
 from minion.memory.v1 import memory_service_pb2 as pb
 from minion.memory.v1.memory_service_pb2_grpc import MemoryServiceStub
@@ -25,6 +27,7 @@ from minion_testing.postgres import ClonedDatabase
 from minion_testing.serving import SERVICE_KEY, ActingTokens, Served, serve
 from uuid_utils.compat import uuid7
 
+from tests.minion_memory.conftest import NOBODY
 from tests.minion_memory.stage import Stub, batch, calling, memory, placed, search, towards
 
 MakeDatabase = Callable[..., Awaitable[ClonedDatabase]]
@@ -44,6 +47,27 @@ async def test_nobody_gets_in_without_a_credential(service: Served, tenant_id: U
             await stub.ListMemories(request)
         named = grpc.aio.Metadata(("minion-tenant", str(tenant_id)))
         assert len((await stub.ListMemories(request, metadata=named)).memories) == 0
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kolkata"])
+async def test_the_first_and_the_last_times_are_kept_in_any_zone_of_the_database(
+    database_factory: MakeDatabase, zone: str
+) -> None:
+    database = await database_factory()
+    admin = await asyncpg.connect(database.admin_dsn)
+    await admin.execute(f"ALTER DATABASE {database.name} SET timezone = '{zone}'")
+    await admin.close()
+    # Such as a client sends that knows no time; beyond them other zones are in years 0 and 10000.
+    moments = [Timestamp(seconds=seconds) for seconds in (-62_135_596_800, 253_402_300_799)]
+    async with serve("memory", database, gateway_address=NOBODY) as served, calling(served, uuid4()) as stub:
+        for moment in moments:
+            stored = await stub.StoreMemories(batch(placed(towards(0), occur_time=moment, valid_from=moment)))
+            assert stored.results[0].memory.occur_time == moment
+            update = memory_pb2.Memory(memory_id=stored.results[0].memory.memory_id, speaker="Ann")
+            changed = await stub.UpdateMemory(
+                pb.UpdateMemoryRequest(memory=update, update_mask=FieldMask(paths=["speaker"]))
+            )
+            assert (changed.memory.occur_time, changed.memory.valid_from) == (moment, moment)
 
 
 async def test_the_schema_goes_down_and_up_again(database_factory: MakeDatabase) -> None:
