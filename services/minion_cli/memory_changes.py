@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -126,17 +126,22 @@ def export(
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `minion memories export` wrote.", exists=True)],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="What `minion memories export` wrote.", exists=True, dir_okay=False),
+    ],
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Store the memories of a file; importing again changes nothing that is there."""
+    # A pipe can be read but once.
+    kept = None if file.is_file() else file.read_bytes().split(b"\n")
 
     # Read once before: a fault met on the way would break the stream off, and nobody would hear of it.
-    for _ in _read(file):
+    for _ in _read(file, kept):
         pass
 
     async def requests() -> AsyncIterator[pb.ImportMemoriesRequest]:
-        for memory in _read(file):
+        for memory in _read(file, kept):
             yield pb.ImportMemoriesRequest(memory=memory)
 
     async def work(services: Services) -> pb.ImportMemoriesResponse:
@@ -158,14 +163,18 @@ def erase(
     output.show_one(call(work), form)
 
 
-def _read(file: Path) -> Iterator[pb.NewMemory]:
-    with file.open(encoding="utf-8") as source:
-        for number, line in enumerate(source, start=1):
+def _read(file: Path, kept: Sequence[bytes] | None) -> Iterator[pb.NewMemory]:
+    with file.open("rb") if kept is None else nullcontext(kept) as lines:
+        for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                yield ParseDict(json.loads(line), pb.NewMemory())
-            except (ValueError, ParseError) as fault:
+                given = json.loads(line)
+                if not isinstance(given, dict):
+                    raise ValueError("it is no JSON object")
+                memory = ParseDict(given, pb.NewMemory())
+            except (ValueError, ParseError, RecursionError) as fault:
                 raise typer.BadParameter(
                     f"line {number} of {file} holds no memory: {output.one_line(str(fault))}", param_hint="FILE"
                 ) from None
+            yield memory
