@@ -146,6 +146,22 @@ async def test_the_same_attribute_said_otherwise_ends_and_answers_as_of_then(mem
     assert [memory.content for memory in await kept(memories, agent_id)] == ["Lives in Paris."]
 
 
+async def test_what_will_take_a_place_is_said_once(memories: Stub) -> None:
+    agent_id, then = str(uuid4()), Timestamp(seconds=4_000_000_000)
+    older, newer = await store(
+        memories,
+        agent_id,
+        {"key": "User/Home", "content": "The user lives in Rome.", "trust": USER, "occur_time": day(1)},
+        {"key": "user/home", "content": "The user will live in Oslo.", "trust": USER, "valid_from": then},
+    )
+    [action] = (await consolidate(memories, agent_id)).actions
+    assert (action.kind, list(action.memory_ids)) == (SUPERSEDE, [older.memory_id])
+    # It is so until then, and nothing is left to do.
+    there = {memory.memory_id: memory for memory in await kept(memories, agent_id)}
+    assert there[older.memory_id].valid_until == newer.valid_from == then
+    assert list((await consolidate(memories, agent_id)).actions) == []
+
+
 async def test_nothing_unrelated_is_touched_nor_are_episodes_or_strangers(memories: Stub, strangers: Stub) -> None:
     agent_id = str(uuid4())
     same = towards(0)
