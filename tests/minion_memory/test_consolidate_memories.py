@@ -16,9 +16,11 @@ from minion_memory.consolidation import domain
 from minion_memory.consolidation.domain import telling
 from minion_testing.errors import refused
 from minion_testing.postgres import ClonedDatabase
+from minion_testing.serving import serve
 from uuid_utils.compat import uuid7
 
-from tests.minion_memory.stage import Stub, batch, placed, scattered, towards
+from tests.minion_memory.conftest import NOBODY
+from tests.minion_memory.stage import Stub, batch, calling, placed, scattered, towards
 
 MERGE = consolidation_pb2.CONSOLIDATION_KIND_MERGE
 SUPERSEDE = consolidation_pb2.CONSOLIDATION_KIND_SUPERSEDE
@@ -144,6 +146,22 @@ async def test_the_same_attribute_said_otherwise_ends_and_answers_as_of_then(mem
     assert [memory.content for memory in await kept(memories, agent_id)] == ["Lives in Paris."]
 
 
+async def test_what_will_take_a_place_is_said_once(memories: Stub) -> None:
+    agent_id, then = str(uuid4()), Timestamp(seconds=4_000_000_000)
+    older, newer = await store(
+        memories,
+        agent_id,
+        {"key": "User/Home", "content": "The user lives in Rome.", "trust": USER, "occur_time": day(1)},
+        {"key": "user/home", "content": "The user will live in Oslo.", "trust": USER, "valid_from": then},
+    )
+    [action] = (await consolidate(memories, agent_id)).actions
+    assert (action.kind, list(action.memory_ids)) == (SUPERSEDE, [older.memory_id])
+    # It is so until then, and nothing is left to do.
+    there = {memory.memory_id: memory for memory in await kept(memories, agent_id)}
+    assert there[older.memory_id].valid_until == newer.valid_from == then
+    assert list((await consolidate(memories, agent_id)).actions) == []
+
+
 async def test_nothing_unrelated_is_touched_nor_are_episodes_or_strangers(memories: Stub, strangers: Stub) -> None:
     agent_id = str(uuid4())
     same = towards(0)
@@ -210,24 +228,24 @@ async def test_pruning_takes_what_is_old_unused_and_of_little_worth(
 
 
 async def test_what_takes_long_to_read_is_read_with_nothing_locked(
-    memories: Stub, monkeypatch: pytest.MonkeyPatch
+    postgres: ClonedDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent_id = str(uuid4())
-    content = "The user likes tea."
-    await store(
-        memories, agent_id, *({"key": f"user/{each}", "content": content, "at": towards(each)} for each in (0, 1))
-    )
-    read: list[str] = []
+    agent_id, content = str(uuid4()), "The user likes tea."
 
-    def slowly(content: str) -> tuple[str, ...]:
-        # Longer than a transaction may wait for its service.
-        time.sleep(2)
-        read.append(content)
-        return telling(content)
+    def slowly(said: str) -> tuple[str, ...]:
+        time.sleep(3)
+        return telling(said)
 
-    monkeypatch.setattr(domain, "telling", slowly)
-    assert len((await consolidate(memories, agent_id)).actions) == 1
-    assert read == [content]
+    # The server ends a transaction that waits longer for its service: shorter than to read two, as it were.
+    async with (
+        serve("memory", postgres, gateway_address=NOBODY, transaction_idle_seconds=5.0) as served,
+        calling(served, uuid4()) as memories,
+    ):
+        await store(
+            memories, agent_id, *({"key": f"user/{each}", "content": content, "at": towards(each)} for each in (0, 1))
+        )
+        monkeypatch.setattr(domain, "telling", slowly)
+        assert len((await consolidate(memories, agent_id)).actions) == 1
 
 
 @pytest.mark.parametrize(

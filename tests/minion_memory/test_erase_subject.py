@@ -145,6 +145,45 @@ async def test_storing_and_erasing_at_once_leaves_exact_counts(
 
 
 @pytest.mark.parametrize(
+    "late",
+    [
+        "SELECT memory.delete_memory($1, NULL, NULL, $2)",
+        "SELECT memory.change_memory($1, NULL, 'UpdateMemory', NULL, $2, NULL, '{}', NULL, NULL, 'updated', '', '')",
+        "SELECT memory.end_memory($1, $2, now(), NULL, 'extracted', '', '')",
+        "SELECT memory.place_unembedded($1, 1::smallint, ARRAY[$2::uuid], ARRAY[''::bytea], ARRAY[NULL::vector])",
+        "SELECT memory.prune_outlived($1, 'fact', 'infinity', 10), $2::uuid",
+    ],
+    ids=lambda statement: statement.split("(")[0].split(".")[1],
+)
+async def test_who_waited_for_an_erasure_leaves_nothing_that_names_the_user(
+    memories: Stub, postgres: ClonedDatabase, tenant_id: UUID, late: str
+) -> None:
+    memory_id = UUID((await stored(memories)).memory_id)
+    eraser, writer, watcher = [
+        await asyncpg.connect(dsn) for dsn in (*[postgres.dsn("memory")] * 2, postgres.admin_dsn)
+    ]
+    try:
+        writer_id = await writer.fetchval("SELECT pg_backend_pid()")
+
+        async def waits() -> bool:
+            waiting = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1"
+            return bool(await watcher.fetchval(waiting, writer_id))
+
+        async with eraser.transaction():
+            assert await eraser.fetchval("SELECT done FROM memory.erase_subject($1, 'ann', 100)", tenant_id)
+            writing = asyncio.create_task(writer.fetchval(late, tenant_id, memory_id))
+            async with asyncio.timeout(60):
+                while not await waits():
+                    assert not writing.done()
+                    await asyncio.sleep(0.01)
+        await writing
+    finally:
+        for connection in (eraser, writer, watcher):
+            await connection.close()
+    assert set((await rows(postgres, tenant_id)).values()) == {0}
+
+
+@pytest.mark.parametrize(
     ("fields", "field"),
     [({"user_id": ""}, "user_id"), ({"user_id": "x" * 201}, "user_id"), ({"request_id": "nonsense"}, "request_id")],
 )

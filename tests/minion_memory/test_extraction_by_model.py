@@ -9,6 +9,7 @@ import grpc
 import orjson
 import pytest
 import pytest_asyncio
+from google.protobuf.struct_pb2 import Struct
 from minion.memory.v1 import embedding_model_service_pb2 as models_pb
 from minion.memory.v1 import memory_pb2
 from minion.memory.v1 import memory_service_pb2 as pb
@@ -33,6 +34,7 @@ from tests.minion_memory.extraction_stage import (
     proposal,
     tool,
 )
+from tests.minion_memory.stage import batch, memory
 
 # Before a second try; so long that none comes by itself while a test looks at the first.
 _PAUSE = timedelta(seconds=60)
@@ -360,6 +362,28 @@ async def test_a_question_is_of_as_many_bytes_as_the_gateway_takes(stage: House,
         if line.startswith("{")
     ]
     assert shown == list(range(1, 40))
+
+
+async def test_a_reply_of_large_memories_ends_before_a_client_refuses_it(stage: House, ours: Tenant) -> None:
+    agent_id, count = str(uuid4()), 60
+    # Lists of small numbers take more on the wire than anything else that is as long as JSON.
+    metadata = Struct()
+    metadata.update({"numbers": [1] * 8_000})
+    for index in range(count):
+        known = memory(agent_id=agent_id, key=f"user/has/{index}", content=f"Thing {index}.", metadata=metadata)
+        await ours.memories.StoreMemories(batch(pb.NewMemory(memory=known)))
+    stage.provider.push(
+        answered(
+            [
+                proposal(key=f"user/has/{index}", content=f"Thing {index}.", quote="many things")
+                for index in range(count)
+            ]
+        )
+    )
+    answer = await ours.extract(await ours.session("I have many things.", agent_id=agent_id), extractor="facts-1")
+    assert answer.job.unchanged_count + answer.job.updated_count == count
+    assert 0 < len(answer.results) < count
+    assert answer.ByteSize() < 4 * 1024 * 1024
 
 
 async def test_what_is_drawn_is_embedded_by_the_tenant_s_own_model(stage: House, ours: Tenant) -> None:

@@ -100,6 +100,13 @@ def test_a_correction_supersedes_and_another_wording_revises() -> None:
     assert revised.stored.metadata == {"mine": 1}
 
 
+def test_a_memory_with_as_many_labels_as_may_be_gets_none_more() -> None:
+    full = {f"label-{number}": "yes" for number in range(32)}
+    [revised] = steps(drawn("Lives in the city of Rome."), there=known("Lives in Rome.", labels=full))
+    assert revised.stored is not None
+    assert revised.stored.labels == full
+
+
 def test_what_was_said_earlier_changes_nothing() -> None:
     there = known("Lives in Paris.", occur_time=NOON)
     earlier = NOON - timedelta(days=1)

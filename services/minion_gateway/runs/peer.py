@@ -42,6 +42,8 @@ MEMORY_RETRYABLE = (
     "/minion.memory.v1.MemoryService/SearchMemories",
     "/minion.memory.v1.MemoryService/StoreMemories",
 )
+# The memory service doesn't know an embedding model of ours, or has no room for its vectors yet.
+_NO_SUCH_VECTORS = frozenset({"EMBEDDING_MODEL_NOT_FOUND", "EMBEDDING_MODEL_NOT_READY"})
 _ROLES = {
     message_pb2.MESSAGE_ROLE_USER: Role.USER,
     message_pb2.MESSAGE_ROLE_ASSISTANT: Role.ASSISTANT,
@@ -193,7 +195,7 @@ class MemoryPeer:
     ) -> tuple[Recalled, ...]:
         """Returns the memories of an agent and user that fit a text best: by its vector and by its words.
 
-        Where the memory service doesn't know the vector's model, it is left to embed the text by its own.
+        Where the memory service has no vectors of the model, it is left to embed the text by its own.
         """
         request = memory_service_pb2.SearchMemoriesRequest(
             agent_id=str(agent_id),
@@ -205,8 +207,8 @@ class MemoryPeer:
         )
         try:
             answer = await self._search(request)
-        except NotFound as fault:
-            if fault.reason != "EMBEDDING_MODEL_NOT_FOUND":
+        except (NotFound, FailedPrecondition) as fault:
+            if fault.reason not in _NO_SUCH_VECTORS:
                 raise
             request.ClearField("vector")
             answer = await self._search(request)
@@ -229,7 +231,10 @@ class MemoryPeer:
             return await self._stub.SearchMemories(request, timeout=_SEARCH_SECONDS)
 
     async def store(self, memory: "NewMemory", request_id: UUID) -> str:
-        """Stores a memory, once a `request_id`; returns what that did: CREATED, UPDATED or UNCHANGED."""
+        """Stores a memory, once a `request_id`; returns what that did: CREATED, UPDATED or UNCHANGED.
+
+        Where the memory service has no vectors of the model, it is left to embed the content by its own.
+        """
         stored = memory_pb2.Memory(
             agent_id=str(memory.agent_id),
             user_id=memory.user_id,
@@ -248,9 +253,20 @@ class MemoryPeer:
             memory=stored, embedding=memory_pb2.Embedding(model=memory.model, values=memory.vector)
         )
         request = memory_service_pb2.StoreMemoriesRequest(memories=[item], request_id=str(request_id))
-        with peer_call("memory"):
-            answer = await self._stub.StoreMemories(request, timeout=_CALL_SECONDS)
+        try:
+            answer = await self._store(request)
+        except (NotFound, FailedPrecondition) as fault:
+            if fault.reason not in _NO_SUCH_VECTORS:
+                raise
+            request.memories[0].ClearField("embedding")
+            answer = await self._store(request)
         return _outcome(answer)
+
+    async def _store(
+        self, request: memory_service_pb2.StoreMemoriesRequest
+    ) -> memory_service_pb2.StoreMemoriesResponse:
+        with peer_call("memory"):
+            return await self._stub.StoreMemories(request, timeout=_CALL_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,17 @@
 SELECT memory.lock_scopes($1, ARRAY[$2::uuid], ARRAY[$3::text]);
 
 -- name: scope_memories
--- What is so of a user now, the oldest first, episodes left out.
+-- What is so of a user now and nothing is known to take the place of, the oldest first, episodes left out.
 SELECT * FROM memory.memory_details
  WHERE tenant_id = $1 AND agent_id = $2 AND user_id = $3 AND (valid_until IS NULL OR valid_until > now())
-   AND NOT labels ? 'minion.episode'
+   AND superseded_by IS NULL AND NOT labels ? 'minion.episode'
+ ORDER BY create_time, memory_id LIMIT $4;
+
+-- name: scope_contents
+-- What those say, and what they are filed under.
+SELECT key, content FROM memory.memories
+ WHERE tenant_id = $1 AND agent_id = $2 AND user_id = $3 AND (valid_until IS NULL OR valid_until > now())
+   AND superseded_by IS NULL AND NOT labels ? 'minion.episode'
  ORDER BY create_time, memory_id LIMIT $4;
 
 -- name: scope_contents

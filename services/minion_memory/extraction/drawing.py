@@ -59,11 +59,11 @@ class DrawingStore:
             found: datetime | None = await transaction.fetch_value(QUERIES.erased_time, tenant_id, user_id)
         return found
 
-    async def read(self, tenant_id: UUID, ids: Sequence[UUID]) -> list[Memory]:
-        """Gives memories by their ids, in this order; those that are gone are left out."""
+    async def read(self, tenant_id: UUID, ids: Sequence[UUID]) -> list[tuple[Memory, int]]:
+        """Gives memories by their ids, in this order, with the bytes that each takes at most; none for those gone."""
         async with self._database.transaction(tenant_id) as transaction:
             rows = await transaction.fetch(QUERIES.memories_by_id, tenant_id, list(ids))
-        return [memory_of(row) for row in rows]
+        return [(memory_of(row), row["byte_count"]) for row in rows]
 
     async def finish(self, lease: Lease, job: Job, drawn: Sequence[Drawn], refused: int, vectors: Vectors) -> None:
         """Writes what a model drew and ends the job. Raises Lost, with nothing written, when it is no longer ours."""

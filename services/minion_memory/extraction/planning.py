@@ -12,7 +12,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from minion_memory.extraction.domain import EXTRACTOR_LABEL, Drawn, Job
-from minion_memory.memories.domain import Memory, NewMemory, Source, Trust
+from minion_memory.memories.domain import MOST_LABELS, Memory, NewMemory, Source, Trust
 
 _RANK = {Trust.TOOL: 0, Trust.ASSERTED: 1, Trust.USER: 2}
 
@@ -97,10 +97,12 @@ def _superseding(one: Drawn, ended: Memory | NewMemory, job: Job, reason: str) -
 def _revised(one: Drawn, old: Memory | NewMemory, job: Job, reason: str) -> Planned:
     """The same memory in its next state; what its owner keeps with it stays."""
     fresh = _new(one, job)
+    labels = {**old.labels, **fresh.labels}
     revised = replace(
         fresh,
         memory_id=old.memory_id,
-        labels={**old.labels, **fresh.labels},
+        # One that has as many as may be gets none more: an import would refuse it.
+        labels=labels if len(labels) <= MOST_LABELS else old.labels,
         metadata=old.metadata,
         importance=max(fresh.importance, old.importance),
         valid_from=old.valid_from,

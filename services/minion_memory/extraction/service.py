@@ -33,7 +33,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 _RETRY_AFTER = timedelta(seconds=5)
 # What the results of a reply may weigh, so that a client's 4 MiB hold it.
 _REPLY_BYTES = 3 * 1024 * 1024
-_MEMORY_BYTES = 2_048
+# What stands beside a memory: why, in a sentence.
+_RESULT_BYTES = 256
 _GONE = "SESSION_NOT_FOUND"
 
 
@@ -161,16 +162,15 @@ class Extraction:
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 
     async def _results(self, tenant_id: UUID, touched: Sequence[Touched]) -> tuple[ExtractionResult, ...]:
-        memories = {
-            memory.memory_id: memory for memory in await self._drawing.read(tenant_id, [t.memory_id for t in touched])
-        }
+        read = await self._drawing.read(tenant_id, [one.memory_id for one in touched])
+        memories = {memory.memory_id: (memory, size) for memory, size in read}
         results: tuple[ExtractionResult, ...] = ()
         filling = 0
         for one in touched:
-            memory = memories.get(one.memory_id)
-            if memory is None:
+            if one.memory_id not in memories:
                 continue
-            filling += _MEMORY_BYTES + len(memory.content.encode()) + len(memory.source.quote.encode())
+            memory, size = memories[one.memory_id]
+            filling += size + _RESULT_BYTES
             if results and filling > _REPLY_BYTES:
                 break
             results += (ExtractionResult(memory, one.outcome, one.reason),)

@@ -15,6 +15,7 @@ from minion_postgres import Key
 from uuid_utils.compat import uuid7
 
 from minion_memory.memories.domain import (
+    MOST_LABELS,
     Embedding,
     Filters,
     Memory,
@@ -284,7 +285,9 @@ def _metadata(memory: memory_pb2.Memory, field: str, violations: Violations) -> 
     return wire.from_bounded_struct(memory.metadata, field, violations, maximum=_MOST_JSON_BYTES)
 
 
-def _labels(labels: Mapping[str, str], field: str, violations: Violations, *, maximum: int = 32) -> dict[str, str]:
+def _labels(
+    labels: Mapping[str, str], field: str, violations: Violations, *, maximum: int = MOST_LABELS
+) -> dict[str, str]:
     violations.count(field, labels, maximum=maximum)
     for label, value in labels.items():
         violations.length(f"{field} (key {label[:63]!r})", label, minimum=1, maximum=63)

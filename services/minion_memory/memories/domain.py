@@ -14,6 +14,8 @@ from uuid import UUID
 # there, down to none at all.
 _SHORTEST, _LONGEST = 1e-2, 6.5e4
 _LONGEST_ETAG = 18
+# Of one memory.
+MOST_LABELS = 32
 
 
 class MemoryType(enum.Enum):

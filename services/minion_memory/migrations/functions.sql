@@ -70,6 +70,49 @@ BEGIN
     END LOOP;
 END $$;
 
+-- Locks a scope that has memories; of one that an erasure took while we waited no row is made again, which would name its
+-- user. For the two below.
+CREATE OR REPLACE FUNCTION memory.lock_known_scope(tenant uuid, agent uuid, subject text)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    LOOP
+        PERFORM FROM memory.scope_counts scope
+           WHERE scope.tenant_id = tenant AND scope.agent_id = agent AND scope.user_id = subject FOR UPDATE;
+        EXIT WHEN FOUND;
+        -- Whoever stores for the user anew has made another row.
+        EXIT WHEN NOT EXISTS (SELECT FROM memory.scope_counts scope
+                               WHERE scope.tenant_id = tenant AND scope.agent_id = agent AND scope.user_id = subject);
+    END LOOP;
+END $$;
+
+-- Locks the scope of a memory, where there is one, as lock_scopes does.
+CREATE OR REPLACE FUNCTION memory.lock_scope_of(tenant uuid, memory uuid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    agent uuid;
+    subject text;
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(memory.model_lock(tenant));
+    SELECT m.agent_id, m.user_id INTO agent, subject FROM memory.memories m
+     WHERE m.tenant_id = tenant AND m.memory_id = memory;
+    IF FOUND THEN
+        PERFORM memory.lock_known_scope(tenant, agent, subject);
+    END IF;
+END $$;
+
+-- The same for several, in the order of lock_scopes. Key by key: see store_memories.
+CREATE OR REPLACE FUNCTION memory.lock_scopes_of(tenant uuid, ids uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    wanted record;
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(memory.model_lock(tenant));
+    FOR wanted IN SELECT DISTINCT m.agent_id, m.user_id FROM unnest(ids) AS one (id)
+                   CROSS JOIN LATERAL (SELECT known.agent_id, known.user_id FROM memory.memories known
+                                        WHERE known.tenant_id = tenant AND known.memory_id = one.id LIMIT 1) m
+                   ORDER BY 1, 2 LOOP
+        PERFORM memory.lock_known_scope(tenant, wanted.agent_id, wanted.user_id);
+    END LOOP;
+END $$;
+
 -- The first result of a store; NULL when it is new. Asked before texts are embedded, so that a repeat pays nothing.
 CREATE OR REPLACE FUNCTION memory.recall_store(tenant uuid, request uuid, digest bytea)
 RETURNS jsonb LANGUAGE plpgsql AS $$
@@ -94,8 +137,7 @@ DECLARE
     subject text;
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
-    PERFORM memory.lock_scopes(tenant, ARRAY[agent_id], ARRAY[user_id])
-       FROM memory.memories WHERE tenant_id = tenant AND memory_id = memory;
+    PERFORM memory.lock_scope_of(tenant, memory);
     IF request IS NOT NULL AND memory.recall_request(tenant, request, 'DeleteMemory', digest) IS NOT NULL THEN
         RETURN true;
     END IF;

@@ -129,8 +129,7 @@ BEGIN
         UPDATE memory.tenant_models SET swept = true WHERE tenant_id = tenant;
         RETURN NULL;
     END IF;
-    PERFORM memory.lock_scopes(tenant, array_agg(m.agent_id), array_agg(m.user_id))
-       FROM memory.memories m WHERE m.tenant_id = tenant AND m.memory_id = ANY (batch);
+    PERFORM memory.lock_scopes_of(tenant, batch);
     UPDATE memory.memories m SET model_id = model
      WHERE m.tenant_id = tenant AND m.memory_id = ANY (batch) AND m.model_id IS DISTINCT FROM model
        AND EXISTS (SELECT FROM memory.memory_vectors v

@@ -195,8 +195,7 @@ DECLARE
     changed memory.store_item;
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
-    PERFORM memory.lock_scopes(tenant, ARRAY[agent_id], ARRAY[user_id])
-       FROM memory.memories WHERE tenant_id = tenant AND memory_id = memory;
+    PERFORM memory.lock_scope_of(tenant, memory);
     SELECT * INTO known FROM memory.memories WHERE tenant_id = tenant AND memory_id = memory;
     IF NOT FOUND THEN
         RETURN;
@@ -251,8 +250,7 @@ DECLARE
     details memory.memory_details;
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
-    PERFORM memory.lock_scopes(tenant, ARRAY[agent_id], ARRAY[user_id])
-       FROM memory.memories WHERE tenant_id = tenant AND memory_id = memory;
+    PERFORM memory.lock_scope_of(tenant, memory);
     IF request IS NOT NULL AND memory.recall_request(tenant, request, request_method, digest) IS NOT NULL THEN
         RETURN QUERY SELECT * FROM memory.recall_change(tenant, request, request_method, digest);
         RETURN;
@@ -282,8 +280,7 @@ DECLARE
     known memory.memories;
 BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
-    PERFORM memory.lock_scopes(tenant, ARRAY[agent_id], ARRAY[user_id])
-       FROM memory.memories WHERE tenant_id = tenant AND memory_id = memory;
+    PERFORM memory.lock_scope_of(tenant, memory);
     SELECT * INTO known FROM memory.memories WHERE tenant_id = tenant AND memory_id = memory;
     IF NOT FOUND THEN
         RETURN false;

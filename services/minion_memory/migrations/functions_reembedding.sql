@@ -14,8 +14,7 @@ CREATE OR REPLACE FUNCTION memory.place_vectors(
 DECLARE
     placed uuid[];
 BEGIN
-    PERFORM memory.lock_scopes(tenant, array_agg(m.agent_id), array_agg(m.user_id))
-       FROM memory.memories m WHERE m.tenant_id = tenant AND m.memory_id = ANY (ids);
+    PERFORM memory.lock_scopes_of(tenant, ids);
     WITH fitting AS MATERIALIZED (
         SELECT m.*, made.embedding
           FROM unnest(ids, digests, vectors) AS made (memory_id, digest, embedding)

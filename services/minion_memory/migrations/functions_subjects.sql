@@ -81,8 +81,7 @@ BEGIN
     PERFORM set_config('minion.tenant', tenant::text, true);
     victims := ARRAY(SELECT memory_id FROM memory.memories
                       WHERE tenant_id = tenant AND type = kind AND updated_at < before LIMIT most);
-    PERFORM memory.lock_scopes(tenant, array_agg(agent_id), array_agg(user_id))
-       FROM memory.memories WHERE tenant_id = tenant AND memory_id = ANY (victims) HAVING count(*) > 0;
+    PERFORM memory.lock_scopes_of(tenant, victims);
     -- What was changed while we waited for the lock is kept.
     DELETE FROM memory.memories m USING unnest(victims) AS victim (id)
      WHERE m.tenant_id = tenant AND m.memory_id = victim.id AND m.type = kind AND m.updated_at < before;
