@@ -16,13 +16,6 @@ SELECT key, content FROM memory.memories
    AND superseded_by IS NULL AND NOT labels ? 'minion.episode'
  ORDER BY create_time, memory_id LIMIT $4;
 
--- name: scope_contents
--- What those say, and what they are filed under.
-SELECT key, content FROM memory.memories
- WHERE tenant_id = $1 AND agent_id = $2 AND user_id = $3 AND (valid_until IS NULL OR valid_until > now())
-   AND NOT labels ? 'minion.episode'
- ORDER BY create_time, memory_id LIMIT $4;
-
 -- name: current_time
 -- The database's time.
 SELECT now();
