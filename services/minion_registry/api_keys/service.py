@@ -106,7 +106,10 @@ class ApiKeys:
 
         async def write(transaction: Transaction) -> ApiKey:
             # Whoever may do less than a key doesn't end it either: it could lock out everybody above itself.
-            _check_scopes((await self._store.lock(transaction, tenant_id, api_key_id)).api_key.scopes)
+            found = (await self._store.lock(transaction, tenant_id, api_key_id)).api_key
+            _check_scopes(found.scopes)
+            if found.revoke_time is not None:
+                return found
             revoked = await self._store.revoke(transaction, tenant_id, api_key_id)
             await self._audit.record(transaction, tenant_id, Entry("key.revoke", _told(revoked)))
             return revoked
