@@ -70,7 +70,7 @@ class ToolServicer(ToolServiceServicer):
     ) -> pb.ValidateToolArgumentsResponse:
         named, version, arguments = await wire.off_loop(convert.validate_from_proto, request, request.ByteSize())
         faults = await self._tools.validate(named, version, arguments)
-        return convert.faults_to_proto(faults)
+        return await wire.off_loop(convert.faults_to_proto, faults, request.ByteSize())
 
 
 async def _written(tool: Tool) -> tool_pb2.Tool:
