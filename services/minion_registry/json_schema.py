@@ -12,6 +12,9 @@ from minion_registry.schema_costs import Automaton, CircularError, GrowthError
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _MOST_FAULTS = 20
+# Values of a schema of which all faults are listed: the library makes every one, eight for a value, each about 15 µs,
+# before it gives the first. 32,000 took seconds.
+_MOST_LISTED = 3_000
 # A compiled pattern's size; one that repeats repetitions grows without bound otherwise. Matching is linear in any case.
 PATTERN_BYTES = 256 * 1024
 _MOST_PATTERNS = 50
@@ -38,8 +41,7 @@ def check(schema: Mapping[str, Any], field: str, *, of_object: bool = True) -> N
     patterns and only ones of the linear-time engine (no look-around, no back-references), and not grow beyond measure
     when references are followed.
     """
-    errors = islice(_META_SCHEMA.iter_errors(dict(schema)), _MOST_FAULTS)
-    faults = [Violation(path_of(field, error.instance_path), error.message[:300]) for error in errors]
+    faults = [Violation(path_of(field, error.instance_path), error.message[:300]) for error in _errors(schema)]
     if schema.get("$schema", _DRAFT) not in (_DRAFT, f"{_DRAFT}#"):
         faults.append(Violation(f"{field}.$schema", f"must be {_DRAFT} where it is given"))
     if of_object and schema.get("type") != "object":
@@ -64,6 +66,28 @@ def compiled(schema: Mapping[str, Any], **options: Any) -> jsonschema_rs.Draft20
 def path_of(field: str, path: list[str | int]) -> str:
     """Writes where a fault is, below a field of a request."""
     return field + "".join(f"[{part}]" if isinstance(part, int) else f".{part[:64]}" for part in path[:32])
+
+
+def _errors(schema: Mapping[str, Any]) -> Iterator[jsonschema_rs.ValidationError]:
+    """Yields what makes it no JSON Schema; of a large one the first fault alone."""
+    if _is_small(schema):
+        yield from islice(_META_SCHEMA.iter_errors(dict(schema)), _MOST_FAULTS)
+        return
+    try:
+        _META_SCHEMA.validate(dict(schema))
+    except jsonschema_rs.ValidationError as error:
+        yield error
+
+
+def _is_small(schema: Mapping[str, Any]) -> bool:
+    left = _MOST_LISTED
+    waiting: list[Any] = [schema]
+    while waiting and left >= 0:
+        value = waiting.pop()
+        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+        left -= len(inner)
+        waiting.extend(inner)
+    return left >= 0
 
 
 def _measure(schema: Mapping[str, Any], field: str) -> list[Violation]:

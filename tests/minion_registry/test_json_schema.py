@@ -125,6 +125,8 @@ def test_the_compiler_would_be_refused_as_well() -> None:
         doubling(25, "#/%24defs/d{}", unevaluatedItems=False),
         {**_OBJECT, "allOf": [{"$id": "https://example.com/b", "$ref": "#"}]},
         chain(2_000),
+        # Of each 5 it is said eight times that it is no schema.
+        {**_OBJECT, "allOf": [5] * 32_000},
         {**_OBJECT, "x": {"$ref": 3, "$anchor": [], "patternProperties": 4, "pattern": None}, "$ref": "#/x"},
     ],
 )
