@@ -8,10 +8,13 @@ import jsonschema_rs
 from minion_errors import InvalidArgument, Violation
 
 from minion_registry import schema_costs
-from minion_registry.schema_costs import Automaton, CircularError
+from minion_registry.schema_costs import Automaton, CircularError, GrowthError
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _MOST_FAULTS = 20
+# Values of a schema of which all faults are listed: the library makes every one, eight for a value, each about 15 µs,
+# before it gives the first. 32,000 took seconds.
+_MOST_LISTED = 3_000
 # A compiled pattern's size; one that repeats repetitions grows without bound otherwise. Matching is linear in any case.
 PATTERN_BYTES = 256 * 1024
 _MOST_PATTERNS = 50
@@ -22,6 +25,9 @@ _DEEPEST = 100
 # Subschemas that look at one place of a value. A schema that refers to itself twice doubles them with every level.
 _MOST_AT_ONCE = 1_000
 _MOST_STATES = 5_000
+# Subschemas looked at to know all that, about 1 µs each. Where it depends on the way into a value which of them look at
+# a place, 11 KB of schema make 10 million.
+_MOST_WORK = 100_000
 # As deep as a value may be.
 _LEVELS = 33
 
@@ -35,8 +41,7 @@ def check(schema: Mapping[str, Any], field: str, *, of_object: bool = True) -> N
     patterns and only ones of the linear-time engine (no look-around, no back-references), and not grow beyond measure
     when references are followed.
     """
-    errors = islice(_META_SCHEMA.iter_errors(dict(schema)), _MOST_FAULTS)
-    faults = [Violation(path_of(field, error.instance_path), error.message[:300]) for error in errors]
+    faults = [Violation(path_of(field, error.instance_path), error.message[:300]) for error in _errors(schema)]
     if schema.get("$schema", _DRAFT) not in (_DRAFT, f"{_DRAFT}#"):
         faults.append(Violation(f"{field}.$schema", f"must be {_DRAFT} where it is given"))
     if of_object and schema.get("type") != "object":
@@ -63,6 +68,28 @@ def path_of(field: str, path: list[str | int]) -> str:
     return field + "".join(f"[{part}]" if isinstance(part, int) else f".{part[:64]}" for part in path[:32])
 
 
+def _errors(schema: Mapping[str, Any]) -> Iterator[jsonschema_rs.ValidationError]:
+    """Yields what makes it no JSON Schema; of a large one the first fault alone."""
+    if _is_small(schema):
+        yield from islice(_META_SCHEMA.iter_errors(dict(schema)), _MOST_FAULTS)
+        return
+    try:
+        _META_SCHEMA.validate(dict(schema))
+    except jsonschema_rs.ValidationError as error:
+        yield error
+
+
+def _is_small(schema: Mapping[str, Any]) -> bool:
+    left = _MOST_LISTED
+    waiting: list[Any] = [schema]
+    while waiting and left >= 0:
+        value = waiting.pop()
+        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+        left -= len(inner)
+        waiting.extend(inner)
+    return left >= 0
+
+
 def _measure(schema: Mapping[str, Any], field: str) -> list[Violation]:
     patterns = 0
     names: set[str] = set()
@@ -84,6 +111,8 @@ def _measure(schema: Mapping[str, Any], field: str) -> list[Violation]:
     try:
         if _grows(schema):
             return [Violation(field, f"checks one place of a value in more than {_MOST_AT_ONCE} ways")]
+    except GrowthError:
+        return [Violation(field, "grows beyond measure when its references are followed")]
     except CircularError:
         return [Violation(field, "refers to itself, or on and on, without going into the value")]
     return []
@@ -131,8 +160,8 @@ def _visits(schema: Mapping[str, Any]) -> int:
 
 
 def _grows(schema: Mapping[str, Any]) -> bool:
-    """Tells whether some place of a value is looked at by too many subschemas. Raises CircularError."""
-    automaton = Automaton(schema)
+    """Tells whether some place of a value is looked at by too many subschemas. Raises CircularError and GrowthError."""
+    automaton = Automaton(schema, most_work=_MOST_WORK)
     level, seen = [automaton.root], {id(automaton.root)}
     for _ in range(_LEVELS):
         if len(seen) > _MOST_STATES or any(state.weight > _MOST_AT_ONCE for state in level):

@@ -40,6 +40,10 @@ class CircularError(Exception):
     """A schema leads back to itself, or on and on, without going into the value."""
 
 
+class GrowthError(Exception):
+    """A schema's places can't all be looked at in the time there is for it."""
+
+
 @dataclass(slots=True)
 class State:
     """All that looks at one place of a value.
@@ -67,11 +71,16 @@ class State:
 class Automaton:
     """A schema as it looks at a value; `pattern_nanos` says what matching a pattern takes for a byte of text.
 
-    Raises CircularError, at once or later.
+    With `most_work` no more subschemas are looked at than that, each as often as it is: few of them make very many
+    states, where it depends on the way into the value which of them look at a place. Raises CircularError and
+    GrowthError, at once or later.
     """
 
-    def __init__(self, schema: Node, pattern_nanos: Callable[[str], int] = lambda _: 0) -> None:
+    def __init__(
+        self, schema: Node, pattern_nanos: Callable[[str], int] = lambda _: 0, *, most_work: int | None = None
+    ) -> None:
         self._schema = schema
+        self._left = most_work
         self._anchors = anchors(schema)
         self._pattern_nanos = pattern_nanos
         self._nodes: dict[int, Node] = {}
@@ -86,6 +95,7 @@ class Automaton:
         elif step not in state.names:
             step = None
         if step not in state.steps:
+            self._spend(len(state.nodes))
             heads: Counter[int] = Counter()
             for key, count in state.nodes.items():
                 for node in _below(self._nodes[key], step):
@@ -135,7 +145,9 @@ class Automaton:
     def _state(self, heads: Counter[int]) -> State:
         nodes: Counter[int] = Counter()
         for key, count in heads.items():
-            for inner, times in self._same_place(self._nodes[key]).items():
+            same = self._same_place(self._nodes[key])
+            self._spend(len(same))
+            for inner, times in same.items():
                 nodes[inner] += count * times
         known = frozenset(nodes.items())
         if known not in self._states:
@@ -158,8 +170,15 @@ class Automaton:
             # They visit what stands beside them a second time.
             found = Counter({inner: times * 2 for inner, times in found.items()})
         found[key] += 1
+        self._spend(len(found))
         self._beside[key] = found
         return found
+
+    def _spend(self, work: int) -> None:
+        if self._left is not None:
+            self._left -= work
+            if self._left < 0:
+                raise GrowthError
 
     def _parts_beside(self, node: Node) -> Iterator[Node]:
         yield from _schemas(node.get(keyword) for keyword in _BESIDE)

@@ -131,6 +131,23 @@ async def test_of_many_blocked_bindings_the_audit_names_a_thousand(tenant: Calle
     assert len({agent for name, _, agent in told if name == "binding.block"}) == 1_000
 
 
+async def test_default_settings_count_twice_since_bindings_show_them_merged(tenant: Caller, owner: Database) -> None:
+    agent = await tenant.create()
+    tool = await tenant.register(documentation="\N{GRINNING FACE}" * 20_000)
+    other = await tenant.register()
+    for bound in (tool, other):
+        await tenant.bind(agent.agent_id, bound.tool_id)
+    # Full but for some bytes.
+    await owner.execute(
+        "UPDATE registry.tools SET documentation = repeat('x', 3050000) WHERE tool_id = $1::text::uuid", other.tool_id
+    )
+    settings = struct({"a": "x" * 16_000})
+    # Less by 80 KB in the one field, more by 16 KB in the other: 64 KB each where it stands, as they are counted.
+    async with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_TOOLS"):
+        await updated(tenant, tool.tool_id, documentation="", default_configuration=settings)
+    await updated(tenant, tool.tool_id, documentation="")
+
+
 async def test_an_agent_that_has_the_tool_must_still_fit_into_a_message(tenant: Caller, owner: Database) -> None:
     agent = await tenant.create()
     large = struct({"type": "object", "title": "x" * 65_000})

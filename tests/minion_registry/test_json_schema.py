@@ -36,6 +36,24 @@ def chain(length: int) -> dict[str, Any]:
     return {"type": "object", "$defs": {**definitions, f"d{length}": {}}, "$ref": "#/$defs/d0"}
 
 
+def branching(depth: int, width: int) -> dict[str, Any]:
+    """A schema of few bytes: which of its parts look at a place depends on each of the last `depth` names before it."""
+    definitions: dict[str, Any] = {
+        f"d{level}": {
+            "additionalProperties": {"$ref": f"#/$defs/d{level + 1}"} if level < depth else {},
+            "allOf": [{"maxLength": 1}] * width,
+        }
+        for level in range(1, depth + 1)
+    }
+    again = {"$ref": "#/$defs/d0"}
+    both = {"allOf": [again, {"$ref": "#/$defs/d1"}]}
+    return {
+        "type": "object",
+        "$defs": {**definitions, "d0": {"properties": {"a": both}, "additionalProperties": again}},
+        **again,
+    }
+
+
 @pytest.mark.parametrize(
     "schema",
     [
@@ -48,6 +66,7 @@ def chain(length: int) -> dict[str, Any]:
         {**_OBJECT, "properties": {"p": {"enum": [{"$ref": "https://example.com/data"}]}}},
         {**_OBJECT, "properties": {"p": True}, "unevaluatedProperties": False},
         doubling(5),
+        branching(5, 10),
     ],
 )
 def test_what_is_fine_is_taken(schema: dict[str, Any]) -> None:
@@ -106,6 +125,8 @@ def test_the_compiler_would_be_refused_as_well() -> None:
         doubling(25, "#/%24defs/d{}", unevaluatedItems=False),
         {**_OBJECT, "allOf": [{"$id": "https://example.com/b", "$ref": "#"}]},
         chain(2_000),
+        # Of each 5 it is said eight times that it is no schema.
+        {**_OBJECT, "allOf": [5] * 32_000},
         {**_OBJECT, "x": {"$ref": 3, "$anchor": [], "patternProperties": 4, "pattern": None}, "$ref": "#/x"},
     ],
 )
@@ -115,6 +136,14 @@ def test_a_hostile_schema_is_refused_at_once(schema: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument):
         json_schema.check(schema, "schema")
     assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize("width", [10, 60])
+def test_a_schema_whose_parts_come_together_in_thousands_of_ways_is_refused(width: int) -> None:
+    # To look at all of them took seconds.
+    with pytest.raises(InvalidArgument) as refusal:
+        json_schema.check(branching(11, width), "schema")
+    assert "grows beyond measure" in refusal.value.message
 
 
 @pytest.mark.usefixtures("uncollected")

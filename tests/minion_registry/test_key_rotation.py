@@ -116,6 +116,22 @@ async def test_the_old_key_works_for_the_overlap_and_no_longer_than_it_would_hav
     assert left(rotated.api_key).total_seconds() == about(timedelta(days=7))
 
 
+@pytest.mark.parametrize("ttl", [None, Duration(seconds=30 * DAY)])
+async def test_whoever_rotates_a_key_again_gets_one_made_for_as_long_as_it_was(
+    tenant: Caller, ttl: Duration | None
+) -> None:
+    old = await create(tenant, ttl=ttl)
+    # The answer with the secret was lost: a repeat would not show it, so that another key is asked for.
+    for _ in range(3):
+        new = (await rotate(tenant, old.api_key_id, overlap=Duration(seconds=3_600))).api_key
+        assert new.HasField("expire_time") == (ttl is not None)
+        if ttl is not None:
+            made_for = new.expire_time.ToDatetime(UTC) - new.create_time.ToDatetime(UTC)
+            assert made_for == ttl.ToTimedelta()
+    replaced = (await rotate(tenant, old.api_key_id, overlap=Duration(seconds=60))).replaced
+    assert left(replaced).total_seconds() == about(timedelta(minutes=1))
+
+
 async def test_an_overlap_of_nothing_ends_the_old_key_at_once(registry: Served, tenant: Caller) -> None:
     old = await tenant.api_keys.CreateApiKey(pb.CreateApiKeyRequest())
     await rotate(tenant, old.api_key.api_key_id, overlap=Duration())

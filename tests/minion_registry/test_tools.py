@@ -125,6 +125,9 @@ async def test_the_target_is_that_of_the_transport_and_no_other(tenant: Caller, 
         "https://time..example/",
         "https://-time.example/",
         "https://tïme.example/",
+        # Letters whose other case is one of a to z.
+        "https://\N{KELVIN SIGN}ime.example/",
+        "https://time.example/\N{LATIN SMALL LETTER LONG S}",
         "https://time.example/" + "x" * 2_000,
     ],
 )
@@ -149,7 +152,7 @@ async def test_a_url_is_kept_as_it_is(tenant: Caller, url: str) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        *("", "host", "host:", ":1", "host:0", "host:65536", "host:1x", "a b:1"),
+        *("", "host", "host:", ":1", "host:0", "host:65536", "host:1x", "a b:1", "\N{KELVIN SIGN}:1"),
         *("https://host:1", "[::x]:1", "::1:1", "h/a:1", "x" * 299 + ":1"),
     ],
 )

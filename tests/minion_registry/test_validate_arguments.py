@@ -82,6 +82,16 @@ async def test_at_most_100_faults_are_told(tenant: Caller) -> None:
     assert len({fault.path for fault in answer.violations}) == 100
 
 
+async def test_faults_below_long_names_are_told_as_far_as_they_fit_into_a_reply(tenant: Caller) -> None:
+    wrong = {"additionalProperties": {"type": "string"}}
+    made = await tenant.register(input_schema=struct({**OBJECT, "additionalProperties": wrong}))
+    answer = await validated(tenant, {"é" * 100_000: {str(number): number for number in range(100)}}, name=made.name)
+    assert not answer.valid
+    # 3 MiB of paths of 200 KB.
+    assert len(answer.violations) == 15
+    assert all(fault.path.startswith("/é") for fault in answer.violations)
+
+
 async def test_the_version_that_is_named_counts(tenant: Caller) -> None:
     made = await tenant.register(input_schema=struct({**OBJECT, "required": ["a"]}))
     update = pb.UpdateToolRequest(tool=tool_pb2.Tool(tool_id=made.tool_id, input_schema=struct(OBJECT)))

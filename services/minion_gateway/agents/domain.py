@@ -146,6 +146,11 @@ class Resolution:
     snapshot: AgentSnapshot
     rollout: Rollout | None = None
 
+    @property
+    def size(self) -> int:
+        """How many bytes it takes in its stored form; in memory it is some times as many."""
+        return len(self.snapshot.stored) + (0 if self.rollout is None else len(self.rollout.candidate.stored))
+
     def snapshot_for(self, session_id: UUID) -> AgentSnapshot:
         """Returns what a turn of a session is driven by: the candidate where the rollout drew it, else the live one."""
         rollout = self.rollout

@@ -13,7 +13,7 @@ from google.protobuf.struct_pb2 import Struct
 from minion.registry.v1 import agent_pb2, agent_service_pb2, agent_service_pb2_grpc, tool_pb2
 from minion_errors import Violations
 from minion_grpc import peer_call
-from minion_grpc.wire import from_struct
+from minion_grpc.wire import from_struct, off_loop
 
 from minion_gateway.agents import domain
 from minion_gateway.agents.domain import (
@@ -63,7 +63,7 @@ class RegistryPeer:
             answer = await self._stub.ResolveAgent(
                 agent_service_pb2.ResolveAgentRequest(agent_id=str(agent_id)), timeout=_CALL_SECONDS
             )
-        return _resolution(answer.resolved_agent)
+        return await off_loop(_resolution, answer.resolved_agent, answer.ByteSize())
 
     async def watch(self, cursor: str) -> AsyncGenerator[AgentChange, None]:
         """Yields changes of all tenants' agents, after a cursor or from now on; outside of any call."""

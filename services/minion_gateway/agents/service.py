@@ -24,6 +24,8 @@ from minion_gateway.agents.metrics import AgentMetrics
 from minion_gateway.agents.peer import AgentChange, ChangeKind, RegistryPeer
 
 _REMEMBERED = 10_000
+# An agent may have 100,000 characters of instructions and three quarters of a megabyte of tools: of such ones fewer.
+_REMEMBERED_BYTES = 128 * 1024 * 1024
 # SYNCED comes about every 10 s of silence; a feed that is silent for longer is taken for dead.
 _SILENCE_SECONDS = 25.0
 # While the feed is down, what is known is asked for again after so long; and a registry that can't be asked, too.
@@ -49,6 +51,7 @@ class Agents:
         self._metrics = metrics
         self._clock = monotonic
         self._known: OrderedDict[tuple[UUID, UUID], tuple[Resolution, float]] = OrderedDict()
+        self._bytes = 0
         self._generation = 0
         self._watched = False
         self._breaks, self._told_down = 0, False
@@ -77,8 +80,7 @@ class Agents:
         try:
             resolution = await self._registry.resolve(agent_id)
         except NotFound as fault:
-            self._known.pop(key, None)
-            self._metrics.known.set(len(self._known))
+            self._let_go(key)
             raise FailedPrecondition(
                 "The session's agent is gone.",
                 reason="AGENT_NOT_ACTIVE",
@@ -91,11 +93,7 @@ class Agents:
             raise
         # A change that came while we asked may be one that the answer doesn't know.
         if generation == self._generation:
-            self._known[key] = (resolution, now)
-            self._known.move_to_end(key)
-            if len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
-            self._metrics.known.set(len(self._known))
+            self._keep(key, resolution, now)
         return resolution
 
     async def watch(self) -> None:
@@ -165,14 +163,28 @@ class Agents:
     def _drop(self, change: AgentChange) -> None:
         self._generation += 1
         if change.tenant_id is not None and change.agent_id is not None:
-            self._known.pop((change.tenant_id, change.agent_id), None)
+            self._let_go((change.tenant_id, change.agent_id))
         else:
             # Something that any agent of the tenant may have to do with, such as a tool.
             for key in [key for key in self._known if key[0] == change.tenant_id]:
-                del self._known[key]
+                self._let_go(key)
+
+    def _keep(self, key: tuple[UUID, UUID], resolution: Resolution, asked_at: float) -> None:
+        self._let_go(key)
+        self._known[key] = (resolution, asked_at)
+        self._bytes += resolution.size
+        while len(self._known) > _REMEMBERED or (self._bytes > _REMEMBERED_BYTES and len(self._known) > 1):
+            self._let_go(next(iter(self._known)))
         self._metrics.known.set(len(self._known))
+
+    def _let_go(self, key: tuple[UUID, UUID]) -> None:
+        known = self._known.pop(key, None)
+        if known is not None:
+            self._bytes -= known[0].size
+            self._metrics.known.set(len(self._known))
 
     def _forget(self) -> None:
         self._generation += 1
         self._known.clear()
+        self._bytes = 0
         self._metrics.known.set(0)

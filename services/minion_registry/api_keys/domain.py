@@ -41,14 +41,18 @@ class ApiKey:
     scopes: Sequence[str] = ("*",)
     replaces: UUID | None = None
 
-    @property
-    def lifetime(self) -> timedelta | None:
-        """How long the key works from its creation on; None means until it is revoked."""
-        return None if self.expire_time is None else self.expire_time - self.create_time
-
     def works_at(self, moment: datetime) -> bool:
         """Tells whether the key is neither revoked nor expired."""
         return self.revoke_time is None and (self.expire_time is None or self.expire_time > moment)
+
+
+@dataclass(frozen=True, slots=True)
+class LockedKey:
+    """A key that nobody else changes, and for how long it was made (None means until it is revoked); `now` is then."""
+
+    api_key: ApiKey
+    made_for: timedelta | None
+    now: datetime
 
 
 @dataclass(frozen=True, slots=True)

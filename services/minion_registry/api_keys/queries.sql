@@ -6,8 +6,11 @@ INSERT INTO registry.api_keys (tenant_id, api_key_id, display_name, prefix, dige
   RETURNING api_key_id, display_name, prefix, create_time, expire_time, revoke_time, scopes, replaces_api_key_id;
 
 -- name: get_api_key
--- A key, locked: whoever rotates or revokes it meanwhile waits. With it the time by which it works or not.
-SELECT api_key_id, display_name, prefix, create_time, expire_time, revoke_time, scopes, replaces_api_key_id, now()
+-- A key, locked: whoever rotates or revokes it meanwhile waits. With it the time by which it works or not, and for how
+-- long it was made, whenever it ends since it was rotated; NULL is until it is revoked.
+SELECT api_key_id, display_name, prefix, create_time, expire_time, revoke_time, scopes, replaces_api_key_id, now(),
+       CASE WHEN isfinite(coalesce(first_expire_time, expire_time))
+            THEN coalesce(first_expire_time, expire_time) - create_time END AS made_for
   FROM registry.api_keys
  WHERE tenant_id = $1 AND api_key_id = $2
    FOR UPDATE;

@@ -75,15 +75,16 @@ class ApiKeys:
 
         async def write(transaction: Transaction) -> Rotated:
             nonlocal shown
-            old, now = await self._store.get(transaction, tenant_id, rotation.api_key_id)
-            if not old.works_at(now):
+            locked = await self._store.lock(transaction, tenant_id, rotation.api_key_id)
+            old = locked.api_key
+            if not old.works_at(locked.now):
                 raise FailedPrecondition(
                     "The API key is revoked or expired: create another.",
                     reason="API_KEY_NOT_ACTIVE",
                     metadata={"api_key_id": str(old.api_key_id)},
                 )
             _check_scopes(old.scopes)
-            new = NewApiKey(old.display_name, rotation.ttl or old.lifetime, old.scopes, replaces=old.api_key_id)
+            new = NewApiKey(old.display_name, rotation.ttl or locked.made_for, old.scopes, replaces=old.api_key_id)
             created = await self._store.insert(transaction, tenant_id, uuid7(), new, secret)
             replaced = await self._store.retire(transaction, tenant_id, old.api_key_id, rotation.overlap)
             details = {**_told(created), "replaces": str(old.api_key_id)}
@@ -105,7 +106,10 @@ class ApiKeys:
 
         async def write(transaction: Transaction) -> ApiKey:
             # Whoever may do less than a key doesn't end it either: it could lock out everybody above itself.
-            _check_scopes((await self._store.get(transaction, tenant_id, api_key_id))[0].scopes)
+            found = (await self._store.lock(transaction, tenant_id, api_key_id)).api_key
+            _check_scopes(found.scopes)
+            if found.revoke_time is not None:
+                return found
             revoked = await self._store.revoke(transaction, tenant_id, api_key_id)
             await self._audit.record(transaction, tenant_id, Entry("key.revoke", _told(revoked)))
             return revoked

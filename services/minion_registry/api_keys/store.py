@@ -9,7 +9,7 @@ from minion_auth import ApiKeySecret, VerifiedKey
 from minion_errors import NotFound
 from minion_postgres import Database, Record, Transaction, queries
 
-from minion_registry.api_keys.domain import ApiKey, NewApiKey
+from minion_registry.api_keys.domain import ApiKey, LockedKey, NewApiKey
 from minion_registry.tenants.domain import TenantStatus
 
 _QUERIES = queries.load(__package__)
@@ -44,13 +44,13 @@ class ApiKeyStore:
         assert row is not None
         return _api_key(row)
 
-    async def get(self, transaction: Transaction, tenant_id: UUID, api_key_id: UUID) -> tuple[ApiKey, datetime]:
-        """Gives a key, locked until the transaction ends, and the transaction's time.
+    async def lock(self, transaction: Transaction, tenant_id: UUID, api_key_id: UUID) -> LockedKey:
+        """Gives a key, locked until the transaction ends, with the transaction's time.
 
         Raises NotFound (API_KEY_NOT_FOUND).
         """
         row = _found(await transaction.fetch_one(_QUERIES.get_api_key, tenant_id, api_key_id), api_key_id)
-        return _api_key(row), row["now"]
+        return LockedKey(_api_key(row), row["made_for"], row["now"])
 
     async def page(
         self, transaction: Transaction, tenant_id: UUID, before: tuple[datetime, UUID], count: int
@@ -61,7 +61,7 @@ class ApiKeyStore:
     async def retire(self, transaction: Transaction, tenant_id: UUID, api_key_id: UUID, overlap: timedelta) -> ApiKey:
         """Lets a key of the transaction's tenant work for `overlap` more, and no longer than it would have."""
         await transaction.execute(_QUERIES.retire_api_key, api_key_id, overlap)
-        return (await self.get(transaction, tenant_id, api_key_id))[0]
+        return (await self.lock(transaction, tenant_id, api_key_id)).api_key
 
     async def revoke(self, transaction: Transaction, tenant_id: UUID, api_key_id: UUID) -> ApiKey:
         """Raises NotFound (API_KEY_NOT_FOUND)."""

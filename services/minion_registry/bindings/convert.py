@@ -12,7 +12,7 @@ from minion_grpc import wire
 from minion_postgres import Key
 
 from minion_registry import requests
-from minion_registry.agents.convert import agent_to_proto
+from minion_registry.agents import convert as agents_convert
 from minion_registry.bindings.domain import AgentTool, BindingState, ResolvedAgent
 from minion_registry.rollouts.convert import assignment_to_proto
 from minion_registry.tools import convert as tools_convert
@@ -54,6 +54,12 @@ def json_bytes(tools: Iterable[AgentTool]) -> int:
     return sum(tools_convert.json_bytes([bound.tool]) + wire.json_bytes([bound.configuration]) for bound in tools)
 
 
+def resolved_json_bytes(resolved: ResolvedAgent) -> int:
+    """Measures the JSON values of an agent with its tools and its rollout."""
+    agents = [resolved.agent] if resolved.rollout is None else [resolved.agent, resolved.rollout.candidate]
+    return json_bytes(resolved.tools) + agents_convert.json_bytes(agents)
+
+
 def agent_tools_to_proto(tools: Sequence[AgentTool]) -> list[agent_pb2.AgentTool]:
     """Writes bindings."""
     return [agent_tool_to_proto(bound) for bound in tools]
@@ -75,7 +81,7 @@ def agent_tool_to_proto(bound: AgentTool) -> agent_pb2.AgentTool:
 def resolved_to_proto(resolved: ResolvedAgent) -> agent_pb2.ResolvedAgent:
     """Writes an agent with its tools and its rollout."""
     return agent_pb2.ResolvedAgent(
-        agent=agent_to_proto(resolved.agent),
+        agent=agents_convert.agent_to_proto(resolved.agent),
         tools=agent_tools_to_proto(resolved.tools),
         rollout=None if resolved.rollout is None else assignment_to_proto(resolved.rollout),
     )

@@ -70,11 +70,14 @@ BEGIN
     RETURN QUERY SELECT * FROM registry.find_tenant(tenant, NULL);
 END $$;
 
--- Lets a key of the transaction's tenant work for a while more, and no longer than it would have.
+-- Lets a key of the transaction's tenant work for a while more, and no longer than it would have; what it was made for
+-- stays known.
 CREATE OR REPLACE FUNCTION registry.retire_api_key(api_key uuid, overlap interval)
 RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    UPDATE registry.api_keys k SET expire_time = least(k.expire_time, now() + overlap)
+    UPDATE registry.api_keys k
+       SET first_expire_time = coalesce(k.first_expire_time, k.expire_time, 'infinity'),
+           expire_time = least(k.expire_time, now() + overlap)
      WHERE k.tenant_id = nullif(current_setting('minion.tenant', true), '')::uuid AND k.api_key_id = api_key;
     RETURN FOUND;
 END $$;

@@ -16,6 +16,7 @@ from uuid_utils.compat import uuid7
 
 from minion_registry import requests
 from minion_registry.json_values import Fault
+from minion_registry.paging import fitting
 from minion_registry.tools import targets
 from minion_registry.tools.domain import (
     ChangedTool,
@@ -206,14 +207,19 @@ def updated_to_proto(changed: ChangedTool) -> pb.UpdateToolResponse:
 
 
 def faults_to_proto(faults: Sequence[Fault]) -> pb.ValidateToolArgumentsResponse:
-    """Writes what is wrong with arguments."""
+    """Writes what is wrong with arguments: as many faults as fit, since their paths hold names of any length."""
+    shown = fitting([_fault_bytes(fault) for fault in faults], len(faults))
     return pb.ValidateToolArgumentsResponse(
         valid=not faults,
         violations=[
             pb.ArgumentViolation(path=fault.pointer, description=fault.description, schema_path=fault.schema_pointer)
-            for fault in faults
+            for fault in faults[:shown]
         ],
     )
+
+
+def _fault_bytes(fault: Fault) -> int:
+    return sum(len(text.encode()) for text in (fault.pointer, fault.schema_pointer, fault.description)) + 20
 
 
 def _named(violations: Violations, request: pb.GetToolRequest | pb.ValidateToolArgumentsRequest) -> ToolName:

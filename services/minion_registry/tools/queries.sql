@@ -22,8 +22,8 @@ SELECT tool_id, name, description, input_schema, transport, builtin, effect, tim
   FROM tool;
 
 -- name: measure_tool
--- At least what a tool takes on the wire.
-SELECT wire_bytes FROM registry.tools WHERE tenant_id = $1 AND tool_id = $2;
+-- At least what a tool takes on the wire where it is bound: its default settings go there merged as well.
+SELECT wire_bytes + 4 * octet_length(default_configuration::text) FROM registry.tools WHERE tenant_id = $1 AND tool_id = $2;
 
 -- name: update_tool
 -- Replaces a tool's contents, keeps them as a new version, and brings the feed along; a trigger does so for labels.
@@ -48,7 +48,8 @@ WITH tool AS (
 )
 SELECT tool_id, name, description, input_schema, transport, builtin, effect, time_limit, cost_per_call_nanos, labels,
        output_schema, examples, documentation, target, approval, configuration_schema, default_configuration,
-       credentials, version, digest, status, status_note, edition, create_time, updated_at, wire_bytes
+       credentials, version, digest, status, status_note, edition, create_time, updated_at,
+       wire_bytes + 4 * octet_length(default_configuration::text) AS wire_bytes
   FROM tool;
 
 -- name: set_tool_status

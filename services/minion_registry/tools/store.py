@@ -59,7 +59,7 @@ class ToolStore:
     async def update(
         self, transaction: Transaction, tenant_id: UUID, tool_id: UUID, contents: ToolContents, digest: str
     ) -> tuple[Tool, bool]:
-        """Replaces the contents of a locked tool; tells also whether it takes more on the wire now.
+        """Replaces the contents of a locked tool; tells also whether it takes more on the wire now where it is bound.
 
         Raises AlreadyExists (TOOL_NAME_TAKEN).
         """

@@ -14,10 +14,10 @@ _URL_CHARACTERS = 2_000
 _ADDRESS_CHARACTERS = 300
 _NAME_CHARACTERS = 200
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
-_HOST: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\.?", re.IGNORECASE)
+_HOST: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\.?", re.IGNORECASE | re.ASCII)
 _ADDRESS: Final = re.compile(r"(\[(?P<six>[^\[\]]*)\]|(?P<host>[^:\[\]]+)):(?P<port>[0-9]{1,5})")
 # White space, control characters, and what a URL may hold in escaped form alone.
-_UNSAFE: Final = re.compile(r"[^!#-;=?-\[\]_a-z~]|\\", re.IGNORECASE)
+_UNSAFE: Final = re.compile(r"[^!#-;=?-\[\]_a-z~]|\\", re.IGNORECASE | re.ASCII)
 
 _METHODS = {
     tool_pb2.HTTP_METHOD_UNSPECIFIED: HttpMethod.POST,

@@ -16,6 +16,7 @@ import structlog.testing
 from minion.registry.v1 import agent_pb2, agent_service_pb2, tool_pb2
 from minion_auth import CallerKind, Identity, acting_as
 from minion_errors import Unavailable
+from minion_gateway.agents import service
 from minion_gateway.agents.domain import BoundTool
 from minion_gateway.agents.metrics import AgentMetrics
 from minion_gateway.agents.peer import RegistryPeer
@@ -42,6 +43,7 @@ class Registry:
         self.changes: asyncio.Queue[Watch] = asyncio.Queue()
         self.is_away = False
         self.includes_tools = False
+        self.instructions = ""
         self.tools: list[agent_pb2.AgentTool] = []
 
     async def watch(self, request: Any, context: Any) -> AsyncIterator[Watch]:
@@ -63,7 +65,9 @@ class Registry:
         self.asked += 1
         if self.is_away:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
-        agent = agent_pb2.Agent(agent_id=request.agent_id, status=agent_pb2.AGENT_STATUS_ACTIVE)
+        agent = agent_pb2.Agent(
+            agent_id=request.agent_id, status=agent_pb2.AGENT_STATUS_ACTIVE, instructions=self.instructions
+        )
         return agent_service_pb2.ResolveAgentResponse(
             resolved_agent=agent_pb2.ResolvedAgent(agent=agent, tools=self.tools)
         )
@@ -207,6 +211,30 @@ async def test_every_kind_of_change_makes_its_agent_be_asked_for(kind: agent_pb2
         assert followed.registry.includes_tools
         # The feed went on all the while: it was the change, and nothing else.
         assert followed.registry.cursors == [""]
+
+
+async def test_of_large_agents_fewer_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "_REMEMBERED_BYTES", 350_000)
+    agents = [UUID(int=number) for number in range(10, 14)]
+    async with following(None) as followed:
+        followed.registry.instructions = "x" * 100_000
+        for agent_id in agents:
+            assert await followed.asks(agent_id)
+        assert [await followed.asks(agent_id) for agent_id in agents[1:]] == [False] * 3
+        # What changes gives its room back.
+        for cursor, agent_id in enumerate(agents[1:]):
+            followed.registry.changes.put_nowait(
+                Watch(
+                    cursor=f"c{cursor}",
+                    kind=agent_pb2.AGENT_CHANGE_KIND_UPDATED,
+                    tenant_id=str(TENANT),
+                    agent_id=str(agent_id),
+                )
+            )
+            await followed.asks_again(agent_id)
+        assert [await followed.asks(agent_id) for agent_id in agents[1:]] == [False] * 3
+        assert await followed.asks(agents[0])
+        assert await followed.asks(agents[1])
 
 
 @pytest.mark.parametrize("says", ["synced", "changed"])

@@ -511,8 +511,8 @@ class ValidateToolArgumentsResponse(_message.Message):
     """True: the tool can be called with them."""
     @_builtins.property
     def violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArgumentViolation]:
-        """Every fault, at most 100, those of the outermost places first. Of arguments in which thousands of faults are
-        possible, one for the whole says that they don't fit.
+        """Every fault, at most 100 and 3 MiB, those of the outermost places first. Of arguments in which thousands of faults
+        are possible, one for the whole says that they don't fit.
         """
 
     def __init__(
