@@ -44,7 +44,8 @@ class ServiceTokens:
         """Gives a token of this service, acting for a tenant and on behalf of a principal where they are given."""
         now = self._now()
         cached = self._minted.get((tenant_id, principal))
-        if cached is not None and cached[0] > now:
+        # A clock that was set back since would leave it one of the future, which the others refuse until then.
+        if cached is not None and 0 < cached[0] - now <= _LIFETIME_SECONDS / 2:
             return cached[1]
         claims: dict[str, object] = {
             "iss": ISSUER,
