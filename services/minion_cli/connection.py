@@ -21,6 +21,7 @@ from minion.registry.v1.tenant_service_pb2_grpc import TenantServiceStub
 from minion.registry.v1.tool_service_pb2_grpc import ToolServiceStub
 from minion.session.v1.blob_service_pb2_grpc import BlobServiceStub
 from minion.session.v1.session_service_pb2_grpc import SessionServiceStub
+from minion_auth import bearer
 from minion_errors import FailedPrecondition, MinionError
 from minion_grpc import TlsFiles, connect, peer_errors
 from minion_telemetry import Telemetry, TelemetrySettings
@@ -82,7 +83,7 @@ def discover(*, operator: bool = False, environ: Mapping[str, str] | None = None
     `MINION_OPERATOR_KEY`), else what `minion dev` left in `.minion` of the current directory. TLS is as the command
     line says, else as `MINION_CLIENT_TLS` and the variables beside it do.
 
-    Raises FailedPrecondition when there is no credential, or settings are wrong.
+    Raises FailedPrecondition when there is no credential, it can't be sent, or settings are wrong.
     """
     environ = os.environ if environ is None else environ
     directory = Directory(DEFAULT)
@@ -101,6 +102,11 @@ def discover(*, operator: bool = False, environ: Mapping[str, str] | None = None
         raise FailedPrecondition(
             f"There is no credential: set {variable}, or run `minion dev` in this directory.",
             reason="CREDENTIAL_MISSING",
+        )
+    if not bearer.can_be_sent(credential):
+        raise FailedPrecondition(
+            f"{variable} can't be sent: it must be printable ASCII, with no space around it and no line's end.",
+            reason="CREDENTIAL_INVALID",
         )
     return Connection(addresses, credential, load(CallSettings, environ, **tls_options.get()).client_files)
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from minion_errors import InvalidArgument, MinionError, PermissionDenied, Unauthenticated
 
-from minion_auth import api_keys, client_tokens, scopes, service_tokens
+from minion_auth import api_keys, bearer, client_tokens, scopes, service_tokens
 from minion_auth.identity import CallerKind, Identity
 from minion_auth.lookups import Lookups
 from minion_auth.permissions import RULES, Rule
@@ -21,8 +21,6 @@ from minion_auth.settings import AuthSettings
 TENANT_METADATA = "minion-tenant"
 # The tenant of everybody where authentication is switched off.
 DEVELOPMENT_IDENTITY = Identity(kind=CallerKind.TENANT, tenant_id=UUID(int=1), principal="development")
-
-_MAXIMUM_CREDENTIAL_CHARACTERS = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +154,7 @@ class Authenticator:
 
     def _undemanding(self, credential: str | bytes | None) -> Identity:
         # Services still say for whom they act, so that audit rows name the principal in this mode too.
-        token = _bearer(credential) if credential is not None else None
+        token = bearer.token_of(credential) if credential is not None else None
         if self._tokens is not None and token is not None and token.count(".") == 2:
             try:
                 return self._tokens.verify(token)
@@ -169,7 +167,7 @@ class Authenticator:
             raise Unauthenticated(
                 "Send a credential as `authorization: Bearer …` metadata.", reason="CREDENTIAL_MISSING"
             )
-        token = _bearer(credential)
+        token = bearer.token_of(credential)
         if token is None:
             raise _invalid()
         if token.startswith(api_keys.PREFIX):
@@ -240,15 +238,6 @@ def _naming_tenant(identity: Identity, named: str | bytes) -> Identity:
             "`minion-tenant` must be a tenant's UUID.", reason="TENANT_MISSING", metadata={"metadata": TENANT_METADATA}
         ) from fault
     return Identity(kind=CallerKind.OPERATOR, tenant_id=tenant_id, principal=identity.principal)
-
-
-def _bearer(credential: str | bytes) -> str | None:
-    if len(credential) > _MAXIMUM_CREDENTIAL_CHARACTERS or not isinstance(credential, str):
-        return None
-    if credential[:7].lower() != "bearer ":
-        return None
-    token = credential[7:]
-    return token if token and token == token.strip() else None
 
 
 def _sha256(text: str) -> bytes:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from minion_settings import Address, Fault, Settings, relation
 from pydantic import AfterValidator, Field, SecretStr
 
-from minion_auth import api_keys, scopes
+from minion_auth import api_keys, bearer, scopes
 from minion_auth.service_tokens import ISSUER, MINIMUM_KEY_BYTES
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"]
@@ -95,9 +95,11 @@ class AuthSettings(Settings):
 
     @relation
     def _operator_key_is_known_by_its_looks(self) -> Iterator[Fault]:
-        """Yields why no operator could ever call: by its looks the key would be taken for another credential."""
+        """Yields why no operator could ever call: the key can't be sent, or would be taken for another credential."""
         key = "" if self.operator_key is None else self.operator_key.get_secret_value()
         variable = self.variable("operator_key")
+        if key and not bearer.can_be_sent(key):
+            yield Fault(variable, "must be printable ASCII with no space around it and no line's end, and not too long")
         if key.startswith(api_keys.PREFIX):
             yield Fault(variable, f"must not begin with {api_keys.PREFIX!r}, as API keys do")
         if key.count(".") == 2 and (self.service_key is not None or self.jwt_issuer is not None):

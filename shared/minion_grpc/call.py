@@ -5,7 +5,9 @@ own: what is set in context variables here ends with the call, and needs no rese
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing
 from time import perf_counter
 from typing import Any, NoReturn
 
@@ -39,6 +41,8 @@ _FAULTS = frozenset(
         grpc.StatusCode.CANCELLED,
     }
 )
+
+_STOPPING = "The service is stopping; watch another replica."
 
 
 class Refused:
@@ -253,7 +257,7 @@ class Method:
         if isinstance(fault, Exception):
             return grpc.StatusCode.INTERNAL, fault
         if self._around.draining and self._endless and isinstance(fault, asyncio.CancelledError):
-            stopping = Unavailable("The service is stopping; watch another replica.", reason="SERVICE_STOPPING")
+            stopping = Unavailable(_STOPPING, reason="SERVICE_STOPPING")
             return grpc.StatusCode.UNAVAILABLE, stopping
         if self._streams_out:
             # Its caller has heard enough. Whether the cancellation or the deadline reaches us first is chance.
@@ -308,6 +312,33 @@ class Method:
             details = error_table.internal_details(self._around.domain, _trace_id())
             message = error_table.INTERNAL_MESSAGE
         await context.abort(code, message, ((error_table.DETAILS_KEY, details),))
+
+
+def ending_with_the_drain(
+    behaviour: Callable[[Any, Context], Any], around: Surroundings
+) -> Callable[[Any, Context], Awaitable[None]]:
+    """Wraps a handler of an exempt stream, coroutine or async generator, so that a drain ends it as it ends watches."""
+
+    async def serve(request: Any, context: Context) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        around.watchers.add(task)
+        try:
+            if inspect.isasyncgenfunction(behaviour):
+                async with aclosing(behaviour(request, context)) as responses:
+                    async for response in responses:
+                        await context.write(response)
+            else:
+                await behaviour(request, context)
+            return
+        except asyncio.CancelledError:
+            if not around.draining:
+                raise
+        finally:
+            around.watchers.discard(task)
+        await context.abort(grpc.StatusCode.UNAVAILABLE, _STOPPING)
+
+    return serve
 
 
 async def _checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:

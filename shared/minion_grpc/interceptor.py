@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import grpc
 from google.protobuf.message import Message
 
-from minion_grpc.call import Method, Surroundings
+from minion_grpc.call import Method, Surroundings, ending_with_the_drain
 from minion_grpc.metrics import RpcMetrics, kind_of
 
 # Probes and reflection need no credential and are neither traced nor logged nor counted.
@@ -20,6 +20,13 @@ EXEMPT_PREFIXES = ("/grpc.health.v1.", "/grpc.reflection.")
 
 # A string, because the class is generic to type checkers alone.
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+_MAKERS: Mapping[str, Callable[..., Any]] = {
+    "unary": grpc.unary_unary_rpc_method_handler,
+    "server_stream": grpc.unary_stream_rpc_method_handler,
+    "client_stream": grpc.stream_unary_rpc_method_handler,
+    "bidi_stream": grpc.stream_stream_rpc_method_handler,
+}
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -50,14 +57,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return wrapped
         handler = await continuation(handler_call_details)
         # Unknown names are not remembered, and never become metrics: there is no end of them.
-        if handler is None or name.startswith(EXEMPT_PREFIXES):
-            return handler
-        wrapped = self._handlers[name] = self._wrap(name, handler)
+        if handler is None:
+            return None
+        wrap = self._wrap_exempt if name.startswith(EXEMPT_PREFIXES) else self._wrap
+        wrapped = self._handlers[name] = wrap(name, handler)
         return wrapped
 
     def _wrap(self, name: str, handler: _Handler) -> _Handler:
         service, _, method_name = name[1:].partition("/")
-        kind = kind_of(request_streaming=handler.request_streaming, response_streaming=handler.response_streaming)
+        kind = _kind_of(handler)
         default = None if handler.response_streaming else self._default_deadline
         method = Method(
             name,
@@ -68,14 +76,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         )
         # The handler's style is kept: gRPC iterates generators and awaits coroutines.
         generates = handler.response_streaming and inspect.isasyncgenfunction(method.behaviour)
-        make: Any = {
-            "unary": grpc.unary_unary_rpc_method_handler,
-            "server_stream": grpc.unary_stream_rpc_method_handler,
-            "client_stream": grpc.stream_unary_rpc_method_handler,
-            "bidi_stream": grpc.stream_stream_rpc_method_handler,
-        }[kind]
-        wrapped: _Handler = make(method.stream if generates else method.respond, method.deserialize, _serialize)
+        wrapped: _Handler = _MAKERS[kind](
+            method.stream if generates else method.respond, method.deserialize, _serialize
+        )
         return wrapped
+
+    def _wrap_exempt(self, _name: str, handler: _Handler) -> _Handler:
+        # Who watches health, or keeps asking for descriptors, never ends by himself either.
+        behaviour: Any = handler.unary_stream or handler.stream_stream
+        if behaviour is None:
+            return handler
+        wrapped: _Handler = _MAKERS[_kind_of(handler)](
+            ending_with_the_drain(behaviour, self._around), handler.request_deserializer, handler.response_serializer
+        )
+        return wrapped
+
+
+def _kind_of(handler: _Handler) -> str:
+    return kind_of(request_streaming=handler.request_streaming, response_streaming=handler.response_streaming)
 
 
 def _serialize(message: Message) -> bytes:

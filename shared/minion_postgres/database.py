@@ -373,7 +373,7 @@ async def _roll_back(connection: PooledConnection) -> None:
     try:
         if not is_closed(connection):
             await connection.execute("ROLLBACK", timeout=_SERVER_FIRST)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
         # The pool must not hand out a connection in an unknown state; the server rolls back what it loses.
         if not is_closed(connection):
             connection.terminate()

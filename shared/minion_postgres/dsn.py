@@ -1,7 +1,7 @@
 """Connection strings: who connects where, with which password."""
 
 from dataclasses import dataclass
-from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qs, quote, unquote, unquote_plus, urlsplit, urlunsplit
 
 _SCHEMES = ("postgresql", "postgres")
 
@@ -21,6 +21,9 @@ def parse(dsn: str) -> Target:
     parts = urlsplit(dsn)
     if parts.scheme not in _SCHEMES:
         raise ValueError("must look like postgresql://host:5432/database")
+    if parts.fragment or _is_cut_short(parts):
+        # What the password's beginning stands in would be taken for the hosts, which are no secret.
+        raise ValueError("has a '/', '?' or '#' in its user or password: write it as %2F, %3F or %23")
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     credentials, _, hosts = parts.netloc.rpartition("@")
     user, _, password = credentials.partition(":")
@@ -51,5 +54,20 @@ def with_database(dsn: str, database: str) -> str:
 
 def as_other_user(dsn: str, user: str, password: str | None) -> str:
     """Replaces the user; the password that the string holds is not the other user's, so it goes."""
-    hosts = urlsplit(dsn).netloc.rpartition("@")[2]
-    return with_credentials(urlunsplit(urlsplit(dsn)._replace(netloc=hosts)), user, password)
+    parts = urlsplit(dsn)
+    hosts = parts.netloc.rpartition("@")[2]
+    # Both may stand among the options as well.
+    options = [option for option in parts.query.split("&") if _name(option) not in ("user", "password")]
+    return with_credentials(urlunsplit(parts._replace(netloc=hosts, query="&".join(options))), user, password)
+
+
+def _is_cut_short(parts: SplitResult) -> bool:
+    """Tells whether a user and password end the hosts' part early: what ends them comes in a later one."""
+    if "@" in parts.netloc or ":" not in parts.netloc:
+        return False
+    options = [option for option in parts.query.split("&") if "=" not in option]
+    return any("@" in part for part in (parts.path, *options))
+
+
+def _name(option: str) -> str:
+    return unquote_plus(option.partition("=")[0])

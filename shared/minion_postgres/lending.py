@@ -75,7 +75,9 @@ class Lender:
         """Gives a connection back to the pool, in whatever state."""
         self._lent.pop(connection, None)
         # One that can't be given back in order is cut by asyncpg; the outcome of its statement stands.
-        with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with suppress(
+            OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError
+        ):
             await self._pool.release(connection)
 
     def expire(self) -> None:

@@ -127,6 +127,13 @@ def test_an_operators_key_that_looks_like_another_credential_is_refused_and_not_
     assert _LONG not in fault
 
 
+@pytest.mark.parametrize("key", [f"{_LONG}\n", f" {_LONG}", f"{_LONG}\n{_LONG}", f"{_LONG}ü", _LONG * 128])
+def test_an_operators_key_that_no_call_could_bring_is_refused_and_not_shown(key: str) -> None:
+    [(variable, fault)] = faults(operator_key=key).items()
+    assert variable == "MINION_OPERATOR_KEY"
+    assert _LONG not in fault
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -87,3 +87,14 @@ def test_without_a_credential_there_is_no_connection(tmp_path: Path, monkeypatch
     with pytest.raises(FailedPrecondition) as refused:
         discover(environ={})
     assert refused.value.reason == "CREDENTIAL_MISSING"
+
+
+@pytest.mark.parametrize("key", ["mnk_given\n", " mnk_given", "mnk_gïven", "mnk_given\nmnk_given", "k" * 5_000])
+def test_a_credential_that_can_not_be_sent_is_refused_and_not_shown(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FailedPrecondition, match=r"^MINION_API_KEY can't be sent") as refused:
+        discover(environ={"MINION_API_KEY": key})
+    assert refused.value.reason == "CREDENTIAL_INVALID"
+    assert key.strip() not in str(refused.value)

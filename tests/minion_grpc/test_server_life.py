@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from minion_auth import Authenticator, ServiceTokens
 from minion_errors import Unavailable
 from minion_grpc import Server
@@ -120,6 +121,23 @@ async def test_watches_are_sent_elsewhere_at_once_when_the_server_drains() -> No
             await watch.read()
         await asyncio.wait_for(drain, 60)
         assert served.servicer.ended == ["WatchEcho"]
+
+
+async def test_who_watches_health_or_asks_for_descriptors_holds_up_no_drain() -> None:
+    async with (
+        serving(drain_seconds=600) as served,
+        grpc.aio.insecure_channel(served.server.address) as channel,
+    ):
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        asking = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+        await asking.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        assert (await asking.read()).HasField("list_services_response")
+        drain = asyncio.ensure_future(served.server.drain_and_stop())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert await watch.code() is grpc.StatusCode.UNAVAILABLE
+        assert await asking.code() is grpc.StatusCode.UNAVAILABLE
+        await asyncio.wait_for(drain, 60)
 
 
 async def test_hooks_run_before_calls_are_refused_and_a_bad_one_stops_nothing() -> None:

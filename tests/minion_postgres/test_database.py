@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from minion_errors import Aborted, DeadlineExceeded, FailedPrecondition, Unavailable
+from minion_errors import Aborted, DeadlineExceeded, FailedPrecondition, NotFound, Unavailable
 from minion_postgres import SCHEMAS, Database, Query, roles
+from minion_postgres.driver import PooledConnection
 from minion_telemetry import Telemetry
 from minion_testing.fault_proxy import FaultProxy
 from minion_testing.postgres import ClonedDatabase, ServiceDatabaseSettings
@@ -241,6 +243,26 @@ async def test_a_connection_whose_driver_is_lost_is_used_no_more(notes: ClonedDa
                 with database.statement("SELECT 1", transaction._connection):
                     raise asyncpg.InternalClientError("cannot switch to state 11; another operation (2) is in progress")
         assert refusal.value.reason == "DATABASE_UNAVAILABLE"
+        assert await database.fetch_value("SELECT pg_backend_pid()") != before
+
+
+async def test_a_driver_that_is_lost_while_rolling_back_hides_no_error(
+    notes: ClonedDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As above, where the farewell (the transaction idled for too long) meets the ROLLBACK of somebody's own error.
+    execute = PooledConnection.execute
+
+    async def lost(connection: PooledConnection, query: str, *args: object, **options: Any) -> str:
+        if query == "ROLLBACK":
+            raise asyncpg.InternalClientError("cannot switch to state 11; another operation (2) is in progress")
+        return await execute(connection, query, *args, **options)
+
+    monkeypatch.setattr(PooledConnection, "execute", lost)
+    async with await notes.connect("session", pool_max_size=1) as database:
+        before = await database.fetch_value("SELECT pg_backend_pid()")
+        with pytest.raises(NotFound):
+            async with database.transaction(uuid4()):
+                raise NotFound("There is no such note.", reason="NOTE_NOT_FOUND")
         assert await database.fetch_value("SELECT pg_backend_pid()") != before
 
 

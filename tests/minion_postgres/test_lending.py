@@ -77,6 +77,20 @@ async def test_a_connection_lost_while_kept_is_not_lent(pool: Pool, notes: Clone
     assert await (await lender.lend()).fetchval(BACKEND) != lost
 
 
+async def test_one_whose_driver_is_lost_is_given_back_all_the_same(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    lender = Lender(pool, acquire_seconds=60)
+    first = await lender.lend()
+    lost = await first.fetchval(BACKEND)
+
+    async def fail(_: object) -> None:
+        raise asyncpg.InternalClientError("cannot switch to state 11; another operation (2) is in progress")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncpg.Connection, "_reset", fail)
+        await lender.give_back(first)
+    assert await (await lender.lend()).fetchval(BACKEND) != lost
+
+
 async def test_an_open_transaction_is_not_lent(pool: Pool) -> None:
     lender = Lender(pool, acquire_seconds=60)
     first = await lender.lend()

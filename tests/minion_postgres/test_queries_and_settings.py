@@ -93,6 +93,32 @@ def test_the_apps_password_is_never_the_owners() -> None:
     assert "secret" not in repr(settings)
 
 
+@pytest.mark.parametrize("options", ["user=minion_session_app&password=secret", "password=secret&%75ser=app"])
+def test_the_apps_name_and_password_among_the_options_are_never_the_owners(options: str) -> None:
+    settings = SessionSettings.load(
+        {
+            "MINION_DATABASE_URL": f"postgresql://db/minion?{options}&sslmode=require",
+            "MINION_SESSION_OWNER_DATABASE_PASSWORD": "own",
+        }
+    )
+    assert settings.owner_dsn == "postgresql://minion_session_owner:own@db/minion?sslmode=require"
+
+
+@pytest.mark.parametrize("password", ["12/hunter", "12?hunter", "12#hunter", "/hunter", "?a=b&hunter"])
+def test_a_password_that_ends_the_address_early_is_refused_and_not_shown(password: str) -> None:
+    with pytest.raises(SettingsError, match="write it as %2F, %3F or %23") as caught:
+        SessionSettings.load({"MINION_DATABASE_URL": f"postgresql://user:{password}@db/minion"})
+    assert "hunter" not in str(caught.value)
+    with pytest.raises(ValueError, match="write it as") as refused:
+        dsn.parse(f"postgresql://user:{password}@db/minion")
+    assert "hunter" not in str(refused.value)
+
+
+def test_an_at_of_the_database_or_among_the_options_is_no_users() -> None:
+    assert dsn.parse("postgresql://h/d@e").place == "h/d@e"
+    assert dsn.parse("postgresql://h/d?user=u&password=p@ss") == dsn.Target("u", "p@ss", "h/d", "d")
+
+
 def test_a_password_with_no_user_is_that_of_every_role() -> None:
     settings = SessionSettings.load({"MINION_DATABASE_URL": "postgresql://:shared@db/minion"})
     assert settings.app_dsn == "postgresql://minion_session_app:shared@db/minion"
