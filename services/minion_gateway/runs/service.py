@@ -214,7 +214,8 @@ class Runs:
             run = await self._store.get(submission.tenant_id, submission.run_id)
             if found is None or run is None:
                 raise
-            ours = found[0].epoch == 1 and found[1] is RunState.WORKING
+            # One that waited, and began on the replica that drove the run before it, has told of that by now.
+            ours = found[0].epoch == 1 and found[0].last_event == 1 and found[1] is RunState.WORKING
             return Acceptance(Outcome.WORKING if ours else Outcome.SUBMITTED, run.run_id, run.create_time)
 
     def _drive(self, submission: Submission, acceptance: Acceptance, began_at: float) -> None:

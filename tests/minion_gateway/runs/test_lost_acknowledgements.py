@@ -2,14 +2,19 @@
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import grpc
-from minion.gateway.v1 import run_pb2
+import pytest
+from minion.gateway.v1 import run_pb2, run_service_pb2
+from minion.gateway.v1.run_service_pb2_grpc import RunServiceStub
+from minion_errors import Unavailable
+from minion_gateway.runs.store import Acceptance, RunStore, Submission
 from minion_postgres import Database
 from minion_testing.fake_provider import FakeProvider
 from minion_testing.fault_proxy import FaultProxy
-from minion_testing.provider_script import Reply, Script
+from minion_testing.provider_script import Fault, FaultKind, Reply, Script
 from uuid_utils.compat import uuid4
 
 from tests.minion_gateway.runs.stage import Client, Stage, rows
@@ -64,3 +69,37 @@ async def test_a_turn_over_a_line_that_is_cut_again_and_again_ends_once(
     assert len(audit) == 4
     attempts = await rows(owner, "SELECT state FROM gateway.attempts WHERE run_id = $1", run.run_id)
     assert len(provider.ledger.asked) == len(attempts) >= 2
+
+
+async def test_a_queued_run_that_another_replica_began_meanwhile_is_driven_there_alone(
+    stage: Stage, client: Client, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id = await client.conversation()
+    provider.push(Fault(FaultKind.STALL), Fault(FaultKind.STALL))
+    first = asyncio.create_task(client.create(session_id, "first"))
+    await provider.ledger.until(1)
+    accept = RunStore.accept
+
+    async def unheard(store: RunStore, submission: Submission) -> Acceptance:
+        await accept(store, submission)
+        # Accepted behind the first; before its replica can look, that one ends elsewhere and hands the session on.
+        provider.release()
+        await provider.ledger.until(2)
+        raise Unavailable("The line was cut.", reason="DATABASE_UNAVAILABLE")
+
+    monkeypatch.setattr(RunStore, "accept", unheard)
+    request = run_service_pb2.StreamRunRequest(
+        session_id=session_id, text="second", busy_policy=run_pb2.BUSY_POLICY_ENQUEUE
+    )
+    async with stage.second_gateway() as unlucky, unlucky.channel(client.tenant.api_key) as channel:
+        stub: Any = RunServiceStub(channel)
+        call = stub.StreamRun(request, timeout=120)
+        told = [(await call.read()).event]
+        provider.release()
+        told += [answer.event async for answer in call]
+    await first
+    states = [event.state_changed.state for event in told if event.HasField("state_changed")]
+    assert states == [run_pb2.RUN_STATE_SUBMITTED, run_pb2.RUN_STATE_WORKING]
+    assert [event.sequence for event in told] == list(range(1, len(told) + 1))
+    assert told[-1].run_finished.run.answer == "echo: second"
+    assert len(provider.ledger.asked) == 2
