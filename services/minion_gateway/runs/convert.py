@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-import orjson
 from minion.gateway.v1 import inference_pb2, run_pb2, run_service_pb2, run_step_pb2
 from minion_errors import Violations
 from minion_grpc import wire
@@ -56,9 +55,7 @@ def new_run_from_proto(request: run_service_pb2.CreateRunRequest | run_service_p
         violations.add("text", "must not hold the character U+0000")
     if request.busy_policy not in run_pb2.BusyPolicy.values():
         violations.add("busy_policy", f"is the unknown value {request.busy_policy}")
-    metadata = wire.from_struct(request.metadata, "metadata", violations)
-    if len(orjson.dumps(metadata)) > _MAXIMUM_METADATA:
-        violations.add("metadata", f"must have at most {_MAXIMUM_METADATA} bytes as JSON")
+    metadata = wire.from_bounded_struct(request.metadata, "metadata", violations, maximum=_MAXIMUM_METADATA)
     session_id = violations.identifier("session_id", request.session_id)
     request_id = violations.optional_identifier("request_id", request.request_id)
     violations.raise_if_any()
