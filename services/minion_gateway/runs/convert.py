@@ -24,6 +24,8 @@ from minion_gateway.runs.listed_steps import ListedStep
 from minion_gateway.runs.store import RunFilter
 
 _MAXIMUM_TEXT = 65_536
+# A message of the session holds 256 KiB with its framing.
+_MAXIMUM_TEXT_BYTES = 255 * 1024
 _MAXIMUM_METADATA = 16 * 1024
 _DEFAULT_PAGE, _LARGEST_PAGE, _DEFAULT_STEPS = 50, 500, 100
 _STATES = {RunState[name.removeprefix("RUN_STATE_")]: number for name, number in run_pb2.RunState.items() if number}
@@ -51,8 +53,8 @@ def new_run_from_proto(request: run_service_pb2.CreateRunRequest | run_service_p
     """Reads a turn that a caller asks for."""
     violations = Violations()
     text = violations.length("text", request.text, minimum=1, maximum=_MAXIMUM_TEXT)
-    if "\x00" in text:
-        violations.add("text", "must not hold the character U+0000")
+    if (size := len(text.encode())) > _MAXIMUM_TEXT_BYTES:
+        violations.add("text", f"must have at most {_MAXIMUM_TEXT_BYTES} bytes, has {size}")
     if request.busy_policy not in run_pb2.BusyPolicy.values():
         violations.add("busy_policy", f"is the unknown value {request.busy_policy}")
     metadata = wire.from_bounded_struct(request.metadata, "metadata", violations, maximum=_MAXIMUM_METADATA)

@@ -6,7 +6,7 @@ import grpc
 import pytest
 from google.protobuf.struct_pb2 import Struct
 from minion.gateway.v1 import run_pb2, run_service_pb2
-from minion.registry.v1 import agent_service_pb2
+from minion.registry.v1 import agent_pb2, agent_service_pb2
 from minion.session.v1 import session_service_pb2
 from minion_testing.errors import refused
 from minion_testing.fake_provider import FakeProvider
@@ -222,6 +222,8 @@ async def test_a_deadline_that_runs_out_ends_the_call_and_not_the_run(client: Cl
         ({"session_id": ""}, "session_id"),
         ({"text": ""}, "text"),
         ({"text": "x" * 65_537}, "text"),
+        # Few characters enough, and more than a message of the session holds.
+        ({"text": "\N{GRINNING FACE}" * 65_281}, "text"),
         ({"text": "a\x00b"}, "text"),
         ({"request_id": "x"}, "request_id"),
         ({"busy_policy": 77}, "busy_policy"),
@@ -253,6 +255,16 @@ async def test_the_longest_text_and_metadata_are_taken(client: Client, provider:
     run = await client.create(session_id, "x" * 20_000, metadata=metadata)
     assert run.metadata == metadata
     assert run.answer == "yes"
+
+
+@pytest.mark.parametrize("text", ["x" * 65_536, "\N{GRINNING FACE}" * 65_280])
+async def test_a_text_at_its_limit_is_answered(client: Client, provider: FakeProvider, text: str) -> None:
+    shown = agent_pb2.BehaviorSettings(context=agent_pb2.ContextPolicy(token_budget=100_000))
+    session_id = await client.conversation(behavior=shown)
+    provider.push(Reply("yes"))
+    run = await client.create(session_id, text)
+    assert (run.state, run.answer) == (run_pb2.RUN_STATE_COMPLETED, "yes")
+    assert (await client.messages(session_id))[0].parts[0].text == text
 
 
 async def test_an_unknown_run_is_not_found(client: Client) -> None:

@@ -35,7 +35,7 @@ class CreateRunRequest(_message.Message):
     session_id: _builtins.str
     """Required. The session; it names the agent and the user."""
     text: _builtins.str
-    """Required. What the user says: 1 to 65,536 characters."""
+    """Required. What the user says: 1 to 65,536 characters, at most 255 KiB."""
     busy_policy: _run_pb2.BusyPolicy.ValueType
     """What to do when another run is active in the session."""
     request_id: _builtins.str
@@ -99,7 +99,7 @@ class StreamRunRequest(_message.Message):
     session_id: _builtins.str
     """Required. The session; it names the agent and the user."""
     text: _builtins.str
-    """Required. What the user says: 1 to 65,536 characters."""
+    """Required. What the user says: 1 to 65,536 characters, at most 255 KiB."""
     busy_policy: _run_pb2.BusyPolicy.ValueType
     """What to do when another run is active in the session."""
     request_id: _builtins.str
