@@ -133,10 +133,8 @@ class Runs:
         if page_token:
             (decoded,) = pages.decode(page_token, filters, [UUID])
             before = decoded if isinstance(decoded, UUID) else None
-        found = await self._store.page(tenant(), wanted, before, page_size + 1)
-        shown = tuple(found[:page_size])
-        token = pages.encode([shown[-1].run_id], filters) if len(found) > page_size else ""
-        return RunPage(shown, token)
+        shown, has_more = await self._store.page(tenant(), wanted, before, page_size)
+        return RunPage(shown, pages.encode([shown[-1].run_id], filters) if has_more else "")
 
     async def steps(self, run_id: UUID, page_size: int, page_token: str) -> StepPage:
         """Returns steps of a run, in order. Raises NotFound (RUN_NOT_FOUND), InvalidArgument (PAGE_TOKEN_INVALID)."""

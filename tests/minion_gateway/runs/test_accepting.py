@@ -8,6 +8,7 @@ from google.protobuf.struct_pb2 import Struct
 from minion.gateway.v1 import run_pb2, run_service_pb2
 from minion.registry.v1 import agent_pb2, agent_service_pb2
 from minion.session.v1 import session_service_pb2
+from minion_postgres import Database
 from minion_testing.errors import refused
 from minion_testing.fake_provider import FakeProvider
 from minion_testing.provider_script import Fault, FaultKind, Reply
@@ -299,6 +300,29 @@ async def test_runs_are_listed_page_by_page(client: Client) -> None:
             break
         request.page_token = page.next_page_token
     assert found == made[::-1]
+
+
+@pytest.mark.parametrize("by", ["session_id", "agent_id", ""])
+async def test_a_page_of_runs_ends_before_it_is_too_large(client: Client, owner: Database, by: str) -> None:
+    session_id = await client.conversation()
+    made = [await client.create(session_id) for _ in range(7)]
+    await owner.execute(
+        "UPDATE gateway.runs SET answer = repeat('x', CASE WHEN run_id = $1 THEN 3500000 ELSE 1000000 END)"
+        " WHERE tenant_id = $2",
+        made[3].run_id,
+        client.tenant_id,
+    )
+    request = run_service_pb2.ListRunsRequest(page_size=500, **({by: getattr(made[0], by)} if by else {}))
+    pages: list[list[str]] = []
+    while True:
+        page = await client.runs.ListRuns(request)
+        pages.append([run.run_id for run in page.runs])
+        request.page_token = page.next_page_token
+        if not page.next_page_token:
+            break
+    assert [run_id for page in pages for run_id in page] == [run.run_id for run in made[::-1]]
+    # One that is larger than a page has one to itself.
+    assert [len(page) for page in pages] == [3, 1, 3]
 
 
 async def test_a_page_token_belongs_to_its_list(client: Client) -> None:

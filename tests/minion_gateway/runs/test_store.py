@@ -269,12 +269,13 @@ async def test_lists_are_newest_first_and_filtered(store: RunStore, tenant_id: U
     for _ in range(3):
         _, run = await accepted(store, submission(tenant_id, str(new_id()), WHO))
         made.append(run.run_id)
-    found = await store.page(tenant_id, RunFilter(), None, 10)
+    found, more = await store.page(tenant_id, RunFilter(), None, 10)
+    assert not more
     assert [run.run_id for run in found] == made[::-1]
-    older = await store.page(tenant_id, RunFilter(agent_id=WHO.agent_id), made[2], 1)
-    assert [run.run_id for run in older] == [made[1]]
-    assert await store.page(tenant_id, RunFilter(state=RunState.FAILED), None, 10) == []
-    one = await store.page(tenant_id, RunFilter(session_id=found[0].session_id), None, 10)
+    older, more = await store.page(tenant_id, RunFilter(agent_id=WHO.agent_id), made[2], 1)
+    assert ([run.run_id for run in older], more) == ([made[1]], True)
+    assert await store.page(tenant_id, RunFilter(state=RunState.FAILED), None, 10) == ((), False)
+    one, _ = await store.page(tenant_id, RunFilter(session_id=found[0].session_id), None, 10)
     assert [run.run_id for run in one] == [made[2]]
 
 

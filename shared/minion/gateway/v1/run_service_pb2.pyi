@@ -213,7 +213,7 @@ class ListRunsRequest(_message.Message):
     state: _run_pb2.RunState.ValueType
     """Only runs in this state."""
     page_size: _builtins.int
-    """The most runs to return: 0 means 50, above 500 means 500, negative is refused."""
+    """The most runs to return: 0 means 50, above 500 means 500, negative is refused. A page ends before 3 MiB."""
     page_token: _builtins.str
     """From the last page's `next_page_token`; the filters must be the same."""
     def __init__(
