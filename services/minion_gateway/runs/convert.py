@@ -21,6 +21,7 @@ from minion_gateway.runs.happenings import (
     ToolStarted,
 )
 from minion_gateway.runs.listed_steps import ListedStep
+from minion_gateway.runs.service import RunPage
 from minion_gateway.runs.store import RunFilter
 
 _MAXIMUM_TEXT = 65_536
@@ -152,6 +153,13 @@ def run_to_proto(run: Run) -> run_pb2.Run:
         metadata=wire.to_struct(run.metadata),
         create_time=wire.to_timestamp(run.create_time),
         end_time=wire.to_optional_timestamp(run.end_time),
+    )
+
+
+def page_to_proto(page: RunPage) -> run_service_pb2.ListRunsResponse:
+    """Writes a page of runs."""
+    return run_service_pb2.ListRunsResponse(
+        runs=[run_to_proto(run) for run in page.runs], next_page_token=page.next_page_token
     )
 
 
