@@ -99,6 +99,8 @@ class Driver:
             began_at: when the lease was asked for, by the loop's clock: it holds at least from then on.
             parent: the trace that the run goes on with; None begins one that is linked to the run's first.
             first: the event that was written when the run was accepted, for those who watch from the beginning.
+
+        Raises FailedPrecondition (AGENT_NOT_ACTIVE) where the agent's behaviour is one of a later release.
         """
         loop = asyncio.get_running_loop()
         run = loaded.run
@@ -106,15 +108,20 @@ class Driver:
         if first is not None:
             feed.publish([first])
         log = RunLog(run, feed, self._writer, lambda: self._lose(run.run_id))
-        turn = Turn(
-            run,
-            loaded.agent,
-            loaded.steps,
-            loaded.history,
-            log,
-            deadline=loop.time() + loaded.agent.max_seconds - run.elapsed_seconds,
-            fresh_until=began_at + self._lease_seconds,
-        )
+        try:
+            turn = Turn(
+                run,
+                loaded.agent,
+                loaded.steps,
+                loaded.history,
+                log,
+                deadline=loop.time() + loaded.agent.max_seconds - run.elapsed_seconds,
+                fresh_until=began_at + self._lease_seconds,
+            )
+        except MinionError:
+            # Whoever watches would wait for a driver that never comes.
+            self._feeds.close(run.run_id, feed)
+            raise
         driven = self._driven[run.run_id] = Driven(turn, feed)
         # An empty context: the caller's deadline and identity end with its call, the run does not.
         driven.task = loop.create_task(self._run(driven, parent), context=contextvars.Context())
