@@ -336,18 +336,14 @@ class Engine:
         uncertain = False
         while True:
             try:
-                if uncertain:
-                    found = await self._store.fence_of(turn.run.tenant_id, turn.run.run_id)
-                    if found is None or found[0].epoch != turn.run.epoch or found[0].version > version + 1:
-                        raise FencedError
-                    if found[0].version == version + 1:
-                        stands = await read()
-                        assert stands is not None
-                        return stands
-                written = await write()
-                if written is None:
-                    raise FencedError
-                return written
+                if uncertain and (stands := await self._standing(version, turn, read)) is not None:
+                    return stands
+                if (written := await write()) is not None:
+                    return written
+                # An earlier try may have been on its way still when it was looked for.
+                if uncertain and (stands := await self._standing(version, turn, read)) is not None:
+                    return stands
+                raise FencedError
             except UNCERTAIN as fault:
                 _log.warning("a change was not acknowledged", error=fault.message, reason=fault.reason)
                 uncertain = True
@@ -355,6 +351,17 @@ class Engine:
                     raise AbandonedError from fault
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _standing(self, version: int, turn: Turn, read: Callable[[], Awaitable[_R | None]]) -> _R | None:
+        """Reads what stands of a change; None where it was not written. Raises FencedError when another has the run."""
+        found = await self._store.fence_of(turn.run.tenant_id, turn.run.run_id)
+        if found is None or found[0].epoch != turn.run.epoch or found[0].version > version + 1:
+            raise FencedError
+        if found[0].version <= version:
+            return None
+        stands = await read()
+        assert stands is not None
+        return stands
 
     async def _check_lease(self, turn: Turn) -> None:
         """Asks whose run it is, where the lease may have run out unnoticed: a process can be paused at any point."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -10,6 +11,7 @@ import pytest
 from minion.gateway.v1 import run_pb2, run_service_pb2
 from minion.gateway.v1.run_service_pb2_grpc import RunServiceStub
 from minion_errors import Unavailable
+from minion_gateway.runs.changes import Change, Ending, Fence
 from minion_gateway.runs.store import Acceptance, RunStore, Submission
 from minion_postgres import Database
 from minion_testing.fake_provider import FakeProvider
@@ -103,3 +105,36 @@ async def test_a_queued_run_that_another_replica_began_meanwhile_is_driven_there
     assert [event.sequence for event in told] == list(range(1, len(told) + 1))
     assert told[-1].run_finished.run.answer == "echo: second"
     assert len(provider.ledger.asked) == 2
+
+
+async def test_a_change_that_was_still_on_its_way_when_it_was_looked_for_is_found_when_it_is_written_again(
+    client: Client, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id = await client.conversation()
+    advance, end = RunStore.advance, RunStore.end
+    late: set[str] = set()
+
+    async def slow_advance(store: RunStore, fence: Fence, change: Change) -> datetime | None:
+        if "advance" in late:
+            monkeypatch.setattr(RunStore, "advance", advance)
+            # What the server was about to do when the line was cut.
+            assert await advance(store, fence, change) is not None
+            return await advance(store, fence, change)
+        late.add("advance")
+        raise Unavailable("The line was cut.", reason="DATABASE_UNAVAILABLE")
+
+    async def slow_end(store: RunStore, fence: Fence, change: Change, ending: Ending, **options: bool) -> Any:
+        if "end" in late:
+            monkeypatch.setattr(RunStore, "end", end)
+            assert await end(store, fence, change, ending, takes_next=False) is not None
+            return await end(store, fence, change, ending, **options)
+        late.add("end")
+        raise Unavailable("The line was cut.", reason="DATABASE_UNAVAILABLE")
+
+    monkeypatch.setattr(RunStore, "advance", slow_advance)
+    monkeypatch.setattr(RunStore, "end", slow_end)
+    told = await client.stream(session_id)
+    assert late == {"advance", "end"}
+    run = told[-1].run_finished.run
+    assert (run.state, run.recovery_count) == (run_pb2.RUN_STATE_COMPLETED, 0)
+    assert len(provider.ledger.asked) == 1
