@@ -293,9 +293,8 @@ class Engine:
             return await self._store.end(fence, change, ending, takes_next=self._takes_next())
 
         async def read() -> EndedRun | None:
-            run = await self._store.get(fence.tenant_id, fence.run_id)
-            assert run is not None
-            return EndedRun(run.end_time or run.create_time, None)
+            stored = await self._store.events(fence.tenant_id, fence.run_id, events[0].sequence - 1, 1)
+            return EndedRun(stored[0].create_time, None)
 
         ended = await self._written(fence.version, turn, write, read)
         run = turn.ended_run(ending, ended.time)
