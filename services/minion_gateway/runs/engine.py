@@ -174,11 +174,18 @@ class Engine:
         risky = [s for s in steps if s.intent is not None and not turn.effect(s.intent).may_repeat]
         for step in risky:
             await self._check_lease(turn)
-            async with self._limited(turn):
-                outcome = await self._calling.call(turn, step)
-            if outcome.uncertain and step.intent is not None:
+            outcome = None
+            try:
+                async with self._limited(turn):
+                    outcome = await self._calling.call(turn, step)
+            except RunFailedError:
+                # A run that is out of time knows no more of what its tool did than a tool that is.
+                if step.sequence not in turn.called_at:
+                    raise
+            if step.intent is not None and (outcome is None or outcome.uncertain):
                 self._give_to_a_person(turn, step, step.intent)
                 return False
+            assert outcome is not None
             self._calling.settle(turn, step, outcome)
             if turn.open(StepKind.TOOL):
                 await self._commit(turn)
@@ -376,6 +383,10 @@ class Engine:
     @asynccontextmanager
     async def _limited(self, turn: Turn) -> AsyncIterator[None]:
         """Stops what is inside when the run is out of time. No transaction of ours is ever inside."""
+        over = RunFailedError("TIME_LIMIT", f"The run took longer than {turn.agent.max_seconds:g} s.")
+        if asyncio.get_running_loop().time() >= turn.deadline:
+            # Nothing is begun that would be stopped in its first moment.
+            raise over
         limit = asyncio.timeout_at(turn.deadline)
         try:
             async with limit:
@@ -383,8 +394,7 @@ class Engine:
         except TimeoutError:
             if not limit.expired():
                 raise
-            seconds = f"{turn.agent.max_seconds:g}"
-            raise RunFailedError("TIME_LIMIT", f"The run took longer than {seconds} s.") from None
+            raise over from None
 
     async def _patiently(self, call: Callable[[], Awaitable[None]], *, within: float) -> None:
         """Calls a peer until it answers; what it refuses for good is the run's failure."""
