@@ -23,7 +23,7 @@ from minion_gateway.runs.changes import AttemptState, EndedRun, Ending
 from minion_gateway.runs.domain import LlmResult, Run, RunError, RunState, Step, StepKind, StepState, ToolIntent
 from minion_gateway.runs.events import UNCERTAIN
 from minion_gateway.runs.failures import AbandonedError, FencedError, RunFailedError, passes
-from minion_gateway.runs.happenings import AttemptSuperseded, Ended, StateChanged, ToolStarted
+from minion_gateway.runs.happenings import AttemptSuperseded, Ended, Numbered, StateChanged, ToolStarted
 from minion_gateway.runs.peer import SessionPeer
 from minion_gateway.runs.points import point
 from minion_gateway.runs.store import RunStore
@@ -266,13 +266,13 @@ class Engine:
         return await self._leave(turn, Ending(RunState.INPUT_REQUIRED, error=error))
 
     async def _fail(self, turn: Turn, failure: RunFailedError) -> tuple[Run, EndedRun]:
-        # Whatever is open ends here. A model that may have been asked by a replica that died stays at its worst case;
-        # one that was not asked yet costs nothing.
+        # Whatever is open ends here. A model that may have been asked, by a replica that died or by one that stumbled
+        # over its answer, stays at its worst case; one that was not asked yet costs nothing.
         for step in turn.open():
             if step.kind is StepKind.LLM:
-                lost = failure.reason == "RECOVERY_LIMIT"
-                state = AttemptState.LOST if lost else AttemptState.FAILED
-                turn.end_attempt(step, state, cost_nanos=None if lost else 0, reason=failure.reason)
+                state = AttemptState.LOST if failure.reason == "RECOVERY_LIMIT" else AttemptState.FAILED
+                cost = None if failure.reason in {"RECOVERY_LIMIT", "INTERNAL"} else 0
+                turn.end_attempt(step, state, cost_nanos=cost, reason=failure.reason)
             turn.end(step, StepState.SKIPPED if step.kind is StepKind.APPEND else StepState.FAILED)
         try:
             async with asyncio.timeout(2):
@@ -303,7 +303,7 @@ class Engine:
             stored = await self._store.events(fence.tenant_id, fence.run_id, events[0].sequence - 1, 1)
             return EndedRun(stored[0].create_time, None)
 
-        ended = await self._written(fence.version, turn, write, read)
+        ended = await self._written(fence.version, turn, events, write, read)
         run = turn.ended_run(ending, ended.time)
         turn.log.deliver(events, ended.time, run)
         point("complete.after")
@@ -323,20 +323,40 @@ class Engine:
             stored = await self._store.events(fence.tenant_id, fence.run_id, events[0].sequence - 1, 1)
             return stored[0].create_time
 
-        time = await self._written(fence.version, turn, write, read)
+        time = await self._written(fence.version, turn, events, write, read)
         turn.log.deliver(events, time)
 
     async def _written(
         self,
         version: int,
         turn: Turn,
+        events: list[Numbered],
         write: Callable[[], Awaitable[_R | None]],
         read: Callable[[], Awaitable[_R | None]],
     ) -> _R:
-        """Writes once. An acknowledgement that was lost is not retried blindly: the run's version tells what stands.
+        """Writes a change, and says so to the turn; where the database refuses it, the turn goes back to what stands.
 
-        Raises FencedError when the run is another's, AbandonedError when the database stays away.
+        Raises FencedError when the run is another's, AbandonedError when the database stays away, and what the
+        database has against the change.
         """
+        try:
+            written = await self._once(version, turn, write, read)
+        except (FencedError, AbandonedError):
+            raise
+        except Exception:
+            turn.refused(events)
+            raise
+        turn.written()
+        return written
+
+    async def _once(
+        self,
+        version: int,
+        turn: Turn,
+        write: Callable[[], Awaitable[_R | None]],
+        read: Callable[[], Awaitable[_R | None]],
+    ) -> _R:
+        """Writes once. An acknowledgement that was lost is not retried blindly: the run's version tells what stands."""
         loop = asyncio.get_running_loop()
         give_up, pause = loop.time() + _PATIENCE, _FIRST_PAUSE
         uncertain = False

@@ -72,6 +72,10 @@ class RunLog:
                 self._text_from.setdefault((event.payload.step, event.payload.attempt), event.sequence)
         return taken
 
+    def unnumber(self, count: int) -> None:
+        """Takes back the places of the latest events: they never happened, and others get them."""
+        self._last -= count
+
     @property
     def waiting(self) -> bool:
         """Whether something is to be written."""

@@ -10,12 +10,13 @@ from uuid import UUID
 
 import grpc
 import pytest
+from asyncpg import DataError
 from minion.gateway.v1 import run_pb2, run_service_pb2
 from minion.gateway.v1.run_service_pb2_grpc import RunServiceStub
 from minion_errors import Unavailable
 from minion_gateway.agents.domain import ToolEffect
 from minion_gateway.runs.changes import Change, Ending, Fence
-from minion_gateway.runs.domain import Run
+from minion_gateway.runs.domain import Run, ToolResult
 from minion_gateway.runs.events import RunLog
 from minion_gateway.runs.happenings import Numbered
 from minion_gateway.runs.store import Acceptance, Batch, RunStore, Submission
@@ -206,3 +207,46 @@ async def test_a_pause_that_was_not_acknowledged_is_told_with_the_time_that_is_r
     stored = await rows(owner, "SELECT sequence, create_time FROM gateway.run_events WHERE run_id = $1", run.run_id)
     last = max(stored, key=lambda row: row["sequence"])
     assert told[run.run_id, last["sequence"]] == last["create_time"]
+
+
+async def test_a_change_that_the_database_refuses_ends_its_run_at_once(
+    client: Client, provider: FakeProvider, owner: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id = await client.conversation(tools=("clock",))
+    advance = RunStore.advance
+
+    async def refused(store: RunStore, fence: Fence, change: Change) -> datetime | None:
+        if any(isinstance(end.result, ToolResult) for end in change.ended):
+            # As of a sum that no bigint holds.
+            raise DataError("value out of int64 range")
+        return await advance(store, fence, change)
+
+    monkeypatch.setattr(RunStore, "advance", refused)
+    provider.push(Reply("Let me see.", tool_calls=(("clock", "{}"),)))
+    told = await client.stream(session_id)
+    run = told[-1].run_finished.run
+    assert (run.state, run.error.reason, run.recovery_count) == (run_pb2.RUN_STATE_FAILED, "INTERNAL", 0)
+    assert len(provider.ledger.asked) == 1
+    assert [event.sequence for event in told] == list(range(1, len(told) + 1))
+    steps = await rows(
+        owner, "SELECT kind, state FROM gateway.run_steps WHERE run_id = $1 ORDER BY sequence", run.run_id
+    )
+    assert [(step["kind"], step["state"]) for step in steps] == [("begin", "DONE"), ("llm", "DONE"), ("tool", "FAILED")]
+    assert run.step_count == 3
+
+
+async def test_a_model_that_answered_what_cannot_be_kept_counts_at_its_worst(
+    client: Client, provider: FakeProvider, owner: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id = await client.conversation()
+
+    async def refused(store: RunStore, fence: Fence, change: Change) -> datetime | None:
+        raise DataError("value out of int64 range")
+
+    monkeypatch.setattr(RunStore, "advance", refused)
+    run = await client.create(session_id)
+    assert (run.state, run.error.reason) == (run_pb2.RUN_STATE_FAILED, "INTERNAL")
+    assert len(provider.ledger.asked) == 1
+    attempts = await rows(owner, "SELECT state, cost_nanos FROM gateway.attempts WHERE run_id = $1", run.run_id)
+    # What it cost isn't known: the worst case counts.
+    assert attempts == [{"state": "FAILED", "cost_nanos": None}]
