@@ -21,7 +21,7 @@ from opentelemetry.trace import (
     use_span,
 )
 
-from minion_gateway.runs.domain import Run, RunError, RunState
+from minion_gateway.runs.domain import LeasedRun, Run, RunError, RunState
 from minion_gateway.runs.engine import Engine
 from minion_gateway.runs.events import EventWriter, RunLog
 from minion_gateway.runs.failures import AbandonedError, FencedError
@@ -107,7 +107,7 @@ class Driver:
         feed = self._feeds.open(run.run_id, run.last_event_sequence - (0 if first is None else 1))
         if first is not None:
             feed.publish([first])
-        log = RunLog(run, feed, self._writer, lambda: self._lose(run.run_id))
+        log = RunLog(run, feed, self._writer, lambda: self._lose(run))
         try:
             turn = Turn(
                 run,
@@ -155,9 +155,10 @@ class Driver:
         if released:
             _log.info("leases released", count=released)
 
-    def _lose(self, run_id: UUID) -> None:
-        driven = self._driven.get(run_id)
-        if driven is not None:
+    def _lose(self, run: LeasedRun) -> None:
+        driven = self._driven.get(run.run_id)
+        # By the lease: this replica may have lost an earlier one and taken the run again.
+        if driven is not None and driven.turn.run is run:
             driven.lose()
 
     async def _run(self, driven: Driven, parent: Context | None) -> None:

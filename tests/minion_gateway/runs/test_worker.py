@@ -13,7 +13,9 @@ from minion_gateway.runs.driver import Driver
 from minion_gateway.runs.feeds import Feeds
 from minion_gateway.runs.metrics import RunMetrics
 from minion_gateway.runs.store import Loaded
+from minion_gateway.runs.turn import Turn
 from minion_gateway.runs.worker import LeaseKeeper
+from opentelemetry.trace import NoOpTracer
 from prometheus_client import CollectorRegistry
 
 from tests.minion_gateway.runs.dead import agent
@@ -68,11 +70,8 @@ async def test_a_database_that_is_away_is_asked_about_no_further_runs() -> None:
     assert await picked(Replica(Unavailable("Away.", reason="DATABASE_UNAVAILABLE")), 2) == [FIRST, FIRST]
 
 
-async def test_a_run_of_a_later_release_has_no_feed_here() -> None:
-    feeds, nobody = Feeds(), cast("Any", None)
-    telemetry = cast("Any", SimpleNamespace(tracer=None))
-    metrics = RunMetrics(CollectorRegistry())
-    driver = Driver(nobody, feeds, nobody, telemetry, metrics, lease_seconds=60, maximum_runs=10)
+def loaded(epoch: int, **values: Any) -> Loaded:
+    """A run that was leased for the so manieth time."""
     run = LeasedRun(
         tenant_id=TENANT,
         run_id=FIRST,
@@ -85,11 +84,63 @@ async def test_a_run_of_a_later_release_has_no_feed_here() -> None:
         streamed=True,
         trace_id="",
         span_id="",
-        epoch=2,
+        epoch=epoch,
         create_time=datetime.now(UTC),
     )
+    return Loaded(run, agent(**values), (), History())
+
+
+class Held:
+    """A store that has the run at its second lease, and an engine that drives a run for ever."""
+
+    def __init__(self) -> None:
+        self.turns: asyncio.Queue[Turn] = asyncio.Queue()
+
+    async def load(self, *_: UUID) -> Loaded:
+        return loaded(2)
+
+    async def release(self) -> int:
+        return 0
+
+    async def drive(self, turn: Turn) -> None:
+        self.turns.put_nowait(turn)
+        await asyncio.Event().wait()
+
+
+def driving(held: Held, feeds: Feeds) -> Driver:
+    """A driver on its own."""
+    store, telemetry = cast("Any", held), cast("Any", SimpleNamespace(tracer=NoOpTracer()))
+    metrics = RunMetrics(CollectorRegistry())
+    driver = Driver(store, feeds, store, telemetry, metrics, lease_seconds=60, maximum_runs=10)
+    driver.use(cast("Any", held))
+    return driver
+
+
+async def test_a_run_of_a_later_release_has_no_feed_here() -> None:
+    feeds = Feeds()
+    driver = driving(Held(), feeds)
     with pytest.raises(FailedPrecondition):
-        driver.drive(Loaded(run, agent(behavior_type="supervisor"), (), History()), began_at=0.0)
+        driver.drive(loaded(2, behavior_type="supervisor"), began_at=0.0)
     # A watcher reads the database, for another replica drives the run.
     assert feeds.get(FIRST) is None
     assert driver.room == 10
+
+
+async def test_events_that_come_too_late_for_a_lease_end_no_later_one_of_this_replica() -> None:
+    held, now = Held(), asyncio.get_running_loop().time()
+    driver = driving(held, Feeds())
+    driver.drive(loaded(1), began_at=now)
+    async with asyncio.timeout(60):
+        first = await held.turns.get()
+        # Its lease ran out while it was paused, and this very replica took the run again.
+        await driver.take(TENANT, FIRST, began_at=now - 60)
+        second = await held.turns.get()
+    first.log.lost()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert [driven.turn for driven in driver.overdue()] == [second]
+    second.log.lost()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert driver.room == 10
+    await driver.drain()
