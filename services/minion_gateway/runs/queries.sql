@@ -127,5 +127,5 @@ SELECT s.sequence, s.kind, s.state, s.attempt, s.start_time, s.end_time, s.inten
   LEFT JOIN gateway.ledger l ON l.tenant_id = $1 AND l.run_id = $2 AND l.step_sequence = s.sequence
   LEFT JOIN gateway.attempts t ON t.tenant_id = $1 AND t.run_id = $2 AND t.step_sequence = s.sequence
         AND t.attempt = s.attempt
- WHERE s.tenant_id = $1 AND s.run_id = $2 AND s.sequence > $3
+ WHERE s.tenant_id = $1 AND s.run_id = $2 AND s.sequence > $3::bigint
  ORDER BY s.sequence LIMIT $4;
