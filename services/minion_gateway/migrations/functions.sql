@@ -175,7 +175,8 @@ END $$;
 
 -- Moves a run out of WORKING: COMPLETED or FAILED for good, INPUT_REQUIRED until a person decides. When it ends, the
 -- session's next queued run starts in the same transaction, leased to `replica` (to nobody when that is NULL): its id
--- is `next_run`. No row to a ghost.
+-- is `next_run`. It is the one that was accepted first by the database's clock: ids are made by replicas' own.
+-- No row to a ghost.
 CREATE OR REPLACE FUNCTION gateway.end_run(
     tenant uuid, run uuid, lease_epoch bigint, seen_version bigint, first_event bigint, last_event bigint,
     steps integer, tokens bigint[], nanos bigint, unpriced integer,
@@ -214,7 +215,7 @@ BEGIN
          WHERE r.tenant_id = tenant AND r.run_id = (
                SELECT q.run_id FROM gateway.runs q
                 WHERE q.tenant_id = tenant AND q.session_id = session AND q.state = 'SUBMITTED'
-                ORDER BY q.run_id LIMIT 1)
+                ORDER BY q.create_time, q.run_id LIMIT 1)
         RETURNING r.* INTO handed;
         IF FOUND THEN
             INSERT INTO gateway.run_events (tenant_id, run_id, sequence, kind, payload)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-import orjson
 from minion.gateway.v1 import inference_pb2, run_pb2, run_service_pb2, run_step_pb2
 from minion_errors import Violations
 from minion_grpc import wire
@@ -22,10 +21,11 @@ from minion_gateway.runs.happenings import (
     ToolStarted,
 )
 from minion_gateway.runs.listed_steps import ListedStep
+from minion_gateway.runs.service import RunPage
 from minion_gateway.runs.store import RunFilter
 
 _MAXIMUM_TEXT = 65_536
-# A message of the session has 256 KiB at most, with its framing.
+# A message of the session holds 256 KiB with its framing.
 _MAXIMUM_TEXT_BYTES = 255 * 1024
 _MAXIMUM_METADATA = 16 * 1024
 _DEFAULT_PAGE, _LARGEST_PAGE, _DEFAULT_STEPS = 50, 500, 100
@@ -54,13 +54,11 @@ def new_run_from_proto(request: run_service_pb2.CreateRunRequest | run_service_p
     """Reads a turn that a caller asks for."""
     violations = Violations()
     text = violations.length("text", request.text, minimum=1, maximum=_MAXIMUM_TEXT)
-    if len(text) <= _MAXIMUM_TEXT and (size := len(text.encode())) > _MAXIMUM_TEXT_BYTES:
-        violations.add("text", f"must have at most {_MAXIMUM_TEXT_BYTES} bytes in UTF-8, has {size}")
+    if (size := len(text.encode())) > _MAXIMUM_TEXT_BYTES:
+        violations.add("text", f"must have at most {_MAXIMUM_TEXT_BYTES} bytes, has {size}")
     if request.busy_policy not in run_pb2.BusyPolicy.values():
         violations.add("busy_policy", f"is the unknown value {request.busy_policy}")
-    metadata = wire.from_struct(request.metadata, "metadata", violations)
-    if len(orjson.dumps(metadata)) > _MAXIMUM_METADATA:
-        violations.add("metadata", f"must have at most {_MAXIMUM_METADATA} bytes as JSON")
+    metadata = wire.from_bounded_struct(request.metadata, "metadata", violations, maximum=_MAXIMUM_METADATA)
     session_id = violations.identifier("session_id", request.session_id)
     request_id = violations.optional_identifier("request_id", request.request_id)
     violations.raise_if_any()
@@ -155,6 +153,13 @@ def run_to_proto(run: Run) -> run_pb2.Run:
         metadata=wire.to_struct(run.metadata),
         create_time=wire.to_timestamp(run.create_time),
         end_time=wire.to_optional_timestamp(run.end_time),
+    )
+
+
+def page_to_proto(page: RunPage) -> run_service_pb2.ListRunsResponse:
+    """Writes a page of runs."""
+    return run_service_pb2.ListRunsResponse(
+        runs=[run_to_proto(run) for run in page.runs], next_page_token=page.next_page_token
     )
 
 

@@ -21,7 +21,7 @@ from opentelemetry.trace import (
     use_span,
 )
 
-from minion_gateway.runs.domain import Run, RunError, RunState
+from minion_gateway.runs.domain import LeasedRun, Run, RunError, RunState
 from minion_gateway.runs.engine import Engine
 from minion_gateway.runs.events import EventWriter, RunLog
 from minion_gateway.runs.failures import AbandonedError, FencedError
@@ -99,22 +99,29 @@ class Driver:
             began_at: when the lease was asked for, by the loop's clock: it holds at least from then on.
             parent: the trace that the run goes on with; None begins one that is linked to the run's first.
             first: the event that was written when the run was accepted, for those who watch from the beginning.
+
+        Raises FailedPrecondition (AGENT_NOT_ACTIVE) where the agent's behaviour is one of a later release.
         """
         loop = asyncio.get_running_loop()
         run = loaded.run
         feed = self._feeds.open(run.run_id, run.last_event_sequence - (0 if first is None else 1))
         if first is not None:
             feed.publish([first])
-        log = RunLog(run, feed, self._writer, lambda: self._lose(run.run_id))
-        turn = Turn(
-            run,
-            loaded.agent,
-            loaded.steps,
-            loaded.history,
-            log,
-            deadline=loop.time() + loaded.agent.max_seconds - run.elapsed_seconds,
-            fresh_until=began_at + self._lease_seconds,
-        )
+        log = RunLog(run, feed, self._writer, lambda: self._lose(run))
+        try:
+            turn = Turn(
+                run,
+                loaded.agent,
+                loaded.steps,
+                loaded.history,
+                log,
+                deadline=loop.time() + loaded.agent.max_seconds - run.elapsed_seconds,
+                fresh_until=began_at + self._lease_seconds,
+            )
+        except MinionError:
+            # Whoever watches would wait for a driver that never comes.
+            self._feeds.close(run.run_id, feed)
+            raise
         driven = self._driven[run.run_id] = Driven(turn, feed)
         # An empty context: the caller's deadline and identity end with its call, the run does not.
         driven.task = loop.create_task(self._run(driven, parent), context=contextvars.Context())
@@ -148,9 +155,10 @@ class Driver:
         if released:
             _log.info("leases released", count=released)
 
-    def _lose(self, run_id: UUID) -> None:
-        driven = self._driven.get(run_id)
-        if driven is not None:
+    def _lose(self, run: LeasedRun) -> None:
+        driven = self._driven.get(run.run_id)
+        # By the lease: this replica may have lost an earlier one and taken the run again.
+        if driven is not None and driven.turn.run is run:
             driven.lose()
 
     async def _run(self, driven: Driven, parent: Context | None) -> None:

@@ -23,7 +23,7 @@ from minion_gateway.runs.changes import AttemptState, EndedRun, Ending
 from minion_gateway.runs.domain import LlmResult, Run, RunError, RunState, Step, StepKind, StepState, ToolIntent
 from minion_gateway.runs.events import UNCERTAIN
 from minion_gateway.runs.failures import AbandonedError, FencedError, RunFailedError, passes
-from minion_gateway.runs.happenings import AttemptSuperseded, Ended, StateChanged, ToolStarted
+from minion_gateway.runs.happenings import AttemptSuperseded, Ended, Numbered, StateChanged, ToolStarted
 from minion_gateway.runs.peer import SessionPeer
 from minion_gateway.runs.points import point
 from minion_gateway.runs.store import RunStore
@@ -174,11 +174,18 @@ class Engine:
         risky = [s for s in steps if s.intent is not None and not turn.effect(s.intent).may_repeat]
         for step in risky:
             await self._check_lease(turn)
-            async with self._limited(turn):
-                outcome = await self._calling.call(turn, step)
-            if outcome.uncertain and step.intent is not None:
+            outcome = None
+            try:
+                async with self._limited(turn):
+                    outcome = await self._calling.call(turn, step)
+            except RunFailedError:
+                # A run that is out of time knows no more of what its tool did than a tool that is.
+                if step.sequence not in turn.called_at:
+                    raise
+            if step.intent is not None and (outcome is None or outcome.uncertain):
                 self._give_to_a_person(turn, step, step.intent)
                 return False
+            assert outcome is not None
             self._calling.settle(turn, step, outcome)
             if turn.open(StepKind.TOOL):
                 await self._commit(turn)
@@ -259,13 +266,13 @@ class Engine:
         return await self._leave(turn, Ending(RunState.INPUT_REQUIRED, error=error))
 
     async def _fail(self, turn: Turn, failure: RunFailedError) -> tuple[Run, EndedRun]:
-        # Whatever is open ends here. A model that may have been asked by a replica that died stays at its worst case;
-        # one that was not asked yet costs nothing.
+        # Whatever is open ends here. A model that may have been asked, by a replica that died or by one that stumbled
+        # over its answer, stays at its worst case; one that was not asked yet costs nothing.
         for step in turn.open():
             if step.kind is StepKind.LLM:
-                lost = failure.reason == "RECOVERY_LIMIT"
-                state = AttemptState.LOST if lost else AttemptState.FAILED
-                turn.end_attempt(step, state, cost_nanos=None if lost else 0, reason=failure.reason)
+                state = AttemptState.LOST if failure.reason == "RECOVERY_LIMIT" else AttemptState.FAILED
+                cost = None if failure.reason in {"RECOVERY_LIMIT", "INTERNAL"} else 0
+                turn.end_attempt(step, state, cost_nanos=cost, reason=failure.reason)
             turn.end(step, StepState.SKIPPED if step.kind is StepKind.APPEND else StepState.FAILED)
         try:
             async with asyncio.timeout(2):
@@ -293,11 +300,10 @@ class Engine:
             return await self._store.end(fence, change, ending, takes_next=self._takes_next())
 
         async def read() -> EndedRun | None:
-            run = await self._store.get(fence.tenant_id, fence.run_id)
-            assert run is not None
-            return EndedRun(run.end_time or run.create_time, None)
+            stored = await self._store.events(fence.tenant_id, fence.run_id, events[0].sequence - 1, 1)
+            return EndedRun(stored[0].create_time, None)
 
-        ended = await self._written(fence.version, turn, write, read)
+        ended = await self._written(fence.version, turn, events, write, read)
         run = turn.ended_run(ending, ended.time)
         turn.log.deliver(events, ended.time, run)
         point("complete.after")
@@ -317,37 +323,53 @@ class Engine:
             stored = await self._store.events(fence.tenant_id, fence.run_id, events[0].sequence - 1, 1)
             return stored[0].create_time
 
-        time = await self._written(fence.version, turn, write, read)
+        time = await self._written(fence.version, turn, events, write, read)
         turn.log.deliver(events, time)
 
     async def _written(
         self,
         version: int,
         turn: Turn,
+        events: list[Numbered],
         write: Callable[[], Awaitable[_R | None]],
         read: Callable[[], Awaitable[_R | None]],
     ) -> _R:
-        """Writes once. An acknowledgement that was lost is not retried blindly: the run's version tells what stands.
+        """Writes a change, and says so to the turn; where the database refuses it, the turn goes back to what stands.
 
-        Raises FencedError when the run is another's, AbandonedError when the database stays away.
+        Raises FencedError when the run is another's, AbandonedError when the database stays away, and what the
+        database has against the change.
         """
+        try:
+            written = await self._once(version, turn, write, read)
+        except (FencedError, AbandonedError):
+            raise
+        except Exception:
+            turn.refused(events)
+            raise
+        turn.written()
+        return written
+
+    async def _once(
+        self,
+        version: int,
+        turn: Turn,
+        write: Callable[[], Awaitable[_R | None]],
+        read: Callable[[], Awaitable[_R | None]],
+    ) -> _R:
+        """Writes once. An acknowledgement that was lost is not retried blindly: the run's version tells what stands."""
         loop = asyncio.get_running_loop()
         give_up, pause = loop.time() + _PATIENCE, _FIRST_PAUSE
         uncertain = False
         while True:
             try:
-                if uncertain:
-                    found = await self._store.fence_of(turn.run.tenant_id, turn.run.run_id)
-                    if found is None or found[0].epoch != turn.run.epoch or found[0].version > version + 1:
-                        raise FencedError
-                    if found[0].version == version + 1:
-                        stands = await read()
-                        assert stands is not None
-                        return stands
-                written = await write()
-                if written is None:
-                    raise FencedError
-                return written
+                if uncertain and (stands := await self._standing(version, turn, read)) is not None:
+                    return stands
+                if (written := await write()) is not None:
+                    return written
+                # An earlier try may have been on its way still when it was looked for.
+                if uncertain and (stands := await self._standing(version, turn, read)) is not None:
+                    return stands
+                raise FencedError
             except UNCERTAIN as fault:
                 _log.warning("a change was not acknowledged", error=fault.message, reason=fault.reason)
                 uncertain = True
@@ -355,6 +377,17 @@ class Engine:
                     raise AbandonedError from fault
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _standing(self, version: int, turn: Turn, read: Callable[[], Awaitable[_R | None]]) -> _R | None:
+        """Reads what stands of a change; None where it was not written. Raises FencedError when another has the run."""
+        found = await self._store.fence_of(turn.run.tenant_id, turn.run.run_id)
+        if found is None or found[0].epoch != turn.run.epoch or found[0].version > version + 1:
+            raise FencedError
+        if found[0].version <= version:
+            return None
+        stands = await read()
+        assert stands is not None
+        return stands
 
     async def _check_lease(self, turn: Turn) -> None:
         """Asks whose run it is, where the lease may have run out unnoticed: a process can be paused at any point."""
@@ -370,6 +403,10 @@ class Engine:
     @asynccontextmanager
     async def _limited(self, turn: Turn) -> AsyncIterator[None]:
         """Stops what is inside when the run is out of time. No transaction of ours is ever inside."""
+        over = RunFailedError("TIME_LIMIT", f"The run took longer than {turn.agent.max_seconds:g} s.")
+        if asyncio.get_running_loop().time() >= turn.deadline:
+            # Nothing is begun that would be stopped in its first moment.
+            raise over
         limit = asyncio.timeout_at(turn.deadline)
         try:
             async with limit:
@@ -377,8 +414,7 @@ class Engine:
         except TimeoutError:
             if not limit.expired():
                 raise
-            seconds = f"{turn.agent.max_seconds:g}"
-            raise RunFailedError("TIME_LIMIT", f"The run took longer than {seconds} s.") from None
+            raise over from None
 
     async def _patiently(self, call: Callable[[], Awaitable[None]], *, within: float) -> None:
         """Calls a peer until it answers; what it refuses for good is the run's failure."""

@@ -72,6 +72,10 @@ class RunLog:
                 self._text_from.setdefault((event.payload.step, event.payload.attempt), event.sequence)
         return taken
 
+    def unnumber(self, count: int) -> None:
+        """Takes back the places of the latest events: they never happened, and others get them."""
+        self._last -= count
+
     @property
     def waiting(self) -> bool:
         """Whether something is to be written."""
@@ -137,17 +141,27 @@ class EventWriter:
         return taken
 
     async def _write(self, parts: list[tuple[RunLog, list[Numbered]]]) -> None:
+        uncertain = False
         try:
             while parts:
                 point("events.before")
                 times = await self._append(parts)
                 if times is None:
+                    uncertain = True
                     await asyncio.sleep(_PAUSE_SECONDS)
                     parts = await self._unwritten(parts)
                     continue
                 point("events.committed")
+                missed = []
                 for log, events in parts:
-                    self._settle(log, events, times.get(log.run.run_id))
+                    time = times.get(log.run.run_id)
+                    if time is None and uncertain:
+                        missed.append((log, events))
+                    else:
+                        self._settle(log, events, time)
+                # An earlier try may have been on its way still when it was looked for.
+                for log, events in await self._unwritten(missed):
+                    self._settle(log, events, None)
                 return
         finally:
             for log, _ in parts:

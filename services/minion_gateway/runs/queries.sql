@@ -70,25 +70,52 @@ SELECT kind, payload FROM gateway.run_events
 SELECT run_id, request_digest FROM gateway.runs WHERE tenant_id = $1 AND request_id = $2;
 
 -- name: list_runs
--- Runs of a tenant by any filters, newest first.
-SELECT * FROM gateway.runs
- WHERE tenant_id = $1 AND ($2::uuid IS NULL OR session_id = $2) AND ($3::uuid IS NULL OR agent_id = $3)
-   AND ($4::text IS NULL OR state = $4) AND ($5::uuid IS NULL OR run_id < $5)
- ORDER BY run_id DESC LIMIT $6;
+-- Runs of a tenant by any filters, newest first, with the bytes that they take up to each, as far as the first that
+-- passes $7, and two at least. A Struct takes up to six times its JSON, of which there are 16 KiB at most. (Postgres may
+-- write more: it spells 1e308 out.)
+SELECT run_id, session_id, agent_id, agent_revision, user_id, state, answer, error_reason, error_message, input_tokens,
+       output_tokens, cached_tokens, reasoning_tokens, cost_nanos, unpriced_steps, step_count, recovery_count,
+       last_event_sequence, trace_id, metadata, create_time, end_time, bytes
+  FROM (SELECT r.*, b.own, sum(b.own) OVER w AS bytes, row_number() OVER w AS place
+          FROM gateway.runs r
+         CROSS JOIN LATERAL (SELECT 2048 + octet_length(r.answer) + octet_length(coalesce(r.error_message, ''))
+                                    + 6 * least(octet_length(r.metadata::text), 16384) AS own) b
+         WHERE r.tenant_id = $1 AND ($2::uuid IS NULL OR r.session_id = $2)
+           AND ($3::uuid IS NULL OR r.agent_id = $3) AND ($4::text IS NULL OR r.state = $4)
+           AND ($5::uuid IS NULL OR r.run_id < $5)
+        WINDOW w AS (ORDER BY r.run_id DESC)
+         ORDER BY r.run_id DESC LIMIT $6) listed
+ WHERE bytes - own <= $7 OR place = 2 ORDER BY run_id DESC;
 
 -- name: list_session_runs
--- Runs of a session, newest first.
-SELECT * FROM gateway.runs
- WHERE tenant_id = $1 AND session_id = $2 AND ($3::uuid IS NULL OR agent_id = $3)
-   AND ($4::text IS NULL OR state = $4) AND ($5::uuid IS NULL OR run_id < $5)
- ORDER BY run_id DESC LIMIT $6;
+-- Runs of a session, newest first; as `list_runs`.
+SELECT run_id, session_id, agent_id, agent_revision, user_id, state, answer, error_reason, error_message, input_tokens,
+       output_tokens, cached_tokens, reasoning_tokens, cost_nanos, unpriced_steps, step_count, recovery_count,
+       last_event_sequence, trace_id, metadata, create_time, end_time, bytes
+  FROM (SELECT r.*, b.own, sum(b.own) OVER w AS bytes, row_number() OVER w AS place
+          FROM gateway.runs r
+         CROSS JOIN LATERAL (SELECT 2048 + octet_length(r.answer) + octet_length(coalesce(r.error_message, ''))
+                                    + 6 * least(octet_length(r.metadata::text), 16384) AS own) b
+         WHERE r.tenant_id = $1 AND r.session_id = $2 AND ($3::uuid IS NULL OR r.agent_id = $3)
+           AND ($4::text IS NULL OR r.state = $4) AND ($5::uuid IS NULL OR r.run_id < $5)
+        WINDOW w AS (ORDER BY r.run_id DESC)
+         ORDER BY r.run_id DESC LIMIT $6) listed
+ WHERE bytes - own <= $7 OR place = 2 ORDER BY run_id DESC;
 
 -- name: list_agent_runs
--- Runs of an agent, newest first.
-SELECT * FROM gateway.runs
- WHERE tenant_id = $1 AND $2::uuid IS NULL AND agent_id = $3
-   AND ($4::text IS NULL OR state = $4) AND ($5::uuid IS NULL OR run_id < $5)
- ORDER BY run_id DESC LIMIT $6;
+-- Runs of an agent, newest first; as `list_runs`.
+SELECT run_id, session_id, agent_id, agent_revision, user_id, state, answer, error_reason, error_message, input_tokens,
+       output_tokens, cached_tokens, reasoning_tokens, cost_nanos, unpriced_steps, step_count, recovery_count,
+       last_event_sequence, trace_id, metadata, create_time, end_time, bytes
+  FROM (SELECT r.*, b.own, sum(b.own) OVER w AS bytes, row_number() OVER w AS place
+          FROM gateway.runs r
+         CROSS JOIN LATERAL (SELECT 2048 + octet_length(r.answer) + octet_length(coalesce(r.error_message, ''))
+                                    + 6 * least(octet_length(r.metadata::text), 16384) AS own) b
+         WHERE r.tenant_id = $1 AND $2::uuid IS NULL AND r.agent_id = $3
+           AND ($4::text IS NULL OR r.state = $4) AND ($5::uuid IS NULL OR r.run_id < $5)
+        WINDOW w AS (ORDER BY r.run_id DESC)
+         ORDER BY r.run_id DESC LIMIT $6) listed
+ WHERE bytes - own <= $7 OR place = 2 ORDER BY run_id DESC;
 
 -- name: list_run_steps
 -- Steps of a run after one of them, in order, each with what the bill has of it and how its last attempt failed.
@@ -100,5 +127,5 @@ SELECT s.sequence, s.kind, s.state, s.attempt, s.start_time, s.end_time, s.inten
   LEFT JOIN gateway.ledger l ON l.tenant_id = $1 AND l.run_id = $2 AND l.step_sequence = s.sequence
   LEFT JOIN gateway.attempts t ON t.tenant_id = $1 AND t.run_id = $2 AND t.step_sequence = s.sequence
         AND t.attempt = s.attempt
- WHERE s.tenant_id = $1 AND s.run_id = $2 AND s.sequence > $3
+ WHERE s.tenant_id = $1 AND s.run_id = $2 AND s.sequence > $3::bigint
  ORDER BY s.sequence LIMIT $4;

@@ -133,10 +133,8 @@ class Runs:
         if page_token:
             (decoded,) = pages.decode(page_token, filters, [UUID])
             before = decoded if isinstance(decoded, UUID) else None
-        found = await self._store.page(tenant(), wanted, before, page_size + 1)
-        shown = tuple(found[:page_size])
-        token = pages.encode([shown[-1].run_id], filters) if len(found) > page_size else ""
-        return RunPage(shown, token)
+        shown, has_more = await self._store.page(tenant(), wanted, before, page_size)
+        return RunPage(shown, pages.encode([shown[-1].run_id], filters) if has_more else "")
 
     async def steps(self, run_id: UUID, page_size: int, page_token: str) -> StepPage:
         """Returns steps of a run, in order. Raises NotFound (RUN_NOT_FOUND), InvalidArgument (PAGE_TOKEN_INVALID)."""
@@ -214,7 +212,8 @@ class Runs:
             run = await self._store.get(submission.tenant_id, submission.run_id)
             if found is None or run is None:
                 raise
-            ours = found[0].epoch == 1 and found[1] is RunState.WORKING
+            # One that waited, and began on the replica that drove the run before it, has told of that by now.
+            ours = found[0].epoch == 1 and found[0].last_event == 1 and found[1] is RunState.WORKING
             return Acceptance(Outcome.WORKING if ours else Outcome.SUBMITTED, run.run_id, run.create_time)
 
     def _drive(self, submission: Submission, acceptance: Acceptance, began_at: float) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 from minion.gateway.v1 import run_service_pb2 as pb
 from minion.gateway.v1 import run_service_pb2_grpc
+from minion_grpc import wire
 
 from minion_gateway.runs import convert
 from minion_gateway.runs.service import Runs
@@ -40,9 +41,8 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         """Lists runs."""
         asked = convert.list_from_proto(request)
         page = await self._runs.list(asked.wanted, asked.page_size, asked.page_token)
-        return pb.ListRunsResponse(
-            runs=[convert.run_to_proto(run) for run in page.runs], next_page_token=page.next_page_token
-        )
+        size = wire.json_bytes(run.metadata for run in page.runs)
+        return await wire.off_loop(convert.page_to_proto, page, size)
 
     async def ListRunSteps(self, request: pb.ListRunStepsRequest, context: Context) -> pb.ListRunStepsResponse:
         """Lists the steps of a run."""

@@ -33,6 +33,8 @@ from minion_gateway.runs.happenings import MemoriesRecalled, Numbered, RunEvent
 from minion_gateway.runs.rows import intent_from_row, result_from_row
 
 _QUERIES = queries.load(__package__)
+# Clients take answers of 4 MiB.
+_PAGE_BYTES = 3 * 1024 * 1024
 
 
 class Outcome(enum.Enum):
@@ -193,8 +195,10 @@ class RunStore:
             row = await transaction.fetch_one(_QUERIES.find_request, tenant_id, request_id)
         return None if row is None else (row["run_id"], row["request_digest"])
 
-    async def page(self, tenant_id: UUID, wanted: RunFilter, before: UUID | None, limit: int) -> list[Run]:
-        """Returns runs, newest first, before one of them."""
+    async def page(
+        self, tenant_id: UUID, wanted: RunFilter, before: UUID | None, page_size: int
+    ) -> tuple[tuple[Run, ...], bool]:
+        """Reads runs before one of them, newest first, 3 MiB of them or one; tells too whether there are more."""
         query = _QUERIES.list_runs
         if wanted.session_id is not None:
             query = _QUERIES.list_session_runs
@@ -202,8 +206,11 @@ class RunStore:
             query = _QUERIES.list_agent_runs
         state = wanted.state.value if wanted.state else None
         async with self._database.transaction(tenant_id) as transaction:
-            rows = await transaction.fetch(query, tenant_id, wanted.session_id, wanted.agent_id, state, before, limit)
-        return [_run(row) for row in rows]
+            rows = await transaction.fetch(
+                query, tenant_id, wanted.session_id, wanted.agent_id, state, before, page_size + 1, _PAGE_BYTES
+            )
+        kept = [_run(row) for row in rows[:page_size] if row is rows[0] or row["bytes"] <= _PAGE_BYTES]
+        return tuple(kept), len(kept) < len(rows)
 
     async def lease(self, limit: int) -> list[tuple[UUID, UUID]]:
         """Leases runs whose lease ran out to this replica; returns (tenant, run)."""

@@ -77,6 +77,8 @@ class Turn:
         self._steps = list(steps)
         self._version = run.version
         self._usage, self._cost, self._unpriced = run.usage, run.cost_nanos, run.unpriced_steps
+        # What stands in the database, as far as it was acknowledged.
+        self._standing = (steps, self._usage, self._cost, self._unpriced)
         self._ended: list[StepEnd] = []
         self._new: list[Step] = []
         self._attempts_ended: list[AttemptEnd] = []
@@ -188,6 +190,17 @@ class Turn:
         fence = Fence(self.run.tenant_id, self.run.run_id, self.run.epoch, self._version, self.log.last)
         self._version += 1
         return fence, change
+
+    def written(self) -> None:
+        """Says that the last change stands."""
+        self._standing = (tuple(self._steps), self._usage, self._cost, self._unpriced)
+
+    def refused(self, events: list[Numbered]) -> None:
+        """Goes back to what stands: the database refused the last change, with these events, for what it is."""
+        steps, self._usage, self._cost, self._unpriced = self._standing
+        self._steps = list(steps)
+        self._version -= 1
+        self.log.unnumber(len(events))
 
     def ended_run(self, ending: Ending, time: datetime) -> Run:
         """Returns the run as its readers see it from now on."""

@@ -2,11 +2,13 @@
 
 import asyncio
 import random
+from uuid import UUID
 
 import structlog
 from minion_errors import MinionError
 
 from minion_gateway.runs.driver import Driver
+from minion_gateway.runs.events import UNCERTAIN
 from minion_gateway.runs.metrics import RunMetrics
 from minion_gateway.runs.store import RunStore
 
@@ -35,11 +37,21 @@ class LeaseKeeper:
                 try:
                     began_at = loop.time()
                     for tenant_id, run_id in await self._store.lease(room):
-                        await self._driver.take(tenant_id, run_id, began_at=began_at)
+                        await self._take(tenant_id, run_id, began_at)
                 except MinionError as fault:
                     _log.warning("no runs could be leased", reason=fault.reason, error=fault.message)
             # Replicas in step would leave all the work to the one that is a moment ahead.
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+
+    async def _take(self, tenant_id: UUID, run_id: UUID, began_at: float) -> None:
+        """Drives a run. One that can't be read, as of a later release, is left to its lease, and holds up no other."""
+        try:
+            await self._driver.take(tenant_id, run_id, began_at=began_at)
+        except UNCERTAIN:
+            # So it will be with all others.
+            raise
+        except Exception:  # noqa: BLE001 - whatever is wrong with one run, its tenant's or ours
+            _log.exception("a run could not be taken over", tenant_id=str(tenant_id), run_id=str(run_id))
 
     async def renew(self) -> None:
         """Renews leases at thirds of their time, for ever; one statement for all."""

@@ -1,6 +1,7 @@
 """The audit: every run, model call and tool call, once, whatever fails on the way."""
 
 import asyncio
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -171,6 +172,22 @@ def test_content_that_is_too_large_is_cut_and_says_so() -> None:
     assert cut["text"].endswith("… (100000 characters)")
     assert cut["list"][0].endswith("… (50000 characters)")
     assert clipped([["z"] * 9_000] * 9) == "… (too large for the audit)"
+
+
+def test_of_megabytes_of_small_parts_no_more_is_looked_at_than_tells_that_they_are_too_many() -> None:
+    looked_at: list[int] = []
+
+    class Items(list[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            looked_at.append(len(self))
+            return super().__iter__()
+
+    assert clipped({"tool_results": [Items([0] * 8_000) for _ in range(32)]}) == "… (too large for the audit)"
+    assert sum(looked_at) <= 32 * 1024
+    # What has as many parts as there is room for is shown.
+    most = [0] * (16 * 1024 - 1)
+    assert clipped(most) == most
+    assert clipped(["x" * 20_000, *most[:8_000], "y" * 20_000])[1:-1] == most[:8_000]
 
 
 def row(activity_id: UUID, *, nanoseconds: int = 1, output: object = None) -> Activity:

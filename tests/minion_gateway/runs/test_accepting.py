@@ -8,6 +8,7 @@ from google.protobuf.struct_pb2 import Struct
 from minion.gateway.v1 import run_pb2, run_service_pb2
 from minion.registry.v1 import agent_pb2, agent_service_pb2
 from minion.session.v1 import session_service_pb2
+from minion_postgres import Database
 from minion_testing.errors import refused
 from minion_testing.fake_provider import FakeProvider
 from minion_testing.provider_script import Fault, FaultKind, Reply
@@ -247,11 +248,14 @@ async def test_the_longest_text_is_a_message_of_the_session(client: Client) -> N
         ({"session_id": ""}, "session_id"),
         ({"text": ""}, "text"),
         ({"text": "x" * 65_537}, "text"),
-        ({"text": "\U0001f600" * 65_281}, "text"),
+        # Few characters enough, and more than a message of the session holds.
+        ({"text": "\N{GRINNING FACE}" * 65_281}, "text"),
         ({"text": "a\x00b"}, "text"),
         ({"request_id": "x"}, "request_id"),
         ({"busy_policy": 77}, "busy_policy"),
         ({"metadata": struct({"k": "x" * 16_384})}, "metadata"),
+        # Far beyond its limit it isn't even read: a megabyte of it would stand in everybody's way.
+        ({"metadata": struct({"k": [float("nan")] * 20_000})}, "metadata"),
     ],
 )
 @pytest.mark.parametrize("method", ["CreateRun", "StreamRun"])
@@ -277,6 +281,16 @@ async def test_the_longest_text_and_metadata_are_taken(client: Client, provider:
     run = await client.create(session_id, "x" * 20_000, metadata=metadata)
     assert run.metadata == metadata
     assert run.answer == "yes"
+
+
+@pytest.mark.parametrize("text", ["x" * 65_536, "\N{GRINNING FACE}" * 65_280])
+async def test_a_text_at_its_limit_is_answered(client: Client, provider: FakeProvider, text: str) -> None:
+    shown = agent_pb2.BehaviorSettings(context=agent_pb2.ContextPolicy(token_budget=100_000))
+    session_id = await client.conversation(behavior=shown)
+    provider.push(Reply("yes"))
+    run = await client.create(session_id, text)
+    assert (run.state, run.answer) == (run_pb2.RUN_STATE_COMPLETED, "yes")
+    assert (await client.messages(session_id))[0].parts[0].text == text
 
 
 async def test_an_unknown_run_is_not_found(client: Client) -> None:
@@ -311,6 +325,29 @@ async def test_runs_are_listed_page_by_page(client: Client) -> None:
             break
         request.page_token = page.next_page_token
     assert found == made[::-1]
+
+
+@pytest.mark.parametrize("by", ["session_id", "agent_id", ""])
+async def test_a_page_of_runs_ends_before_it_is_too_large(client: Client, owner: Database, by: str) -> None:
+    session_id = await client.conversation()
+    made = [await client.create(session_id) for _ in range(7)]
+    await owner.execute(
+        "UPDATE gateway.runs SET answer = repeat('x', CASE WHEN run_id = $1 THEN 3500000 ELSE 1000000 END)"
+        " WHERE tenant_id = $2",
+        made[3].run_id,
+        client.tenant_id,
+    )
+    request = run_service_pb2.ListRunsRequest(page_size=500, **({by: getattr(made[0], by)} if by else {}))
+    pages: list[list[str]] = []
+    while True:
+        page = await client.runs.ListRuns(request)
+        pages.append([run.run_id for run in page.runs])
+        request.page_token = page.next_page_token
+        if not page.next_page_token:
+            break
+    assert [run_id for page in pages for run_id in page] == [run.run_id for run in made[::-1]]
+    # One that is larger than a page has one to itself.
+    assert [len(page) for page in pages] == [3, 1, 3]
 
 
 async def test_a_page_token_belongs_to_its_list(client: Client) -> None:

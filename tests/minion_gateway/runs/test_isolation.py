@@ -105,9 +105,9 @@ async def test_work_across_tenants_returns_ids_alone(app: Database, run_id: UUID
 @pytest.mark.parametrize(
     ("name", "arguments", "index"),
     [
-        ("list_runs", (None, None, None, None, 10), "runs_pkey"),
-        ("list_session_runs", (new_id(), None, None, None, 10), "runs_session"),
-        ("list_agent_runs", (None, new_id(), None, None, 10), "runs_agent"),
+        ("list_runs", (None, None, None, None, 10, 10_000), "runs_pkey"),
+        ("list_session_runs", (new_id(), None, None, None, 10, 10_000), "runs_session"),
+        ("list_agent_runs", (None, new_id(), None, None, 10, 10_000), "runs_agent"),
         ("find_request", (new_id(),), "runs_request"),
         ("list_steps", (new_id(),), "run_steps_pkey"),
         ("list_run_steps", (new_id(), 0, 10), "run_steps_pkey"),

@@ -1,9 +1,12 @@
 """ListRunSteps."""
 
+from uuid import UUID
+
 import grpc
 import pytest
 from minion.gateway.v1 import run_service_pb2 as pb
 from minion.gateway.v1 import run_step_pb2 as steps
+from minion_postgres import pages
 from minion_testing.errors import refused
 from minion_testing.fake_provider import FakeProvider
 from minion_testing.provider_script import Fault, FaultKind, Reply
@@ -87,3 +90,10 @@ async def test_another_tenants_run_is_no_run(client: Client, stage: Stage) -> No
         for run_id in (run.run_id, NOWHERE):
             async with refused(grpc.StatusCode.NOT_FOUND, "RUN_NOT_FOUND"):
                 await listed(stranger, run_id)
+
+
+async def test_a_token_beyond_the_last_step_that_there_can_be_opens_an_empty_page(client: Client) -> None:
+    run = await client.create(await client.conversation())
+    # Nobody was given it; it is taken for what it says all the same.
+    token = pages.encode([2**40], {"run_id": UUID(run.run_id)})
+    assert not (await listed(client, run.run_id, page_token=token)).steps

@@ -1,16 +1,19 @@
-"""What sessions hold is read and written off the event loop where it is large: leases are renewed meanwhile."""
+"""What sessions and runs hold is converted off the event loop where it is large: leases are renewed meanwhile."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import grpc
 import pytest
 import pytest_asyncio
+from minion.gateway.v1 import run_service_pb2
 from minion.session.v1 import message_pb2, session_pb2, session_service_pb2
-from minion_gateway.runs.domain import LeasedRun
+from minion_gateway.runs.domain import LeasedRun, Run, RunState, TokenUsage
 from minion_gateway.runs.peer import SessionPeer
+from minion_gateway.runs.service import RunPage
+from minion_gateway.runs.servicer import RunServicer
 from minion_gateway.runs.transcript import ToolSaid
 from minion_gateway.summaries.peer import SummaryPeer
 from minion_grpc.wire import to_value
@@ -60,6 +63,35 @@ WORKSPACE = session_service_pb2.GetWorkspaceResponse(
 )
 
 
+LISTED = Run(
+    run_id=RUN.run_id,
+    session_id=RUN.session_id,
+    agent_id=RUN.agent_id,
+    agent_revision=1,
+    user_id="ann",
+    state=RunState.COMPLETED,
+    answer="hi",
+    error=None,
+    usage=TokenUsage(),
+    cost_nanos=0,
+    step_count=3,
+    recovery_count=0,
+    last_event_sequence=4,
+    trace_id="",
+    # 16 KiB, as much as a caller may keep with a run.
+    metadata={"k": [1] * 8_000},
+    create_time=RUN.create_time,
+    end_time=RUN.create_time,
+)
+
+
+class Listing:
+    """Runs, as many as one page holds."""
+
+    async def list(self, *_: Any) -> RunPage:
+        return RunPage((LISTED,) * 32, "")
+
+
 class Stub:
     """A session service whose answers are large and there at once."""
 
@@ -101,3 +133,9 @@ async def test_what_is_large_is_converted_off_the_loop(
 ) -> None:
     # Next to nothing where it is converted on the loop.
     assert await share_off_loop(lambda: call(*peers), enough=0.5) > 0.5
+
+
+async def test_a_page_of_runs_with_much_metadata_is_converted_off_the_loop() -> None:
+    runs: Any = Listing()
+    request, context = run_service_pb2.ListRunsRequest(), cast("Any", None)
+    assert await share_off_loop(lambda: RunServicer(runs).ListRuns(request, context), enough=0.5) > 0.5

@@ -10,7 +10,7 @@ import pytest_asyncio
 from minion_gateway.runs.changes import Change, Ending
 from minion_gateway.runs.domain import RunError, RunState, Step, StepKind, StepState, TokenUsage
 from minion_gateway.runs.happenings import Ended, StateChanged, TextAdded
-from minion_gateway.runs.store import Batch, Outcome, RunFilter, RunStore, WaitingRuns
+from minion_gateway.runs.store import Batch, Outcome, RunFilter, RunStore, Submission, WaitingRuns
 from minion_postgres import Database
 from minion_testing.postgres import ClonedDatabase
 from uuid_utils.compat import uuid4
@@ -23,6 +23,10 @@ WHO = agent()
 
 def new_id() -> UUID:
     return UUID(int=uuid4().int)
+
+
+def _id(wanted: Submission) -> UUID:
+    return wanted.run_id
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -122,6 +126,22 @@ async def test_the_end_of_a_run_starts_the_next_one_in_the_same_transaction(
     waiting = await store.get(tenant_id, third.run_id)
     assert waiting is not None
     assert waiting.state is RunState.SUBMITTED
+
+
+async def test_runs_wait_in_the_order_in_which_they_were_accepted_whatever_the_clocks_of_replicas(
+    store: RunStore, tenant_id: UUID, session_id: str
+) -> None:
+    _, run = await accepted(store, submission(tenant_id, session_id, WHO))
+    # An id has the time of the replica that makes it: the second one's clock is behind.
+    wanted = sorted((submission(tenant_id, session_id, WHO, queued=True) for _ in range(2)), key=_id)
+    for each in reversed(wanted):
+        assert (await accepted(store, each))[0].outcome is Outcome.SUBMITTED
+
+    change = Change(run.totals, "key:dead", events=run.numbered(Ended()))
+    ended = await store.end(run.fence(1), change, Ending(RunState.COMPLETED), takes_next=True)
+
+    assert ended is not None
+    assert ended.next_run == wanted[1].run_id
 
 
 async def test_a_draining_replica_leaves_the_next_run_to_whoever_comes(
@@ -269,12 +289,13 @@ async def test_lists_are_newest_first_and_filtered(store: RunStore, tenant_id: U
     for _ in range(3):
         _, run = await accepted(store, submission(tenant_id, str(new_id()), WHO))
         made.append(run.run_id)
-    found = await store.page(tenant_id, RunFilter(), None, 10)
+    found, more = await store.page(tenant_id, RunFilter(), None, 10)
+    assert not more
     assert [run.run_id for run in found] == made[::-1]
-    older = await store.page(tenant_id, RunFilter(agent_id=WHO.agent_id), made[2], 1)
-    assert [run.run_id for run in older] == [made[1]]
-    assert await store.page(tenant_id, RunFilter(state=RunState.FAILED), None, 10) == []
-    one = await store.page(tenant_id, RunFilter(session_id=found[0].session_id), None, 10)
+    older, more = await store.page(tenant_id, RunFilter(agent_id=WHO.agent_id), made[2], 1)
+    assert ([run.run_id for run in older], more) == ([made[1]], True)
+    assert await store.page(tenant_id, RunFilter(state=RunState.FAILED), None, 10) == ((), False)
+    one, _ = await store.page(tenant_id, RunFilter(session_id=found[0].session_id), None, 10)
     assert [run.run_id for run in one] == [made[2]]
 
 

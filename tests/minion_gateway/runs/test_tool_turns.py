@@ -1,15 +1,21 @@
 """Turns with tools and memories: what is called, what the model is told, what the session keeps."""
 
+import asyncio
+from typing import Any
+from uuid import UUID
+
 import pytest
 from google.protobuf.json_format import MessageToDict
 from minion.activity.v1 import activity_pb2
 from minion.gateway.v1 import run_pb2
 from minion.memory.v1 import memory_pb2, memory_service_pb2
-from minion.registry.v1 import agent_pb2
+from minion.registry.v1 import agent_pb2, agent_service_pb2, tool_pb2
 from minion.session.v1 import session_service_pb2
+from minion_gateway.tools.builtins.clock import Clock
+from minion_gateway.tools.domain import Invocation
 from minion_postgres import Database
 from minion_testing.fake_provider import FakeProvider
-from minion_testing.provider_script import Fault, FaultKind, Reply
+from minion_testing.provider_script import Fault, FaultKind, Reply, Script
 
 from tests.minion_gateway.runs.stage import NOBODY, Client, Stage, rows, until
 
@@ -280,3 +286,34 @@ async def test_many_calls_at_once_are_kept_in_order(client: Client, provider: Fa
     run = await client.create(session_id)
     assert run.answer == "Done."
     assert told(provider) == [f'{{"result":{n}}}' for n in range(32)]
+
+
+async def test_an_effect_that_is_under_way_when_the_run_is_out_of_time_is_left_to_a_person(
+    client: Client, provider: FakeProvider, owner: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[UUID] = []
+
+    async def acting(_: Clock, invocation: Invocation) -> Any:
+        called.append(invocation.key)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Clock, "__call__", acting)
+    behavior = agent_pb2.BehaviorSettings()
+    behavior.max_duration.seconds = 2
+    agent_id = await client.agent(behavior=behavior, active=False)
+    await client.bind(agent_id, await client.tool("clock", effect=tool_pb2.TOOL_EFFECT_SIDE_EFFECT))
+    await client.agents.ActivateAgent(agent_service_pb2.ActivateAgentRequest(agent_id=agent_id))
+    provider.push(Script(calls(("clock", "{}")), times=None))
+
+    async def out_of_time() -> run_pb2.Run | None:
+        run = await client.create(await client.session(agent_id))
+        # On a busy machine the time may be over before the tool is called.
+        return run if called else None
+
+    run = await until(out_of_time)
+    assert (run.state, run.error.reason) == (run_pb2.RUN_STATE_INPUT_REQUIRED, "EFFECT_UNKNOWN")
+    steps = await rows(owner, "SELECT state FROM gateway.run_steps WHERE run_id = $1 AND kind = 'tool'", run.run_id)
+    assert [step["state"] for step in steps] == ["UNKNOWN"]
+    assert len(called) == 1
+    audit = await client.audit(run.run_id, 2)
+    assert audit[-1].status == activity_pb2.ACTIVITY_STATUS_UNKNOWN

@@ -35,7 +35,7 @@ class CreateRunRequest(_message.Message):
     session_id: _builtins.str
     """Required. The session; it names the agent and the user."""
     text: _builtins.str
-    """Required. What the user says: 1 to 65,536 characters, 255 KiB at most in UTF-8."""
+    """Required. What the user says: 1 to 65,536 characters, at most 255 KiB."""
     busy_policy: _run_pb2.BusyPolicy.ValueType
     """What to do when another run is active in the session."""
     request_id: _builtins.str
@@ -99,7 +99,7 @@ class StreamRunRequest(_message.Message):
     session_id: _builtins.str
     """Required. The session; it names the agent and the user."""
     text: _builtins.str
-    """Required. What the user says: 1 to 65,536 characters, 255 KiB at most in UTF-8."""
+    """Required. What the user says: 1 to 65,536 characters, at most 255 KiB."""
     busy_policy: _run_pb2.BusyPolicy.ValueType
     """What to do when another run is active in the session."""
     request_id: _builtins.str
@@ -213,7 +213,7 @@ class ListRunsRequest(_message.Message):
     state: _run_pb2.RunState.ValueType
     """Only runs in this state."""
     page_size: _builtins.int
-    """The most runs to return: 0 means 50, above 500 means 500, negative is refused."""
+    """The most runs to return: 0 means 50, above 500 means 500, negative is refused. A page ends before 3 MiB."""
     page_token: _builtins.str
     """From the last page's `next_page_token`; the filters must be the same."""
     def __init__(
