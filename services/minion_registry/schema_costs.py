@@ -31,6 +31,13 @@ ANCHORS: Final = ("$anchor", "$dynamicAnchor")
 _BESIDE: Final = ("not", "if", "then", "else")
 _BESIDE_LISTS: Final = ("allOf", "anyOf", "oneOf")
 _BESIDE_NAMED: Final = ("dependentSchemas", "dependencies")
+# Keywords that lead from a value to what is in it, whatever it is called.
+_LEADING: Final = frozenset(
+    {
+        *("additionalProperties", "patternProperties", "unevaluatedProperties"),
+        *("items", "prefixItems", "contains", "unevaluatedItems"),
+    }
+)
 _DEEPEST: Final = 200
 # `false` is a rule as well.
 _NOTHING: Final[Node] = {"not": True}
@@ -62,8 +69,10 @@ class State:
     name_byte_nanos: int = 0
     item_nanos: int = 0
     text_byte_nanos: int = 0
-    # The names and the number of indexes that lead elsewhere than all others.
-    names: set[str] = field(default_factory=set)
+    # The names and the number of indexes that lead elsewhere than all others. By name, those of `nodes` that name it;
+    # and those that ask something of whatever is in the value.
+    names: dict[str, list[int]] = field(default_factory=dict)
+    leading: list[int] = field(default_factory=list)
     indexes: int = 0
     steps: "dict[Step, State | None]" = field(default_factory=dict)
 
@@ -95,11 +104,12 @@ class Automaton:
         elif step not in state.names:
             step = None
         if step not in state.steps:
-            self._spend(len(state.nodes))
+            named = state.names.get(step, ()) if isinstance(step, str) else ()
             heads: Counter[int] = Counter()
-            for key, count in state.nodes.items():
+            self._spend(len(named) + len(state.leading))
+            for key in {*named, *state.leading}:
                 for node in _below(self._nodes[key], step):
-                    heads[self._known(node)] += count
+                    heads[self._known(node)] += state.nodes[key]
             state.steps[step] = self._state(heads) if heads else None
         return state.steps[step]
 
@@ -216,7 +226,12 @@ class Automaton:
                 state.item_nanos += times * _DISTINCT
             if isinstance(node.get("pattern"), str):
                 state.text_byte_nanos += times * self._pattern_nanos(node["pattern"])
-            state.names.update(_object(node, "properties"))
+            properties = _object(node, "properties")
+            self._spend(len(properties))
+            for name in properties:
+                state.names.setdefault(name, []).append(key)
+            if any(keyword in node for keyword in _LEADING):
+                state.leading.append(key)
             state.indexes = max(state.indexes, len(_list(node, "prefixItems")))
         return state
 

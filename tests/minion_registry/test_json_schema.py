@@ -67,6 +67,8 @@ def branching(depth: int, width: int) -> dict[str, Any]:
         {**_OBJECT, "properties": {"p": True}, "unevaluatedProperties": False},
         doubling(5),
         branching(5, 10),
+        # Each place is looked at by all of them, and each name leads on from one alone.
+        {**_OBJECT, "anyOf": [{"properties": {str(index): {"type": "string"}}} for index in range(480)]},
     ],
 )
 def test_what_is_fine_is_taken(schema: dict[str, Any]) -> None:
@@ -138,11 +140,24 @@ def test_a_hostile_schema_is_refused_at_once(schema: dict[str, Any]) -> None:
     assert time.process_time() - began < 0.5
 
 
-@pytest.mark.parametrize("width", [10, 60])
-def test_a_schema_whose_parts_come_together_in_thousands_of_ways_is_refused(width: int) -> None:
+@pytest.mark.parametrize(
+    "schema",
+    [
+        branching(11, 10),
+        branching(11, 60),
+        # Each of its two thousand names leads to a place that has them all again.
+        {
+            **_OBJECT,
+            "$dynamicAnchor": "x",
+            "properties": {str(index): {"$dynamicRef": "#x"} for index in range(2_200)},
+        },
+    ],
+    ids=["narrow", "wide", "named"],
+)
+def test_a_schema_whose_parts_come_together_in_thousands_of_ways_is_refused(schema: dict[str, Any]) -> None:
     # To look at all of them took seconds.
     with pytest.raises(InvalidArgument) as refusal:
-        json_schema.check(branching(11, width), "schema")
+        json_schema.check(schema, "schema")
     assert "grows beyond measure" in refusal.value.message
 
 

@@ -37,6 +37,15 @@ _BREAKS_TOLD = 2
 _log = structlog.get_logger()
 
 
+class _Question:
+    """An agent that is asked for; `is_outdated` once it may be another than the answer says."""
+
+    def __init__(self, tenant_id: UUID, agent_id: UUID) -> None:
+        self.tenant_id = tenant_id
+        self.agent_id = agent_id
+        self.is_outdated = False
+
+
 class Agents:
     """A cache of resolved agents. With the feed up it is right within the feed's delay, and asks once an agent.
 
@@ -52,7 +61,7 @@ class Agents:
         self._clock = monotonic
         self._known: OrderedDict[tuple[UUID, UUID], tuple[Resolution, float]] = OrderedDict()
         self._bytes = 0
-        self._generation = 0
+        self._asked: set[_Question] = set()
         self._watched = False
         self._breaks, self._told_down = 0, False
         self._away_until = 0.0
@@ -76,7 +85,8 @@ class Agents:
         if known is not None and in_grace and now < self._away_until:
             # Asked a moment ago, in vain: a turn doesn't wait to hear it again.
             return self._stale(known[0])
-        generation = self._generation
+        question = _Question(*key)
+        self._asked.add(question)
         try:
             resolution = await self._registry.resolve(agent_id)
         except NotFound as fault:
@@ -91,8 +101,10 @@ class Agents:
             if known is not None and in_grace:
                 return self._stale(known[0])
             raise
+        finally:
+            self._asked.discard(question)
         # A change that came while we asked may be one that the answer doesn't know.
-        if generation == self._generation:
+        if not question.is_outdated:
             self._keep(key, resolution, now)
         return resolution
 
@@ -161,7 +173,10 @@ class Agents:
         return resolution
 
     def _drop(self, change: AgentChange) -> None:
-        self._generation += 1
+        for question in self._asked:
+            # Others' changes are none of its: a tenant that changes much would have everybody asked for at each turn.
+            if question.tenant_id == change.tenant_id and change.agent_id in (None, question.agent_id):
+                question.is_outdated = True
         if change.tenant_id is not None and change.agent_id is not None:
             self._let_go((change.tenant_id, change.agent_id))
         else:
@@ -184,7 +199,8 @@ class Agents:
             self._metrics.known.set(len(self._known))
 
     def _forget(self) -> None:
-        self._generation += 1
+        for question in self._asked:
+            question.is_outdated = True
         self._known.clear()
         self._bytes = 0
         self._metrics.known.set(0)

@@ -43,6 +43,8 @@ class Registry:
         self.changes: asyncio.Queue[Watch] = asyncio.Queue()
         self.is_away = False
         self.includes_tools = False
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
         self.instructions = ""
         self.tools: list[agent_pb2.AgentTool] = []
 
@@ -63,6 +65,7 @@ class Registry:
 
     async def resolve(self, request: Any, context: Any) -> agent_service_pb2.ResolveAgentResponse:
         self.asked += 1
+        await self.may_answer.wait()
         if self.is_away:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
         agent = agent_pb2.Agent(
@@ -211,6 +214,28 @@ async def test_every_kind_of_change_makes_its_agent_be_asked_for(kind: agent_pb2
         assert followed.registry.includes_tools
         # The feed went on all the while: it was the change, and nothing else.
         assert followed.registry.cursors == [""]
+
+
+@pytest.mark.parametrize(
+    ("tenant_id", "agent_id", "is_asked_again"),
+    [(TENANT, str(AGENT), True), (TENANT, "", True), (TENANT, str(OTHER), False), (OTHER, str(AGENT), False)],
+    ids=["own", "of a tool", "another agent's", "another tenant's"],
+)
+async def test_an_agent_is_asked_for_again_where_its_own_change_came_meanwhile(
+    tenant_id: UUID, agent_id: str, is_asked_again: bool
+) -> None:
+    async with following(None) as followed:
+        followed.registry.may_answer.clear()
+        asking = asyncio.create_task(followed.asks(AGENT))
+        async with asyncio.timeout(60):
+            while not followed.registry.asked:  # noqa: ASYNC110 - a server that stands for another
+                await asyncio.sleep(0.01)
+        kind = agent_pb2.AGENT_CHANGE_KIND_UPDATED if agent_id else agent_pb2.AGENT_CHANGE_KIND_TOOL_CHANGED
+        followed.registry.changes.put_nowait(Watch(cursor="a2", kind=kind, tenant_id=str(tenant_id), agent_id=agent_id))
+        await followed.synced()
+        followed.registry.may_answer.set()
+        assert await asking
+        assert await followed.asks(AGENT) == is_asked_again
 
 
 async def test_of_large_agents_fewer_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
