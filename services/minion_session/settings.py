@@ -21,7 +21,11 @@ class SessionSettings(ServerSettings, DatabaseSettings):
         default=15.0, ge=0.05, le=3_600, description="Seconds between two counts for the gauge active_sessions."
     )
     watch_sync_seconds: float = Field(
-        default=10.0, ge=0.05, le=300, description="Seconds of silence after which a watch is told that it is synced."
+        default=10.0,
+        ge=0.05,
+        # Other services take a feed that is silent for 25 s for dead.
+        le=20,
+        description="Seconds of silence after which a watch is told that it is synced.",
     )
     changes_kept_days: float = Field(
         default=7.0, ge=1, le=365, description="Days for which a watch of sessions can be resumed after it was cut off."

@@ -185,9 +185,9 @@ async def test_changes_of_tools_are_told_to_who_asks_for_them(tenant: Caller) ->
 async def test_who_doesnt_ask_for_changes_of_tools_is_told_synced_meanwhile(
     database_factory: Any,
 ) -> None:
-    # With a silence that never ends: what is told comes of the change alone.
+    # With a silence that is not over so soon: what is told comes of the change alone.
     async with (
-        serve("registry", await database_factory(), watch_sync_seconds=60, feed_poll_seconds=0.02) as served,
+        serve("registry", await database_factory(), watch_sync_seconds=20, feed_poll_seconds=0.02) as served,
         calling(served) as caller,
     ):
         tool = await caller.register()
