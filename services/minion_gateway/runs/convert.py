@@ -8,7 +8,7 @@ from minion.gateway.v1 import inference_pb2, run_pb2, run_service_pb2, run_step_
 from minion_errors import Violations
 from minion_grpc import wire
 
-from minion_gateway.runs.domain import NewRun, Run, RunState, StepKind, StepState, TokenUsage
+from minion_gateway.runs.domain import NewRun, Run, RunPage, RunState, StepKind, StepState, TokenUsage
 from minion_gateway.runs.happenings import (
     AttemptSuperseded,
     Ended,
@@ -21,7 +21,6 @@ from minion_gateway.runs.happenings import (
     ToolStarted,
 )
 from minion_gateway.runs.listed_steps import ListedStep
-from minion_gateway.runs.service import RunPage
 from minion_gateway.runs.store import RunFilter
 
 _MAXIMUM_TEXT = 65_536

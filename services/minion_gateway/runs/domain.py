@@ -110,6 +110,14 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class RunPage:
+    """One page of runs."""
+
+    runs: tuple[Run, ...]
+    next_page_token: str
+
+
+@dataclass(frozen=True, slots=True)
 class NewRun:
     """A turn that a caller asks for."""
 

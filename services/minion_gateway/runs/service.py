@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import NoReturn
 from uuid import UUID
 
@@ -25,6 +24,7 @@ from minion_gateway.runs.domain import (
     LeasedRun,
     NewRun,
     Run,
+    RunPage,
     RunState,
     Step,
     StepKind,
@@ -44,14 +44,6 @@ _EVENTS_A_READ = 200
 _ALIVE_SECONDS = 1.0
 # The session's word, which a run that had been accepted could only hear afterwards.
 _REFUSED_BY_SESSION = frozenset({"SESSION_NOT_ACTIVE", "SESSION_NOT_FOUND"})
-
-
-@dataclass(frozen=True, slots=True)
-class RunPage:
-    """One page of runs."""
-
-    runs: tuple[Run, ...]
-    next_page_token: str
 
 
 class Runs:

@@ -10,9 +10,8 @@ import pytest
 import pytest_asyncio
 from minion.gateway.v1 import run_service_pb2
 from minion.session.v1 import message_pb2, session_pb2, session_service_pb2
-from minion_gateway.runs.domain import LeasedRun, Run, RunState, TokenUsage
+from minion_gateway.runs.domain import LeasedRun, Run, RunPage, RunState, TokenUsage
 from minion_gateway.runs.peer import SessionPeer
-from minion_gateway.runs.service import RunPage
 from minion_gateway.runs.servicer import RunServicer
 from minion_gateway.runs.transcript import ToolSaid
 from minion_gateway.summaries.peer import SummaryPeer
