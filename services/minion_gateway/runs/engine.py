@@ -8,6 +8,7 @@ just accepted.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -297,7 +298,9 @@ class Engine:
         fence, change = turn.change(events)
 
         async def write() -> EndedRun | None:
-            return await self._store.end(fence, change, ending, takes_next=self._takes_next())
+            asked_at = asyncio.get_running_loop().time()
+            ended = await self._store.end(fence, change, ending, takes_next=self._takes_next())
+            return None if ended is None else replace(ended, asked_at=asked_at)
 
         async def read() -> EndedRun | None:
             stored = await self._store.events(fence.tenant_id, fence.run_id, events[0].sequence - 1, 1)
