@@ -136,6 +136,12 @@ class Driver:
             await asyncio.wait([stale.task])
         loaded = await self._store.load(tenant_id, run_id)
         if loaded is not None:
+            other = self._driven.get(run_id)
+            if other is not None:
+                # Taken twice at once: handed on to us, and found once its lease had run out before it was read.
+                if other.turn.run.epoch >= loaded.run.epoch:
+                    return
+                other.lose()
             if loaded.run.recovery_count:
                 self._metrics.recoveries.inc()
             self.drive(loaded, began_at=began_at)
