@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 MAXIMUM_CONTENT_BYTES = 32 * 1024
 _MAXIMUM_MESSAGE = 2_000
 _MAXIMUM_REASON = 64
-_CUT = 8_000
+_CUTS = (8_000, 1_000, 100)
 # A digit and a comma.
 _LEAST_BYTES_A_PART = 2
 _TOO_LARGE = "… (too large for the audit)"
@@ -102,9 +102,9 @@ def clipped(value: Any) -> Any:
     """Returns the value, with long texts cut and marked when it is too large for the audit."""
     if len(orjson.dumps(value, default=str)) <= MAXIMUM_CONTENT_BYTES:
         return value
-    if _has_too_many_parts(value):
+    if not _can_be_cut(value):
         return _TOO_LARGE
-    for limit in (_CUT, 1_000, 100):
+    for limit in _CUTS:
         cut = _cut(value, limit)
         if len(orjson.dumps(cut, default=str)) <= MAXIMUM_CONTENT_BYTES:
             return cut
@@ -116,26 +116,29 @@ def error_fields(reason: str, message: str) -> dict[str, Any]:
     return {"error_reason": reason[:_MAXIMUM_REASON], "error_message": message[:_MAXIMUM_MESSAGE]}
 
 
-def _has_too_many_parts(value: Any) -> bool:
-    """Whether a value is too large however its texts are cut; looks at no more of it than that takes.
+def _can_be_cut(value: Any) -> bool:
+    """Whether there are long texts to cut, and few enough parts beside; looks at no more than tells.
 
     Megabytes of small parts would be copied three times for nothing, on the event loop.
     """
-    parts, waiting = 0, [value]
+    parts, has_long_text, waiting = 0, False, [value]
     while waiting:
         match waiting.pop():
+            case str() as text:
+                has_long_text = has_long_text or len(text) > _CUTS[-1]
+                continue
             case Mapping() as items:
                 parts += len(items)
                 inner: Iterable[Any] = items.values()
-            case Sequence() as items if not isinstance(items, str):
+            case Sequence() as items:
                 parts += len(items)
                 inner = items
             case _:
                 continue
         if parts * _LEAST_BYTES_A_PART > MAXIMUM_CONTENT_BYTES:
-            return True
+            return False
         waiting += inner
-    return False
+    return has_long_text
 
 
 def _cut(value: Any, limit: int) -> Any:

@@ -1,8 +1,10 @@
 """The llm step: the question, the answer as it comes, what it cost."""
 
 from contextlib import aclosing
+from functools import partial
 
 from minion_errors import MinionError, Unavailable
+from minion_grpc.wire import off_loop
 
 from minion_gateway.inference.domain import Completion, CompletionRequest, Finished, TextDelta, Usage
 from minion_gateway.inference.estimator import bound_request
@@ -72,9 +74,11 @@ class Asking:
         turn.asked_at = now()
         with turn.time.waiting_for(Part.PROVIDER):
             completion = await self._answer(turn, step, request)
+        asked_for = completion.tool_calls
+        size = sum(len(call.arguments) for call in asked_for)
         return LlmResult(
             text=clean(completion.text),
-            calls=requested(step.sequence, completion.tool_calls),
+            calls=await off_loop(partial(requested, step.sequence), asked_for, size),
             finish_reason=completion.finish_reason.value,
             model=completion.model,
             usage=tokens(completion.usage),

@@ -130,7 +130,11 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class EndedRun:
-    """When a run left WORKING, and the queued run that took its session."""
+    """When a run left WORKING, and the queued run that took its session.
+
+    `asked_at` is when that was asked for, by the loop's clock: the next run's lease holds at least from then on.
+    """
 
     time: datetime
     next_run: UUID | None
+    asked_at: float = 0.0

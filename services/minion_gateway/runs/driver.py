@@ -21,6 +21,7 @@ from opentelemetry.trace import (
     use_span,
 )
 
+from minion_gateway.runs.changes import EndedRun
 from minion_gateway.runs.domain import LeasedRun, Run, RunError, RunState
 from minion_gateway.runs.engine import Engine
 from minion_gateway.runs.events import EventWriter, RunLog
@@ -135,6 +136,12 @@ class Driver:
             await asyncio.wait([stale.task])
         loaded = await self._store.load(tenant_id, run_id)
         if loaded is not None:
+            other = self._driven.get(run_id)
+            if other is not None:
+                # Taken twice at once: handed on to us, and found once its lease had run out before it was read.
+                if other.turn.run.epoch >= loaded.run.epoch:
+                    return
+                other.lose()
             if loaded.run.recovery_count:
                 self._metrics.recoveries.inc()
             self.drive(loaded, began_at=began_at)
@@ -180,7 +187,7 @@ class Driver:
             with acting_as(identity), use_span(span, record_exception=False, set_status_on_exception=False):
                 ended = await self._drive(turn, self._engine)
                 if ended is not None:
-                    result, next_run = ended
+                    result, left = ended
                     _describe(span, result)
                     split = turn.time.split()
                     self._metrics.ended(turn.agent.behavior_type, result.state, split)
@@ -202,14 +209,14 @@ class Driver:
             if self._driven.get(run.run_id) is driven:
                 del self._driven[run.run_id]
             self._feeds.close(run.run_id, driven.feed)
-        if ended is not None and next_run is not None and self.takes_more:
+        if ended is not None and left.next_run is not None and self.takes_more:
             try:
-                await self.take(run.tenant_id, next_run, began_at=asyncio.get_running_loop().time())
+                await self.take(run.tenant_id, left.next_run, began_at=left.asked_at)
             except MinionError as fault:
                 # Its lease lapses, and the picker finds it.
                 _log.warning("the next run could not be read", reason=fault.reason, error=fault.message)
 
-    async def _drive(self, turn: Turn, engine: Engine) -> tuple[Run, UUID | None] | None:
+    async def _drive(self, turn: Turn, engine: Engine) -> tuple[Run, EndedRun] | None:
         try:
             result, ended = await engine.drive(turn)
         except FencedError:
@@ -222,16 +229,16 @@ class Driver:
         except Exception:  # noqa: BLE001 - the one handler around a run: whatever it stumbles over, it must end
             _log.exception("the engine stumbled", epoch=turn.run.epoch)
             return await self._give_up(turn, engine)
-        return result, ended.next_run
+        return result, ended
 
-    async def _give_up(self, turn: Turn, engine: Engine) -> tuple[Run, UUID | None] | None:
+    async def _give_up(self, turn: Turn, engine: Engine) -> tuple[Run, EndedRun] | None:
         """Ends a run that can't be driven; where that fails too, recoveries run out and end it."""
         try:
             result, ended = await engine.fail(turn, RunError("INTERNAL", "The gateway failed inside."))
         except Exception:  # noqa: BLE001 - as above
             _log.exception("the run could not be ended", epoch=turn.run.epoch)
             return None
-        return result, ended.next_run
+        return result, ended
 
     def _span(self, turn: Turn, parent: Context | None) -> Span:
         run, agent = turn.run, turn.agent

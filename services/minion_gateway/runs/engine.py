@@ -8,6 +8,7 @@ just accepted.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -27,7 +28,7 @@ from minion_gateway.runs.happenings import AttemptSuperseded, Ended, Numbered, S
 from minion_gateway.runs.peer import SessionPeer
 from minion_gateway.runs.points import point
 from minion_gateway.runs.store import RunStore
-from minion_gateway.runs.transcript import appends_of, tokens_of
+from minion_gateway.runs.transcript import appends_of, measured, tokens_of
 from minion_gateway.runs.turn import Turn
 
 _R = TypeVar("_R")
@@ -86,7 +87,7 @@ class Engine:
         while True:
             opened = turn.open()
             if not opened:
-                self._next(turn)
+                await self._next(turn)
                 await self._commit(turn)
                 continue
             if opened[0].kind is StepKind.APPEND:
@@ -143,7 +144,7 @@ class Engine:
                 raise
         point("llm.answered")
         self._asking.settle(turn, step, result)
-        self._next(turn)
+        await self._next(turn)
         await self._commit(turn)
         point("llm.committed")
 
@@ -196,12 +197,12 @@ class Engine:
             for step, outcome in zip(rest, outcomes, strict=True):
                 self._calling.settle(turn, step, outcome)
         point("tools.done")
-        self._next(turn)
+        await self._next(turn)
         await self._commit(turn)
         point("tools.committed")
         return True
 
-    def _next(self, turn: Turn) -> None:
+    async def _next(self, turn: Turn) -> None:
         """Stages the intents of the next move."""
         match turn.behaviour.next(turn.steps):
             case AskModel():
@@ -217,12 +218,12 @@ class Engine:
                     step = turn.begin(StepKind.TOOL, ToolIntent(call.call_id, call.name, call.arguments))
                     turn.tell(ToolStarted(step.sequence, call.call_id, call.name, call.arguments))
             case Answer():
-                for _ in appends_of(turn.steps):
+                for _ in await measured(appends_of, turn.steps):
                     turn.begin(StepKind.APPEND)
 
     async def _append(self, turn: Turn, steps: list[Step]) -> None:
         """Puts the turn's messages into the session, and lets go of it."""
-        appends = appends_of(turn.steps)
+        appends = await measured(appends_of, turn.steps)
         within = turn.deadline + _APPEND_GRACE
         for step, said in zip(steps, appends, strict=True):
             point("append.before")
@@ -242,7 +243,7 @@ class Engine:
     async def _complete(self, turn: Turn) -> tuple[Run, EndedRun]:
         answer = next((s.result.text for s in reversed(turn.steps) if isinstance(s.result, LlmResult)), "")
         # Begun with the run's end, made after it: the answer waits for nothing, and the session is free.
-        asks = self._may_need_summary(turn)
+        asks = await self._may_need_summary(turn)
         if asks:
             turn.begin(StepKind.SUMMARY)
         ended = await self._leave(turn, Ending(RunState.COMPLETED, answer))
@@ -250,7 +251,7 @@ class Engine:
             self._summary_asked()
         return ended
 
-    def _may_need_summary(self, turn: Turn) -> bool:
+    async def _may_need_summary(self, turn: Turn) -> bool:
         """Whether the session may have come to what the agent's policy asks; whoever makes the summary looks exactly.
 
         While all of a short session fits into the context, its tokens are known, and nobody has to look.
@@ -259,7 +260,7 @@ class Engine:
         if policy is None:
             return False
         known = turn.session_tokens
-        return known is None or known + tokens_of(turn.steps) > policy.trigger_tokens
+        return known is None or known + await measured(tokens_of, turn.steps) > policy.trigger_tokens
 
     async def _suspend(self, turn: Turn) -> tuple[Run, EndedRun]:
         error = RunError("EFFECT_UNKNOWN", "Whether a tool took effect is not known; a person must decide.")
@@ -297,7 +298,9 @@ class Engine:
         fence, change = turn.change(events)
 
         async def write() -> EndedRun | None:
-            return await self._store.end(fence, change, ending, takes_next=self._takes_next())
+            asked_at = asyncio.get_running_loop().time()
+            ended = await self._store.end(fence, change, ending, takes_next=self._takes_next())
+            return None if ended is None else replace(ended, asked_at=asked_at)
 
         async def read() -> EndedRun | None:
             stored = await self._store.events(fence.tenant_id, fence.run_id, events[0].sequence - 1, 1)

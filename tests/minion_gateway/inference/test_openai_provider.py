@@ -104,6 +104,19 @@ async def test_tool_calls_come_in_pieces_and_whole(fake: FakeProvider, provider:
     assert [call.arguments for call in whole.tool_calls] == [call.arguments for call in streamed.tool_calls]
 
 
+@pytest.mark.parametrize("counts", [{"input_tokens": -1}, {"output_tokens": -1}, {"output_tokens": 2**63}])
+async def test_usage_that_cannot_be_is_estimated(
+    fake: FakeProvider, provider: OpenAIProvider, counts: dict[str, int]
+) -> None:
+    fake.push(Script(Reply("hello", **counts), times=2))  # type: ignore[arg-type]
+    completion = await provider.complete(asking("a question"))
+    assert completion.usage.estimated
+    assert completion.usage.output_tokens > 0
+    [*_, finished] = await drained(provider.stream(asking("a question")))
+    assert isinstance(finished, Finished)
+    assert finished.completion.usage == completion.usage
+
+
 async def test_usage_that_nobody_counted_is_estimated_and_says_so(fake: FakeProvider, provider: OpenAIProvider) -> None:
     fake.push(Script(Reply("four words of answer", counts_tokens=False), times=2))
     completion = await provider.complete(asking("a question"))

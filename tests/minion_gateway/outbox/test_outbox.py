@@ -184,6 +184,10 @@ def test_of_megabytes_of_small_parts_no_more_is_looked_at_than_tells_that_they_a
 
     assert clipped({"tool_results": [Items([0] * 8_000) for _ in range(32)]}) == "… (too large for the audit)"
     assert sum(looked_at) <= 32 * 1024
+    # Where there is nothing to cut, nothing is cut.
+    looked_at.clear()
+    assert clipped(Items([1.2345678901234567e-300] * 4_000)) == "… (too large for the audit)"
+    assert sum(looked_at) == 4_000
     # What has as many parts as there is room for is shown.
     most = [0] * (16 * 1024 - 1)
     assert clipped(most) == most

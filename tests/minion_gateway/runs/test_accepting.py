@@ -1,6 +1,7 @@
 """Asking for a run: what is refused, what is joined, what waits."""
 
 import asyncio
+from uuid import UUID
 
 import grpc
 import pytest
@@ -8,6 +9,9 @@ from google.protobuf.struct_pb2 import Struct
 from minion.gateway.v1 import run_pb2, run_service_pb2
 from minion.registry.v1 import agent_pb2, agent_service_pb2
 from minion.session.v1 import session_service_pb2
+from minion_gateway.runs.changes import Change, EndedRun, Ending, Fence
+from minion_gateway.runs.driver import Driver
+from minion_gateway.runs.store import RunStore
 from minion_postgres import Database
 from minion_testing.errors import refused
 from minion_testing.fake_provider import FakeProvider
@@ -196,6 +200,45 @@ async def test_a_queued_run_starts_when_the_one_before_it_ends(client: Client, p
     assert (await third).answer == "echo: third"
     said = [message.parts[0].text for message in await client.messages(session_id)]
     assert said == ["first", "echo: first", "second", "echo: second", "third", "echo: third"]
+
+
+async def test_a_queued_runs_lease_counts_from_when_it_was_asked_for(
+    client: Client, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end, take = RunStore.end, Driver.take
+    clock = asyncio.get_running_loop().time
+    asked: list[float] = []
+    taken: list[float] = []
+
+    async def slow(store: RunStore, fence: Fence, change: Change, ending: Ending, **options: bool) -> EndedRun | None:
+        asked.append(clock())
+        ended = await end(store, fence, change, ending, **options)
+        # The lease runs while the answer is on its way.
+        await asyncio.sleep(0.05)
+        return ended
+
+    async def taking(driver: Driver, tenant_id: UUID, run_id: UUID, *, began_at: float) -> None:
+        if tenant_id == client.tenant_id:
+            taken.append(began_at)
+        await take(driver, tenant_id, run_id, began_at=began_at)
+
+    monkeypatch.setattr(RunStore, "end", slow)
+    monkeypatch.setattr(Driver, "take", taking)
+    session_id = await client.conversation()
+    provider.push(Fault(FaultKind.STALL))
+    first = asyncio.create_task(client.create(session_id, "first"))
+    await provider.ledger.until(1)
+    second = client.runs.StreamRun(
+        run_service_pb2.StreamRunRequest(session_id=session_id, text="second", busy_policy=run_pb2.BUSY_POLICY_ENQUEUE)
+    )
+    assert (await second.read()).event.state_changed.state == run_pb2.RUN_STATE_SUBMITTED
+    provider.release()
+    await first
+    while (await second.read()).event.WhichOneof("event") != "run_finished":
+        pass
+    second.cancel()
+    assert len(taken) == 1
+    assert taken[0] <= asked[0]
 
 
 async def test_a_caller_who_goes_away_cancels_nothing(client: Client, provider: FakeProvider) -> None:

@@ -1,6 +1,7 @@
 """What sessions and runs hold is converted off the event loop where it is large: leases are renewed meanwhile."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID
@@ -10,15 +11,32 @@ import pytest
 import pytest_asyncio
 from minion.gateway.v1 import run_service_pb2
 from minion.session.v1 import message_pb2, session_pb2, session_service_pb2
-from minion_gateway.runs.domain import LeasedRun, Run, RunPage, RunState, TokenUsage
+from minion_gateway.inference.domain import Completion, CompletionRequest, FinishReason, ToolCall, Usage
+from minion_gateway.runs.asking import Asking
+from minion_gateway.runs.domain import (
+    History,
+    LeasedRun,
+    Run,
+    RunPage,
+    RunState,
+    Step,
+    StepKind,
+    StepState,
+    TokenUsage,
+    ToolIntent,
+    ToolResult,
+)
+from minion_gateway.runs.events import RunLog
+from minion_gateway.runs.feeds import Feed
 from minion_gateway.runs.peer import SessionPeer
 from minion_gateway.runs.servicer import RunServicer
-from minion_gateway.runs.transcript import ToolSaid
+from minion_gateway.runs.transcript import ToolSaid, appends_of, measured, tokens_of
+from minion_gateway.runs.turn import Turn
 from minion_gateway.summaries.peer import SummaryPeer
 from minion_grpc.wire import to_value
 from minion_testing.stalls import share_off_loop
 
-from tests.minion_gateway.runs.dead import agent
+from tests.minion_gateway.runs.dead import ASK, BEGIN, agent
 
 # 240 KB on the wire, of which each value is four bytes: nothing costs more to read.
 DENSE = to_value([[] for _ in range(60_000)])
@@ -138,3 +156,31 @@ async def test_a_page_of_runs_with_much_metadata_is_converted_off_the_loop() -> 
     runs: Any = Listing()
     request, context = run_service_pb2.ListRunsRequest(), cast("Any", None)
     assert await share_off_loop(lambda: RunServicer(runs).ListRuns(request, context), enough=0.5) > 0.5
+
+
+@pytest.mark.parametrize("measure", [appends_of, tokens_of])
+async def test_what_a_turn_said_is_measured_off_the_loop(measure: Callable[[Sequence[Step]], Any]) -> None:
+    # As large as results of one round may be.
+    large = ToolResult([[] for _ in range(8_000)], is_error=False, nanoseconds=1)
+    steps = [
+        Step(place, StepKind.TOOL, StepState.DONE, intent=ToolIntent(f"c{place}", "clock", {}), result=large)
+        for place in range(1, 33)
+    ]
+    assert await share_off_loop(lambda: measured(measure, steps), enough=0.5) > 0.5
+
+
+class Model:
+    """A model that wants as much as it may: 32 calls with arguments of 15 KB, each of their parts a list."""
+
+    async def complete(self, _: CompletionRequest) -> Completion:
+        arguments = f'{{"a": [{", ".join(["[]"] * 5_000)}]}}'
+        calls = tuple(ToolCall(f"c{place}", "clock", arguments) for place in range(32))
+        return Completion("", calls, FinishReason.TOOL_CALLS, Usage(), "m", "m", cost_nanos=0)
+
+
+async def test_what_a_model_asks_for_is_read_off_the_loop() -> None:
+    model: Any = Model()
+    log = RunLog(RUN, Feed(1), cast("Any", None), lambda: None)
+    turn = Turn(replace(RUN, streamed=False), WHO, (BEGIN, ASK), History(), log, deadline=0, fresh_until=0)
+    turn.show((), None, tokens=0, is_all=True)
+    assert await share_off_loop(lambda: Asking(model).ask(turn, ASK), enough=0.5) > 0.5

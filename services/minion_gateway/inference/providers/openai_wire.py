@@ -29,6 +29,7 @@ from minion_gateway.inference.providers.openai_faults import stream_failed
 
 _FINISH_REASONS = {reason.value: reason for reason in FinishReason}
 _DONE = b"[DONE]"
+_MOST_TOKENS = 1_000_000_000
 
 
 def body_of(request: CompletionRequest, *, stream: bool, output_limit_field: str) -> bytes:
@@ -210,9 +211,11 @@ def _usage(usage: Mapping[str, Any] | None) -> Usage | None:
     if not usage:
         return None
     read, written = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
-    return Usage(
-        input_tokens=int(usage["prompt_tokens"]),
-        output_tokens=int(usage.get("completion_tokens") or 0),
-        cached_tokens=int(read.get("cached_tokens") or 0),
-        reasoning_tokens=int(written.get("reasoning_tokens") or 0),
+    counts = (
+        int(usage["prompt_tokens"]),
+        int(usage.get("completion_tokens") or 0),
+        int(read.get("cached_tokens") or 0),
+        int(written.get("reasoning_tokens") or 0),
     )
+    # Servers that don't know say -1; it would lessen the bill, and no bill holds what is beyond all measure.
+    return Usage(*counts) if all(0 <= count <= _MOST_TOKENS for count in counts) else None
