@@ -108,7 +108,7 @@ class Authenticator:
             Unauthenticated: no credential (`CREDENTIAL_MISSING`), or none that is good (`CREDENTIAL_INVALID`).
             PermissionDenied: the caller may not call the method (`PERMISSION_MISSING`), or its tenant is suspended
                 (`TENANT_SUSPENDED`).
-            InvalidArgument: `minion-tenant` is not a UUID.
+            InvalidArgument: `minion-tenant` is not a UUID, or stands twice.
             Unavailable: the credential can't be checked now (`IDENTITY_UNAVAILABLE`).
         """
         credential: str | bytes | None = None
@@ -120,7 +120,8 @@ class Authenticator:
                     raise _invalid()
                 credential = value
             elif key == TENANT_METADATA:
-                named_tenant = value
+                # Two tenants are none, for the same reason.
+                named_tenant = value if named_tenant is None else ""
         if not self._required:
             return self._undemanding(credential)
         identity = await self._identify(credential)
@@ -235,7 +236,9 @@ def _naming_tenant(identity: Identity, named: str | bytes) -> Identity:
         tenant_id = UUID(named if isinstance(named, str) else named.decode())
     except ValueError as fault:
         raise InvalidArgument(
-            "`minion-tenant` must be a tenant's UUID.", reason="TENANT_MISSING", metadata={"metadata": TENANT_METADATA}
+            "`minion-tenant` must be a tenant's UUID, and stand once.",
+            reason="TENANT_MISSING",
+            metadata={"metadata": TENANT_METADATA},
         ) from fault
     return Identity(kind=CallerKind.OPERATOR, tenant_id=tenant_id, principal=identity.principal)
 

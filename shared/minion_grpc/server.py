@@ -11,7 +11,7 @@ import grpc
 import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.internal import api_implementation
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from minion_auth import Authenticator
 from minion_errors import Unavailable
@@ -19,12 +19,12 @@ from minion_telemetry import Telemetry
 from prometheus_client import CollectorRegistry
 
 from minion_grpc.call import Surroundings
+from minion_grpc.health import Health
 from minion_grpc.interceptor import CallInterceptor
 from minion_grpc.listener import ExpiryGauge, TlsListener
 from minion_grpc.metrics import RpcMetrics, kind_of
 from minion_grpc.settings import ServerSettings
 
-_SERVING = health_pb2.HealthCheckResponse.SERVING
 # Beyond the limit that we answer for, gRPC refuses by itself, before it reads the message.
 _HARD_LIMIT_FACTOR = 2
 _HOOK_SECONDS = 5.0
@@ -63,7 +63,7 @@ class Server:
             options=_options(settings),
             maximum_concurrent_rpcs=settings.maximum_concurrent_rpcs,
         )
-        self._health = health.aio.HealthServicer()
+        self._health = Health()
         self._register(health_pb2_grpc.add_HealthServicer_to_server, self._health)
         self._services: list[str] = []
         self._drain_hooks: list[Callable[[], Awaitable[object]]] = []
@@ -151,7 +151,7 @@ class Server:
         for listener in listeners:
             self.background(listener.watch, name="certificates")
         for service in self._services:
-            await self._health.set(service, _SERVING)
+            self._health.serve(service)
         await self._server.start()
         self._stopped = asyncio.Event()
         self._running = [
@@ -174,7 +174,7 @@ class Server:
             return
         self._serving = False
         self._log.info("draining", service=self.name)
-        await self._health.enter_graceful_shutdown()
+        self._health.stop()
         for hook in self._drain_hooks:
             await self._call(hook)
         await asyncio.sleep(self._settings.drain_notice_seconds)

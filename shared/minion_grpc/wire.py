@@ -75,7 +75,8 @@ def to_duration(span: timedelta) -> Duration:
 def from_duration(duration: Duration, field: str, violations: Violations) -> timedelta:
     """Converts a span of time; nanoseconds are cut. One that Python can't hold is a fault."""
     try:
-        return timedelta(seconds=duration.seconds, microseconds=duration.nanos / 1_000)
+        # Towards zero: a timedelta would round what is a fraction.
+        return timedelta(seconds=duration.seconds, microseconds=int(duration.nanos / 1_000))
     except OverflowError:
         violations.add(field, "must lie within ±10,000 years")
         return timedelta()

@@ -1,11 +1,11 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from minion_auth import Authenticator, AuthSettings, ServiceTokens, api_keys
-from minion_errors import DeadlineExceeded, MinionError, PermissionDenied, Unauthenticated, Unavailable
+from minion_errors import DeadlineExceeded, InvalidArgument, MinionError, PermissionDenied, Unauthenticated, Unavailable
 from pydantic import SecretStr
 
 from tests.minion_auth.stage import KEY, Clock, Registry
@@ -235,6 +235,16 @@ async def test_a_service_alone_begins_turns_and_verifies_credentials() -> None:
     for method in ("/minion.session.v1.SessionService/BeginTurn", "/minion.registry.v1.ApiKeyService/VerifyCredential"):
         assert await desk.ask(desk.registry.issue(), method) == "PERMISSION_MISSING"
         assert await desk.ask(service, method) == "service:gateway"
+
+
+async def test_two_tenants_named_in_one_call_are_refused() -> None:
+    desk, one, other = Desk(operator_key=SecretStr("o" * 32)), str(uuid4()), str(uuid4())
+    operator = ("authorization", f"Bearer {'o' * 32}")
+    assert (await desk.authenticator.authenticate((operator, ("minion-tenant", one)), METHOD)).tenant_id == UUID(one)
+    for named in ((one, other), (other, one), (one, one, other)):
+        with pytest.raises(InvalidArgument) as refusal:
+            await desk.authenticator.authenticate((operator, *(("minion-tenant", each) for each in named)), METHOD)
+        assert refusal.value.reason == "TENANT_MISSING"
 
 
 async def test_two_credentials_in_one_call_are_refused() -> None:

@@ -38,6 +38,34 @@ class Gate:
         return "through"
 
 
+_DATA, _HEADERS, _SETTINGS = 0, 1, 4
+
+
+def _watch_with_no_room() -> bytes:
+    """Gives what a client sends that watches health and lets the server send no byte of a message (HTTP/2)."""
+
+    def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+        return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+
+    fields = {
+        b":method": b"POST",
+        b":scheme": b"http",
+        b":path": b"/grpc.health.v1.Health/Watch",
+        b":authority": b"test",
+        b"content-type": b"application/grpc",
+        b"te": b"trailers",
+    }
+    headers = b"".join(bytes([0, len(name)]) + name + bytes([len(value)]) + value for name, value in fields.items())
+    no_window = (4).to_bytes(2) + (0).to_bytes(4)
+    return (
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+        + frame(_SETTINGS, 0, 0, no_window)
+        + frame(_SETTINGS, 1, 0)
+        + frame(_HEADERS, 4, 1, headers)
+        + frame(_DATA, 1, 1, bytes(5))
+    )
+
+
 async def health_of(channel: grpc.aio.Channel, service: str = SERVICE) -> Any:
     answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service))
     return answer.status
@@ -138,6 +166,21 @@ async def test_who_watches_health_or_asks_for_descriptors_holds_up_no_drain() ->
         assert await watch.code() is grpc.StatusCode.UNAVAILABLE
         assert await asking.code() is grpc.StatusCode.UNAVAILABLE
         await asyncio.wait_for(drain, 60)
+
+
+async def test_who_watches_health_and_reads_nothing_holds_up_no_drain() -> None:
+    async with serving(drain_seconds=0.2) as served:
+        host, _, port = served.server.address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(_watch_with_no_room())
+        # Once the headers of the answer have come, the handler stands where it writes.
+        kind = None
+        while kind != _HEADERS:
+            head = await asyncio.wait_for(reader.readexactly(9), 60)
+            await reader.readexactly(int.from_bytes(head[:3]))
+            kind = head[3]
+        await asyncio.wait_for(served.server.drain_and_stop(), 60)
+        writer.close()
 
 
 async def test_hooks_run_before_calls_are_refused_and_a_bad_one_stops_nothing() -> None:

@@ -60,6 +60,11 @@ def test_a_span_comes_back_as_it_went(span: timedelta) -> None:
     assert wire.from_duration(wire.to_duration(span), "d", Violations()) == span
 
 
+@pytest.mark.parametrize(("nanos", "microseconds"), [(999_999_999, 999_999), (1_500, 1), (999, 0), (-1_999, -1)])
+def test_the_nanoseconds_of_a_span_are_cut(nanos: int, microseconds: int) -> None:
+    assert wire.from_duration(Duration(nanos=nanos), "d", Violations()) == timedelta(microseconds=microseconds)
+
+
 def test_a_span_without_end_is_a_fault() -> None:
     violations = Violations()
     wire.from_duration(Duration(seconds=2**62), "ttl", violations)
