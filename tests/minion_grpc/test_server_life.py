@@ -235,6 +235,9 @@ async def test_health_can_be_watched_through_the_interceptor() -> None:
         assert (await unknown.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
         unknown.cancel()
         assert await health_of(channel) == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="nobody"))
+        assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 async def test_a_server_that_comes_back_is_found_again() -> None:
