@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from minion_gateway.agents.domain import AgentSnapshot, BoundTool, ResolvedAgent
 from minion_gateway.runs.changes import AttemptBegin, Change, Fence, StepEnd, Totals
 from minion_gateway.runs.domain import (
     BeginResult,
+    LeasedRun,
     LlmResult,
     NewRun,
     RequestedCall,
@@ -50,6 +51,25 @@ def agent(*tools: BoundTool, agent_id: UUID | None = None, **values: Any) -> Res
         "tools": tools,
     }
     return ResolvedAgent(**{**defaults, **values})
+
+
+def leased(agent_id: UUID, **values: Any) -> LeasedRun:
+    """A run of an agent as it is leased for the first time."""
+    defaults: dict[str, Any] = {
+        "tenant_id": UUID(int=1),
+        "run_id": UUID(int=2),
+        "session_id": UUID(int=3),
+        "user_id": "ann",
+        "principal": "key:ann",
+        "text": "hello",
+        "metadata": {},
+        "streamed": True,
+        "trace_id": "",
+        "span_id": "",
+        "epoch": 1,
+        "create_time": datetime.now(UTC),
+    }
+    return LeasedRun(agent_id=agent_id, **{**defaults, **values})
 
 
 def tool(name: str, effect: ToolEffect, **values: Any) -> BoundTool:

@@ -2,9 +2,7 @@
 
 import asyncio
 from array import array
-from datetime import UTC, datetime
 from typing import Any, cast
-from uuid import UUID
 
 import pytest
 from minion_errors import Unavailable
@@ -12,14 +10,14 @@ from minion_gateway.inference.domain import Embeddings, Usage
 from minion_gateway.inference.service import Inference
 from minion_gateway.runs.beginning import Beginning
 from minion_gateway.runs.changes import Charge
-from minion_gateway.runs.domain import History, LeasedRun, TokenUsage
+from minion_gateway.runs.domain import History, TokenUsage
 from minion_gateway.runs.events import EventWriter, RunLog
 from minion_gateway.runs.feeds import Feeds
 from minion_gateway.runs.peer import MemoryPeer, OpenedTurn, SessionPeer
 from minion_gateway.runs.store import RunStore
 from minion_gateway.runs.turn import Turn
 
-from tests.minion_gateway.runs.dead import ASK, BEGIN, agent
+from tests.minion_gateway.runs.dead import ASK, BEGIN, agent, leased
 
 WHO = agent(recalls=True)
 
@@ -48,21 +46,7 @@ class Peers:
 
 def begun() -> Turn:
     """A run that was just accepted."""
-    run = LeasedRun(
-        tenant_id=UUID(int=1),
-        run_id=UUID(int=2),
-        session_id=UUID(int=3),
-        agent_id=WHO.agent_id,
-        user_id="ann",
-        principal="key:ann",
-        text="hello",
-        metadata={},
-        streamed=True,
-        trace_id="",
-        span_id="",
-        epoch=1,
-        create_time=datetime.now(UTC),
-    )
+    run = leased(WHO.agent_id)
     log = RunLog(run, Feeds().open(run.run_id, 1), EventWriter(cast("RunStore", None)), lambda: None)
     return Turn(run, WHO, (BEGIN, ASK), History(), log, deadline=1e9, fresh_until=1e9)
 

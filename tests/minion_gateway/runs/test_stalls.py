@@ -2,9 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, cast
-from uuid import UUID
 
 import grpc
 import pytest
@@ -15,7 +13,6 @@ from minion_gateway.inference.domain import Completion, CompletionRequest, Finis
 from minion_gateway.runs.asking import Asking
 from minion_gateway.runs.domain import (
     History,
-    LeasedRun,
     Run,
     RunPage,
     RunState,
@@ -36,26 +33,12 @@ from minion_gateway.summaries.peer import SummaryPeer
 from minion_grpc.wire import to_value
 from minion_testing.stalls import share_off_loop
 
-from tests.minion_gateway.runs.dead import ASK, BEGIN, agent
+from tests.minion_gateway.runs.dead import ASK, BEGIN, agent, leased
 
 # 240 KB on the wire, of which each value is four bytes: nothing costs more to read.
 DENSE = to_value([[] for _ in range(60_000)])
 WHO = agent()
-RUN = LeasedRun(
-    tenant_id=UUID(int=1),
-    run_id=UUID(int=2),
-    session_id=UUID(int=3),
-    agent_id=WHO.agent_id,
-    user_id="ann",
-    principal="key:ann",
-    text="hello",
-    metadata={},
-    streamed=True,
-    trace_id="",
-    span_id="",
-    epoch=1,
-    create_time=datetime.now(UTC),
-)
+RUN = leased(WHO.agent_id)
 
 
 def results(count: int) -> list[message_pb2.Message]:

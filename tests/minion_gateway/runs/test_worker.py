@@ -1,14 +1,13 @@
 """Looking for runs that nobody drives: what stands in the way of one is nobody else's business."""
 
 import asyncio
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
 
 import pytest
 from minion_errors import FailedPrecondition, Unavailable
-from minion_gateway.runs.domain import History, LeasedRun
+from minion_gateway.runs.domain import History
 from minion_gateway.runs.driver import Driver
 from minion_gateway.runs.feeds import Feeds
 from minion_gateway.runs.metrics import RunMetrics
@@ -18,7 +17,7 @@ from minion_gateway.runs.worker import LeaseKeeper
 from opentelemetry.trace import NoOpTracer
 from prometheus_client import CollectorRegistry
 
-from tests.minion_gateway.runs.dead import agent
+from tests.minion_gateway.runs.dead import agent, leased
 
 TENANT = UUID(int=1)
 FIRST, SECOND = UUID(int=2), UUID(int=3)
@@ -72,21 +71,7 @@ async def test_a_database_that_is_away_is_asked_about_no_further_runs() -> None:
 
 def loaded(epoch: int, **values: Any) -> Loaded:
     """A run that was leased for the so manieth time."""
-    run = LeasedRun(
-        tenant_id=TENANT,
-        run_id=FIRST,
-        session_id=SECOND,
-        agent_id=UUID(int=4),
-        user_id="ann",
-        principal="key:ann",
-        text="hello",
-        metadata={},
-        streamed=True,
-        trace_id="",
-        span_id="",
-        epoch=epoch,
-        create_time=datetime.now(UTC),
-    )
+    run = leased(UUID(int=4), tenant_id=TENANT, run_id=FIRST, session_id=SECOND, epoch=epoch)
     return Loaded(run, agent(**values), (), History())
 
 
