@@ -406,10 +406,9 @@ class Engine:
     @asynccontextmanager
     async def _limited(self, turn: Turn) -> AsyncIterator[None]:
         """Stops what is inside when the run is out of time. No transaction of ours is ever inside."""
-        over = RunFailedError("TIME_LIMIT", f"The run took longer than {turn.agent.max_seconds:g} s.")
         if asyncio.get_running_loop().time() >= turn.deadline:
             # Nothing is begun that would be stopped in its first moment.
-            raise over
+            raise _out_of_time(turn)
         limit = asyncio.timeout_at(turn.deadline)
         try:
             async with limit:
@@ -417,7 +416,7 @@ class Engine:
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise over from None
+            raise _out_of_time(turn) from None
 
     async def _patiently(self, call: Callable[[], Awaitable[None]], *, within: float) -> None:
         """Calls a peer until it answers; what it refuses for good is the run's failure."""
@@ -437,3 +436,7 @@ class Engine:
     def _give_to_a_person(self, turn: Turn, step: Step, intent: ToolIntent) -> None:
         turn.end(step, StepState.UNKNOWN)
         turn.audit(audits.effect_unknown(turn, step, intent))
+
+
+def _out_of_time(turn: Turn) -> RunFailedError:
+    return RunFailedError("TIME_LIMIT", f"The run took longer than {turn.agent.max_seconds:g} s.")
